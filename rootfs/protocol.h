@@ -4,25 +4,25 @@
  * It runs over one virtio-console device with multiport, on four named ports. The guest finds a
  * port by its name in /sys/class/virtio-ports/<vportNpM>/name:
  *
- *   mayfly.control   both ways      frames, described below
- *   mayfly.stdin     host to guest  raw bytes; the end of input is the host closing the port
- * (PORT_OPEN = 0), which reads as 0 in the guest mayfly.stdout    guest to host  raw bytes
- *   mayfly.stderr    guest to host  raw bytes
+ *   mayfly.control   both ways       frames, described below
+ *   mayfly.stdin     host to guest   raw bytes; the host closing the port (PORT_OPEN = 0) is the
+ *                                    end of input: the guest reads what is left, then 0
+ *   mayfly.stdout    guest to host   raw bytes
+ *   mayfly.stderr    guest to host   raw bytes
  *
- * A frame is a struct protocol_header followed by `length` bytes of payload, everything
- * little-endian, packed and unaligned. Frames follow each other without padding. Either side closes
- * the conversation on a frame that breaks the rules below; the guest is untrusted, so the host
- * checks every length and every string.
+ * A frame is a struct protocol_header followed by `length` bytes of payload, all little-endian,
+ * packed and unaligned. Frames follow each other without padding. Either side ends the conversation
+ * on a frame that breaks the rules below; the guest is untrusted, so the host checks every length
+ * and every string.
  *
- *   host                                guest
- *                         <--  HELLO    as soon as the control port is open
- *   RUN                   -->           exactly one; may be sent before HELLO has arrived
- *                         <--  STARTED  the command has been executed: execve has succeeded
- *   SIGNAL                -->           any number, any time after RUN (kept until the command
- * runs)
- *                         <--  EXITED   the guest's last frame: the command is over, every file
- * system is clean or <--  FAILED   the guest's last frame: the command was not executed BYE --> the
- * host has all it wants; the guest resets the machine
+ *   host                          guest
+ *                  <--  HELLO     as soon as the control port is open
+ *   RUN            -->            exactly one; may be sent before HELLO has arrived
+ *                  <--  STARTED   the command has been executed: execve has succeeded
+ *   SIGNAL         -->            any number, after RUN (kept until the command runs)
+ *                  <--  EXITED    the command is over, every file system is clean; or
+ *                  <--  FAILED    the command was not executed; nothing comes after either
+ *   BYE            -->            the host has all it wants; the guest resets the machine
  *
  * Ports are separate queues, so EXITED may overtake output that the device has not taken yet.
  * EXITED therefore says how many bytes each output port carried; the host reads on until it has
@@ -68,16 +68,18 @@ struct protocol_header {
 enum protocol_run_flags {
     /* The command's stdin is /dev/null: the guest never opens the stdin port. */
     PROTOCOL_RUN_NO_STDIN = 1u << 0,
-    /* stderr goes where stdout goes, in the order written (one pipe); nothing comes on the stderr
-       port. */
+    /* stderr goes where stdout goes, in the order written: nothing comes on the stderr port. */
     PROTOCOL_RUN_MERGE_STDERR = 1u << 1,
 };
 
 /*
  * RUN: the command. After the struct come exactly 2 + argc + envc strings, each ended by a NUL
- * byte, and nothing else: cwd           the working directory; empty for the default, "/" hostname
- * the host name to set; empty leaves it alone argv[argc]    argv[0] is looked up in PATH unless it
- * has a slash envp[envc]    "NAME=value"; PATH, HOME and TERM have defaults that these override
+ * byte, and nothing else:
+ *
+ *   cwd          the working directory; empty for the default, "/"
+ *   hostname     the host name to set; empty leaves it alone
+ *   argv[argc]   argv[0] is looked up in PATH unless it has a slash
+ *   envp[envc]   "NAME=value"; PATH, HOME and TERM have defaults that these override
  */
 struct protocol_run {
     uint32_t argc;  /* at least 1 */
@@ -90,11 +92,10 @@ struct protocol_signal {
     uint32_t signo; /* Linux x86-64 signal number, 1 to 64; others are ignored */
 } __attribute__((packed));
 
-/* HELLO: the guest is up. Times are nanoseconds of the guest's CLOCK_BOOTTIME, which starts early
- * in the kernel's boot. */
+/* HELLO: the guest is up. Times are nanoseconds of its CLOCK_BOOTTIME: since early kernel boot. */
 struct protocol_hello {
     uint32_t version;       /* PROTOCOL_VERSION of the guest */
-    uint64_t init_start_ns; /* at init's first instruction */
+    uint64_t init_start_ns; /* at init's first instructions */
     uint64_t hello_ns;      /* when this frame was made: file systems are mounted by then */
 } __attribute__((packed));
 
@@ -106,9 +107,8 @@ struct protocol_started {
 
 /* In struct protocol_exited, `kind`. */
 enum protocol_exit_kind {
-    PROTOCOL_EXIT_CODE = 0, /* the command returned: `code` is its exit code, 0 to 255 */
-    PROTOCOL_EXIT_SIGNAL =
-        1, /* a signal killed it: `code` is the signal's number (a shell would exit 128 + code) */
+    PROTOCOL_EXIT_CODE = 0,   /* the command returned: `code` is its exit code, 0 to 255 */
+    PROTOCOL_EXIT_SIGNAL = 1, /* a signal killed it: `code` is its number (a shell says 128 + it) */
 };
 
 /* EXITED: the command is over and all its output is in the ports' queues. */
@@ -121,12 +121,11 @@ struct protocol_exited {
     uint64_t time_ns;      /* and when this frame was made: output drained, file systems clean */
 } __attribute__((packed));
 
-/* FAILED: the command never ran. After the struct comes a message of length - sizeof(struct
- * protocol_failed) bytes of UTF-8, without a NUL and without a newline, for the user: it names the
- * thing and the reason. */
+/* FAILED: the command never ran. After the struct comes a message of
+ * length - sizeof(struct protocol_failed) bytes of UTF-8, without a NUL and without a newline, for
+ * the user: it names the thing and the reason. */
 struct protocol_failed {
-    uint32_t exit_code; /* what the host exits with: 127 not found, 126 found but cannot be
-                           executed, 125 anything else */
+    uint32_t exit_code; /* for the host to exit with: 127 not found, 126 not executable, 125 else */
     uint64_t time_ns;   /* guest's CLOCK_BOOTTIME */
 } __attribute__((packed));
 
