@@ -1,0 +1,148 @@
+# Mayfly. `make help` lists what can be made.
+#
+# Variants, each in build/<variant>/:
+#   release  the three binaries, static-pie musl, hardened: what is installed, run and measured
+#   check    the test programs, glibc (cmocka is only there as a shared library)
+#   asan     test programs and mayfly-vmm under AddressSanitizer and UndefinedBehaviorSanitizer
+#   tsan     the same under ThreadSanitizer
+VARIANT ?= release
+BUILD ?= build
+OUT := $(BUILD)/$(VARIANT)
+PREFIX ?= /usr/local
+ARCH := $(shell uname -m)
+VERSION := 0.1.0
+T ?=
+CMD ?= uname -a
+
+WARNINGS := -Wall -Wextra -Wconversion -Wshadow -Wstrict-prototypes -Werror
+CPPFLAGS := -I. -D_GNU_SOURCE -DMAYFLY_VERSION='"$(VERSION)"'
+CFLAGS_common := -std=gnu11 -g $(WARNINGS) -fno-strict-aliasing -fmacro-prefix-map=$(CURDIR)/= -MMD -MP
+
+# musl's headers first; the kernel's and the libraries' come after all of them.
+CFLAGS_release := -O2 -fPIE -fstack-protector-strong -fcf-protection=full -ftrivial-auto-var-init=zero \
+    -ffunction-sections -fdata-sections -fno-plt
+CC_release := musl-gcc -idirafter /usr/include -idirafter /usr/include/$(ARCH)-linux-gnu
+CFLAGS_check := -O1 -fstack-protector-strong -D_FORTIFY_SOURCE=2
+CC_check := gcc
+CFLAGS_asan := -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
+CC_asan := gcc
+CFLAGS_tsan := -O1 -fno-omit-frame-pointer -fsanitize=thread
+CC_tsan := gcc
+COMPILE = $(CC_$(VARIANT)) $(CPPFLAGS) $(CFLAGS_common) $(CFLAGS_$(VARIANT))
+
+# Debian's musl-gcc makes a dynamic file of -static-pie: name the start files and musl's libc instead.
+MUSL := /usr/lib/$(ARCH)-linux-musl
+LIBGCC := $(shell gcc -print-libgcc-file-name)
+ARCHIVES := /usr/lib/$(ARCH)-linux-gnu
+LINK_release = gcc -nostdlib -static-pie -Wl,-z,relro,-z,now,-z,noexecstack,--gc-sections,--no-dynamic-linker \
+    $(MUSL)/rcrt1.o $(MUSL)/crti.o $(1) $(2) $(MUSL)/libc.a $(LIBGCC) $(MUSL)/libc.a $(MUSL)/crtn.o
+LIBS_release_vmm := $(addprefix $(ARCHIVES)/,libyajl_s.a libhttp_parser.a liburing.a)
+LIBS_release_cli := $(addprefix $(ARCHIVES)/,libyajl_s.a libhttp_parser.a)
+LINK_glibc = $(CC_$(VARIANT)) $(CFLAGS_$(VARIANT)) $(1) $(2)
+LINK_check = $(LINK_glibc)
+LINK_asan = $(LINK_glibc)
+LINK_tsan = $(LINK_glibc)
+LIBS_glibc := -lyajl -lhttp_parser -luring -lpthread
+
+SHIMS_release := $(OUT)/vmm/base/musl_shims.o
+vmm_sources := $(filter-out vmm/main.c vmm/base/musl_shims.c, \
+    $(wildcard vmm/*.c vmm/base/*.c vmm/virtio/*.c vmm/backend/*.c vmm/arch/*.c vmm/arch/$(ARCH)/*.c))
+api_sources := $(wildcard api/*.c)
+client_sources := $(wildcard api/client/*.c)
+cli_sources := $(wildcard api/cli/*.c)
+init_sources := $(filter-out rootfs/init/main.c,$(wildcard rootfs/init/*.c))
+objects = $(patsubst %.c,$(OUT)/%.o,$(1))
+
+.DEFAULT_GOAL := all
+.PHONY: all run test bench install clean help guest programs checks format lint openapi
+.DELETE_ON_ERROR:
+.SECONDARY:
+
+all: programs ## build mayfly and mayfly-vmm (static)
+
+programs: $(BUILD)/release/mayfly $(BUILD)/release/mayfly-vmm
+
+$(OUT)/%.o: %.c Makefile
+	@mkdir -p $(@D)
+	$(COMPILE) -c -o $@ $<
+
+$(OUT)/libvmm.a: $(call objects,$(vmm_sources))
+$(OUT)/libapi.a: $(call objects,$(api_sources))
+$(OUT)/libclient.a: $(call objects,$(client_sources))
+$(OUT)/libcli.a: $(call objects,$(filter-out api/cli/main.c,$(cli_sources)))
+$(OUT)/libinit.a: $(call objects,$(init_sources))
+$(OUT)/lib%.a:
+	@mkdir -p $(@D)
+	@rm -f $@
+	ar rcs $@ $^
+
+ifeq ($(VARIANT),release)
+$(OUT)/mayfly-vmm: $(OUT)/vmm/main.o $(OUT)/libapi.a $(OUT)/libvmm.a $(SHIMS_release)
+	$(call LINK_release,$^,$(LIBS_release_vmm)) -o $@
+$(OUT)/mayfly: $(OUT)/api/cli/main.o $(OUT)/libcli.a $(OUT)/libclient.a $(OUT)/libvmm.a $(SHIMS_release)
+	$(call LINK_release,$^,$(LIBS_release_cli)) -o $@
+else
+$(OUT)/mayfly-vmm: $(OUT)/vmm/main.o $(OUT)/libapi.a $(OUT)/libvmm.a
+	$(call LINK_glibc,$^,$(LIBS_glibc)) -o $@
+$(BUILD)/release/%: FORCE
+	@$(MAKE) --no-print-directory VARIANT=release $@
+endif
+.PHONY: FORCE
+FORCE:
+
+# Test programs: every tests/unit/test_*.c and tests/machine/test_*.c is one cmocka program.
+unit_tests := $(patsubst %.c,$(OUT)/%,$(wildcard tests/unit/test_*.c))
+machine_tests := $(patsubst %.c,$(OUT)/%,$(wildcard tests/machine/test_*.c))
+test_libraries := $(OUT)/libapi.a $(OUT)/libcli.a $(OUT)/libclient.a $(OUT)/libinit.a $(OUT)/libvmm.a
+test_support := $(patsubst %.c,$(OUT)/%.o,$(filter-out $(wildcard tests/unit/test_*.c),$(wildcard tests/unit/*.c)))
+machine_support := $(patsubst %.c,$(OUT)/%.o,$(filter-out $(wildcard tests/machine/test_*.c),$(wildcard tests/machine/*.c)))
+
+$(OUT)/tests/unit/test_%: $(OUT)/tests/unit/test_%.o $(test_support) $(test_libraries)
+	$(call LINK_glibc,$(filter %.o,$^) -Wl$(comma)--start-group $(filter %.a,$^) -Wl$(comma)--end-group,-lcmocka $(LIBS_glibc)) -o $@
+$(OUT)/tests/machine/test_%: $(OUT)/tests/machine/test_%.o $(test_support) $(machine_support) $(test_libraries)
+	$(call LINK_glibc,$(filter %.o,$^) -Wl$(comma)--start-group $(filter %.a,$^) -Wl$(comma)--end-group,-lcmocka $(LIBS_glibc)) -o $@
+comma := ,
+
+checks: $(unit_tests) $(machine_tests) ## build the test programs of VARIANT
+ifneq ($(filter asan tsan,$(VARIANT)),)
+checks: $(OUT)/mayfly-vmm
+endif
+
+-include tests/guest/guest.mk
+
+guest: ## build the guest: kernel (cached), initramfs, root image
+	@scripts/setup --for build
+	rootfs/guest $(BUILD)/guest
+
+run: ## boot a microVM, run CMD in it, show its output and where the milliseconds went
+	@scripts/setup --for run
+	@$(MAKE) --no-print-directory -s programs guest
+	@scripts/run -- $(CMD)
+
+test: ## run every test; T=suite[/file[/case]] runs a part
+	@scripts/setup --for test
+	@$(MAKE) --no-print-directory -s -j2 programs guests
+	@$(MAKE) --no-print-directory -s -j2 VARIANT=check checks
+	@$(MAKE) --no-print-directory -s -j2 VARIANT=asan checks
+	@$(MAKE) --no-print-directory -s -j2 VARIANT=tsan checks
+	@tests/run $(T)
+
+bench: ## measure against the peers; prints a table, draws build/bench.svg
+	@scripts/setup --for bench
+	@$(MAKE) --no-print-directory -s programs guests guest
+	@scripts/bench
+
+install: programs ## install into $(DESTDIR)$(PREFIX)
+	install -d $(DESTDIR)$(PREFIX)/bin
+	install -m 755 $(BUILD)/release/mayfly $(BUILD)/release/mayfly-vmm $(DESTDIR)$(PREFIX)/bin
+
+format: ## lay the sources out by .clang-format
+	git ls-files '*.c' '*.h' | xargs clang-format -i
+
+clean: ## remove build/
+	rm -rf $(BUILD)
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+-include $(shell find $(OUT) -name '*.d' 2>/dev/null)

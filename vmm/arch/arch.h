@@ -1,0 +1,84 @@
+/*
+ * What the machine needs of an architecture; arch/x86_64 implements it, aarch64 will. Functions take plain data and
+ * KVM descriptors, nothing from above. They run on the event loop's thread before the guest runs.
+ *
+ * Physical address space (x86-64): RAM from 0; the MMIO hole [ARCH_MMIO_HOLE_START, 4 GiB); RAM again from 4 GiB.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "vmm/base/error.h"
+#include "vmm/guest_memory.h"
+
+#define ARCH_MMIO_HOLE_START 0xc0000000ull
+#define ARCH_BOOT_TIMER_GPA 0xc0000000ull  /* the guest writes 123 here: "booted" */
+#define ARCH_VIRTIO_MMIO_GPA 0xc0001000ull /* slot n at + n * 0x1000 */
+enum { ARCH_VIRTIO_GSI_FIRST = 5, ARCH_SERIAL_GSI = 4, ARCH_CMDLINE_MAX = 2048 };
+
+/* Fills the gpa and size of the regions for `size` bytes of RAM (a MiB multiple); sets count. */
+void arch_memory_layout(uint64_t size, struct guest_memory *memory);
+
+/* A virtio-mmio device as the guest must be told of it. */
+struct arch_virtio_slot {
+    uint64_t gpa;
+    uint32_t gsi;
+};
+
+/* Everything of a VM that comes before its vCPUs: TSS and identity-map addresses, irqchip, PIT. After the memslots. */
+struct error *arch_vm_setup(int vm_fd);
+
+/* The host's CPUID as KVM can give it, filtered for guests; got once a VM (its ioctl costs 0.4 ms). */
+struct arch_cpuid;
+struct error *arch_cpuid_get(int kvm_fd, struct arch_cpuid **cpuid);
+void arch_cpuid_free(struct arch_cpuid *cpuid);
+
+/* CPUID (topology of vCPU `index` of `count`), MSRs, FPU, LAPIC LVTs: all that does not depend on the kernel. */
+struct error *arch_vcpu_setup(int vcpu_fd, const struct arch_cpuid *cpuid, uint32_t index, uint32_t count, bool smt);
+
+/* How a loaded kernel wants to be entered. */
+enum arch_boot_protocol { ARCH_BOOT_LINUX64, ARCH_BOOT_PVH };
+
+struct arch_kernel {
+    enum arch_boot_protocol protocol;
+    uint64_t entry; /* GPA of the first instruction */
+    uint64_t end;   /* first GPA after all that was loaded (init_size included) */
+    bool has_setup_header;
+    uint8_t setup_header[0x200]; /* of a bzImage: bytes 0x1f1.. as in the file */
+    size_t mapped_bytes;         /* how much was mapped rather than read */
+};
+
+/*
+ * Loads an ELF vmlinux or a bzImage from `fd` (its path is for messages only) into guest memory. With `map`,
+ * page-aligned segments are mapped MAP_PRIVATE over guest memory, else read. Everything in the file is checked against
+ * its size and guest memory before anything is touched.
+ */
+struct error *arch_kernel_load(const struct guest_memory *memory, int fd, const char *path, bool map,
+                               struct arch_kernel *kernel);
+
+/* Loads the initrd as high as the kernel allows below the MMIO hole, page-aligned, mapped when `map`. */
+struct error *arch_initrd_load(const struct guest_memory *memory, int fd, const char *path, bool map,
+                               const struct arch_kernel *kernel, uint64_t *gpa, uint64_t *size);
+
+/* All that the guest finds in memory besides kernel and initrd. */
+struct arch_boot {
+    const struct arch_kernel *kernel;
+    const char *cmdline; /* complete, without the virtio_mmio.device= parts */
+    uint64_t initrd_gpa; /* size 0: none */
+    uint64_t initrd_size;
+    uint32_t vcpu_count;
+    const struct arch_virtio_slot *slots;
+    size_t slot_count;
+    bool has_serial; /* 16550 at 0x3f8 */
+};
+
+/*
+ * Writes command line (virtio_mmio.device= appended; fails when over ARCH_CMDLINE_MAX), zero page or PVH start info,
+ * e820, ACPI and MP tables, page tables, GDT.
+ */
+struct error *arch_boot_write(const struct guest_memory *memory, const struct arch_boot *boot);
+
+/* Entry registers of vCPU 0; the others wait for INIT/SIPI and need none. */
+struct error *arch_vcpu_boot(int vcpu_fd, const struct guest_memory *memory, const struct arch_kernel *kernel);

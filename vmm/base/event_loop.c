@@ -1,0 +1,266 @@
+#include "vmm/base/event_loop.h"
+
+#include "vmm/base/cleanup.h"
+#include "vmm/base/clock.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+enum { BATCH = 16 };
+
+struct event_loop {
+    int epoll_fd;
+    bool stopped;
+    bool waiting;             /* the loop's thread is in epoll_wait, without the lock */
+    uint64_t removals;        /* sources removed so far */
+    struct event_source wake; /* an eventfd: what another thread changed must not wait for the next event */
+    pthread_mutex_t lock;
+    struct event_timer *timers; /* soonest first */
+    struct event_task *tasks;   /* oldest first */
+    struct epoll_event batch[BATCH];
+    int batch_count;
+};
+
+static void wake_ready(struct event_source *source, uint32_t events)
+{
+    uint64_t count;
+
+    (void)events;
+    if (read(source->fd, &count, sizeof(count)) < 0)
+        return; /* EAGAIN: somebody was faster */
+}
+
+/* Ends the loop's wait when another thread, which holds the lock, changed what it waits for. */
+static void wake(struct event_loop *loop)
+{
+    if (!loop->waiting)
+        return;
+    loop->waiting = false;
+    if (eventfd_write(loop->wake.fd, 1) < 0)
+        return; /* the counter is full: it is awake */
+}
+
+struct error *event_loop_new(struct event_loop **loop)
+{
+    struct event_loop *made = calloc(1, sizeof(*made));
+
+    if (made == NULL)
+        return error_errno(ENOMEM, "cannot make the event loop");
+    pthread_mutex_init(&made->lock, NULL);
+    made->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    made->wake.fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    made->wake.ready = wake_ready;
+    if (made->epoll_fd < 0 || made->wake.fd < 0) {
+        struct error *error = error_errno(errno, "cannot make the event loop");
+
+        event_loop_free(made);
+        return error;
+    }
+
+    struct error *error = event_source_add(made, &made->wake, EPOLLIN);
+    if (error != NULL) {
+        event_loop_free(made);
+        return error;
+    }
+    *loop = made;
+    return NULL;
+}
+
+void event_loop_free(struct event_loop *loop)
+{
+    if (loop == NULL)
+        return;
+    fd_close(&loop->wake.fd);
+    fd_close(&loop->epoll_fd);
+    pthread_mutex_destroy(&loop->lock);
+    free(loop);
+}
+
+void event_loop_lock(struct event_loop *loop)
+{
+    pthread_mutex_lock(&loop->lock);
+}
+
+void event_loop_unlock(struct event_loop *loop)
+{
+    pthread_mutex_unlock(&loop->lock);
+}
+
+void event_loop_stop(struct event_loop *loop)
+{
+    loop->stopped = true;
+    wake(loop);
+}
+
+struct error *event_source_add(struct event_loop *loop, struct event_source *source, uint32_t events)
+{
+    struct epoll_event event = {.events = events, .data.ptr = source};
+
+    if (epoll_ctl(loop->epoll_fd, EPOLL_CTL_ADD, source->fd, &event) < 0)
+        return error_errno(errno, "cannot watch descriptor %d", source->fd);
+    source->loop = loop;
+    source->events = events;
+    return NULL;
+}
+
+void event_source_update(struct event_source *source, uint32_t events)
+{
+    struct epoll_event event = {.events = events, .data.ptr = source};
+
+    if (source->loop == NULL || source->events == events)
+        return;
+    /* Fails only for a descriptor that is not registered, which `loop` rules out. */
+    epoll_ctl(source->loop->epoll_fd, EPOLL_CTL_MOD, source->fd, &event);
+    source->events = events;
+}
+
+void event_source_remove(struct event_source *source)
+{
+    struct event_loop *loop = source->loop;
+
+    if (loop == NULL)
+        return;
+    epoll_ctl(loop->epoll_fd, EPOLL_CTL_DEL, source->fd, NULL);
+    source->loop = NULL;
+    loop->removals++;
+    for (int i = 0; i < loop->batch_count; i++)
+        if (loop->batch[i].data.ptr == source)
+            loop->batch[i].data.ptr = NULL;
+}
+
+void event_timer_set(struct event_loop *loop, struct event_timer *timer, uint64_t deadline_us)
+{
+    struct event_timer **place = &loop->timers;
+
+    event_timer_cancel(timer);
+    while (*place != NULL && (*place)->deadline_us <= deadline_us)
+        place = &(*place)->next;
+    timer->deadline_us = deadline_us;
+    timer->loop = loop;
+    timer->next = *place;
+    *place = timer;
+    if (loop->timers == timer)
+        wake(loop);
+}
+
+void event_timer_cancel(struct event_timer *timer)
+{
+    if (timer->loop == NULL)
+        return;
+    for (struct event_timer **place = &timer->loop->timers; *place != NULL; place = &(*place)->next) {
+        if (*place == timer) {
+            *place = timer->next;
+            break;
+        }
+    }
+    timer->loop = NULL;
+}
+
+void event_loop_when_idle(struct event_loop *loop, struct event_task *task)
+{
+    struct event_task **place = &loop->tasks;
+
+    if (task->queued)
+        return;
+    while (*place != NULL)
+        place = &(*place)->next;
+    task->next = NULL;
+    task->queued = true;
+    *place = task;
+    wake(loop);
+}
+
+/* Milliseconds until the next thing that is not a descriptor: 0 for waiting tasks, -1 for nothing. */
+static int wait_limit(const struct event_loop *loop)
+{
+    if (loop->tasks != NULL)
+        return 0;
+    if (loop->timers == NULL)
+        return -1;
+
+    uint64_t now = clock_monotonic_us();
+    uint64_t deadline = loop->timers->deadline_us;
+    if (deadline <= now)
+        return 0;
+
+    uint64_t wait = (deadline - now + 999) / 1000;
+    return wait > 60000 ? 60000 : (int)wait;
+}
+
+static void run_expired_timers(struct event_loop *loop)
+{
+    if (loop->timers == NULL)
+        return;
+
+    uint64_t now = clock_monotonic_us();
+    while (loop->timers != NULL && loop->timers->deadline_us <= now) {
+        struct event_timer *timer = loop->timers;
+
+        loop->timers = timer->next;
+        timer->loop = NULL;
+        timer->expired(timer);
+    }
+}
+
+static void run_one_task(struct event_loop *loop)
+{
+    struct event_task *task = loop->tasks;
+
+    if (task == NULL)
+        return;
+    loop->tasks = task->next;
+    task->queued = false;
+    task->run(task);
+}
+
+static void run_ready_sources(struct event_loop *loop)
+{
+    for (int i = 0; i < loop->batch_count && !loop->stopped; i++) {
+        struct event_source *source = loop->batch[i].data.ptr;
+
+        if (source != NULL)
+            source->ready(source, loop->batch[i].events);
+    }
+    loop->batch_count = 0;
+}
+
+/*
+ * Waits without the lock, so another thread may remove a source whose event is being fetched at that moment. Then the
+ * whole batch is forgotten: epoll is level-triggered and tells the rest again.
+ */
+static struct error *fetch_events(struct event_loop *loop)
+{
+    int limit = wait_limit(loop);
+    uint64_t removals = loop->removals;
+
+    loop->waiting = true;
+    event_loop_unlock(loop);
+    int count = epoll_wait(loop->epoll_fd, loop->batch, BATCH, limit);
+    int code = errno;
+    event_loop_lock(loop);
+    loop->waiting = false;
+
+    if (count < 0 && code != EINTR)
+        return error_errno(code, "cannot wait for events");
+    loop->batch_count = count > 0 && loop->removals == removals ? count : 0;
+    if (count == 0)
+        run_one_task(loop);
+    return NULL;
+}
+
+struct error *event_loop_run(struct event_loop *loop)
+{
+    struct error *error = NULL;
+
+    event_loop_lock(loop);
+    while (error == NULL && !loop->stopped) {
+        error = fetch_events(loop);
+        run_ready_sources(loop);
+        run_expired_timers(loop);
+    }
+    event_loop_unlock(loop);
+    return error;
+}

@@ -1,0 +1,165 @@
+#include "vmm/base/log.h"
+
+#include "vmm/base/clock.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { LINE_MAX_BYTES = 2048, MODULE_MAX = 128 };
+
+static struct {
+    const char *instance;
+    enum log_level level;
+    bool show_level;
+    bool show_origin;
+    int fd;
+    char module[MODULE_MAX];
+    uint64_t dropped;
+    uint64_t suppressed;
+} state = {.instance = "anonymous-instance", .level = LOG_LEVEL_INFO, .fd = STDERR_FILENO};
+
+static _Thread_local const char *thread_name = "main";
+
+static const char *const level_names[] = {
+    [LOG_LEVEL_OFF] = "OFF",   [LOG_LEVEL_ERROR] = "ERROR", [LOG_LEVEL_WARNING] = "WARN",
+    [LOG_LEVEL_INFO] = "INFO", [LOG_LEVEL_DEBUG] = "DEBUG", [LOG_LEVEL_TRACE] = "TRACE",
+};
+
+void log_set_instance(const char *id)
+{
+    state.instance = id;
+}
+
+void log_set_thread(const char *name)
+{
+    thread_name = name;
+}
+
+void log_set_level(enum log_level level)
+{
+    __atomic_store_n(&state.level, level, __ATOMIC_RELAXED);
+}
+
+void log_set_format(bool show_level, bool show_origin)
+{
+    __atomic_store_n(&state.show_level, show_level, __ATOMIC_RELAXED);
+    __atomic_store_n(&state.show_origin, show_origin, __ATOMIC_RELAXED);
+}
+
+void log_set_module(const char *prefix)
+{
+    snprintf(state.module, sizeof(state.module), "%s", prefix == NULL ? "" : prefix);
+}
+
+void log_set_fd(int fd)
+{
+    int old = __atomic_exchange_n(&state.fd, fd, __ATOMIC_ACQ_REL);
+
+    if (old != STDERR_FILENO)
+        close(old);
+}
+
+uint64_t log_dropped(void)
+{
+    return __atomic_load_n(&state.dropped, __ATOMIC_RELAXED);
+}
+
+uint64_t log_suppressed(void)
+{
+    return __atomic_load_n(&state.suppressed, __ATOMIC_RELAXED);
+}
+
+bool log_enabled(enum log_level level)
+{
+    return level <= __atomic_load_n(&state.level, __ATOMIC_RELAXED);
+}
+
+/* Two threads at one site may both reset the window: the count is then a little off, never the memory. */
+static bool site_may_write(struct log_site *site, uint32_t *suppressed)
+{
+    uint64_t now = clock_monotonic_us() / 1000000;
+
+    *suppressed = 0;
+    if (__atomic_exchange_n(&site->second, now, __ATOMIC_RELAXED) != now) {
+        __atomic_store_n(&site->lines, 0, __ATOMIC_RELAXED);
+        *suppressed = __atomic_exchange_n(&site->suppressed, 0, __ATOMIC_RELAXED);
+    }
+    if (__atomic_add_fetch(&site->lines, 1, __ATOMIC_RELAXED) <= LOG_LINES_PER_SECOND)
+        return true;
+    __atomic_add_fetch(&site->suppressed, 1, __ATOMIC_RELAXED);
+    __atomic_add_fetch(&state.suppressed, 1, __ATOMIC_RELAXED);
+    return false;
+}
+
+static size_t append(char *line, size_t used, const char *format, ...) __attribute__((format(printf, 3, 4)));
+
+static size_t append(char *line, size_t used, const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    int wanted = vsnprintf(line + used, LINE_MAX_BYTES - used, format, args);
+    va_end(args);
+    if (wanted < 0)
+        return used;
+    return used + (size_t)wanted < LINE_MAX_BYTES ? used + (size_t)wanted : LINE_MAX_BYTES - 1;
+}
+
+static size_t append_prefix(char *line, const struct log_site *site)
+{
+    char now[CLOCK_TEXT_SIZE];
+    size_t used;
+
+    clock_wall_text(now);
+    used = append(line, 0, "%s [%s:%s", now, state.instance, thread_name);
+    if (__atomic_load_n(&state.show_level, __ATOMIC_RELAXED))
+        used = append(line, used, ":%s", level_names[site->level]);
+    if (__atomic_load_n(&state.show_origin, __ATOMIC_RELAXED))
+        used = append(line, used, ":%s:%d", site->file, site->line);
+    return append(line, used, "] ");
+}
+
+/* A message may quote what a caller or a guest wrote: control characters must not forge a line. */
+static void mask_control_characters(char *text, size_t length)
+{
+    for (size_t i = 0; i < length; i++) {
+        unsigned char c = (unsigned char)text[i];
+
+        if (c < 0x20 || c == 0x7f)
+            text[i] = '?';
+    }
+}
+
+void log_write(struct log_site *site, const char *format, ...)
+{
+    char line[LINE_MAX_BYTES + 1];
+    int saved = errno;
+    uint32_t suppressed;
+    va_list args;
+
+    if (state.module[0] != '\0' && strncmp(site->file, state.module, strlen(state.module)) != 0)
+        return;
+    if (!site_may_write(site, &suppressed))
+        return;
+
+    size_t start = append_prefix(line, site);
+    size_t used = start;
+
+    va_start(args, format);
+    int wanted = vsnprintf(line + used, LINE_MAX_BYTES - used, format, args);
+    va_end(args);
+    if (wanted > 0)
+        used = used + (size_t)wanted < LINE_MAX_BYTES ? used + (size_t)wanted : LINE_MAX_BYTES - 1;
+    if (suppressed > 0)
+        used = append(line, used, " (and %u more like it)", suppressed);
+    mask_control_characters(line + start, used - start);
+    line[used++] = '\n';
+
+    ssize_t written = write(__atomic_load_n(&state.fd, __ATOMIC_ACQUIRE), line, used);
+    if (written != (ssize_t)used)
+        __atomic_add_fetch(&state.dropped, 1, __ATOMIC_RELAXED);
+    errno = saved;
+}

@@ -1,0 +1,63 @@
+/*
+ * The log: one line a message, "<time> [<instance id>:<thread>[:<level>][:<file>:<line>]] <text>". A line is formatted
+ * on the stack and leaves in one write(2): no lock, no allocation, so a signal handler may log. A destination that is
+ * full (a FIFO nobody reads) never blocks: the line is dropped and counted in log_dropped().
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum log_level { LOG_LEVEL_OFF, LOG_LEVEL_ERROR, LOG_LEVEL_WARNING, LOG_LEVEL_INFO, LOG_LEVEL_DEBUG, LOG_LEVEL_TRACE };
+
+/* One place in the source that logs; counts how often it did in the current second so that a guest cannot flood. */
+struct log_site {
+    const char *file;
+    int line;
+    enum log_level level;
+    uint64_t second; /* the second that `lines` counts in */
+    uint32_t lines;
+    uint32_t suppressed;
+};
+
+/* What an instance is called in every line; kept by pointer, must outlive the log. Default "anonymous-instance". */
+void log_set_instance(const char *id);
+
+/* Names the calling thread in its lines ("main", "vcpu0"); kept by pointer. */
+void log_set_thread(const char *name);
+
+/* Lines above `level` are not written. Default LOG_LEVEL_INFO. */
+void log_set_level(enum log_level level);
+
+/* Whether lines carry their level, and the file and line they come from. Default neither. */
+void log_set_format(bool show_level, bool show_origin);
+
+/* Only lines whose source path starts with `prefix` ("vmm/virtio") are written; NULL: all. Copied, at most 127 bytes.
+ */
+void log_set_module(const char *prefix);
+
+/* Sends lines to `fd` from now on (the log owns it and closes the one before unless that is stderr). */
+void log_set_fd(int fd);
+
+/* Lines dropped because their destination failed or was full; lines suppressed because a site repeated itself. */
+uint64_t log_dropped(void);
+uint64_t log_suppressed(void);
+
+bool log_enabled(enum log_level level);
+void log_write(struct log_site *site, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* A site writes at most LOG_LINES_PER_SECOND; then says once how many more there were. */
+enum { LOG_LINES_PER_SECOND = 10 };
+
+#define log_at(level_, ...)                                                                                            \
+    do {                                                                                                               \
+        if (log_enabled(level_)) {                                                                                     \
+            static struct log_site log_site_ = {__FILE__, __LINE__, (level_), 0, 0, 0};                                \
+            log_write(&log_site_, __VA_ARGS__);                                                                        \
+        }                                                                                                              \
+    } while (0)
+
+#define log_error(...) log_at(LOG_LEVEL_ERROR, __VA_ARGS__)
+#define log_warning(...) log_at(LOG_LEVEL_WARNING, __VA_ARGS__)
+#define log_info(...) log_at(LOG_LEVEL_INFO, __VA_ARGS__)
+#define log_debug(...) log_at(LOG_LEVEL_DEBUG, __VA_ARGS__)

@@ -1,0 +1,39 @@
+/*
+ * A bus: which device answers at which address. A machine has two, ports (PIO) and guest-physical memory (MMIO).
+ * Lookups run on vCPU threads with the event loop's lock held.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "vmm/base/error.h"
+
+enum { BUS_RANGES_MAX = 32 };
+
+/* `offset` is relative to the range's start; `length` is 1 to 8. read fills all of `data`. */
+struct bus_ops {
+    void (*read)(void *device, uint64_t offset, uint8_t *data, uint32_t length);
+    void (*write)(void *device, uint64_t offset, const uint8_t *data, uint32_t length);
+};
+
+struct bus_range {
+    uint64_t start;
+    uint64_t length;
+    const struct bus_ops *ops;
+    void *device; /* borrowed */
+};
+
+struct bus {
+    struct bus_range ranges[BUS_RANGES_MAX]; /* by ascending start, disjoint */
+    size_t count;
+};
+
+/* Fails with ERROR_INTERNAL when the range overlaps another or the bus is full. */
+struct error *bus_add(struct bus *bus, uint64_t start, uint64_t length, const struct bus_ops *ops, void *device);
+void bus_remove(struct bus *bus, uint64_t start); /* fine when there is no such range */
+
+/* False when no device answers the whole access: a read then leaves `data` alone. */
+bool bus_read(const struct bus *bus, uint64_t address, uint8_t *data, uint32_t length);
+bool bus_write(const struct bus *bus, uint64_t address, const uint8_t *data, uint32_t length);

@@ -1,0 +1,91 @@
+#include "vmm/config.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+void machine_config_default(struct machine_config *config)
+{
+    *config = (struct machine_config){.vcpu_count = 1, .mem_size_mib = MEM_SIZE_MIB_DEFAULT};
+}
+
+void boot_source_config_free(struct boot_source_config *config)
+{
+    free(config->kernel_image_path);
+    free(config->initrd_path);
+    free(config->boot_args);
+    memset(config, 0, sizeof(*config));
+}
+
+void drive_config_free(struct drive_config *config)
+{
+    free(config->drive_id);
+    free(config->path_on_host);
+    free(config->partuuid);
+    memset(config, 0, sizeof(*config));
+}
+
+void drive_update_free(struct drive_update *update)
+{
+    free(update->drive_id);
+    free(update->path_on_host);
+    memset(update, 0, sizeof(*update));
+}
+
+void network_interface_config_free(struct network_interface_config *config)
+{
+    free(config->iface_id);
+    free(config->host_dev_name);
+    free(config->guest_mac);
+    memset(config, 0, sizeof(*config));
+}
+
+void network_interface_update_free(struct network_interface_update *update)
+{
+    free(update->iface_id);
+    memset(update, 0, sizeof(*update));
+}
+
+void serial_config_free(struct serial_config *config)
+{
+    free(config->serial_out_path);
+    memset(config, 0, sizeof(*config));
+}
+
+void console_config_free(struct console_config *config)
+{
+    for (size_t i = 0; i < config->port_count; i++) {
+        free(config->ports[i].name);
+        free(config->ports[i].socket_path);
+        free(config->ports[i].output_path);
+    }
+    free(config->ports);
+    memset(config, 0, sizeof(*config));
+}
+
+void logger_config_free(struct logger_config *config)
+{
+    free(config->log_path);
+    free(config->level);
+    free(config->module);
+    memset(config, 0, sizeof(*config));
+}
+
+void metrics_config_free(struct metrics_config *config)
+{
+    free(config->metrics_path);
+    memset(config, 0, sizeof(*config));
+}
+
+void vm_config_free(struct vm_config *config)
+{
+    boot_source_config_free(&config->boot_source);
+    for (size_t i = 0; i < config->drive_count; i++)
+        drive_config_free(&config->drives[i]);
+    for (size_t i = 0; i < config->network_interface_count; i++)
+        network_interface_config_free(&config->network_interfaces[i]);
+    serial_config_free(&config->serial);
+    console_config_free(&config->console);
+    logger_config_free(&config->logger);
+    metrics_config_free(&config->metrics);
+    memset(config, 0, sizeof(*config));
+}

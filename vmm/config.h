@@ -1,0 +1,157 @@
+/*
+ * What a microVM is: plain data, named as in the API. The API decodes JSON into these structs (api/schema.h describes
+ * their fields in tables); the machine owns the accepted ones and builds itself from them. Strings are heap-allocated
+ * and owned by the struct; NULL means not given. `*_free` in config.c gives back what a struct owns.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum {
+    VCPUS_MAX = 32,
+    MEM_SIZE_MIB_DEFAULT = 128,
+    VIRTIO_DEVICES_MAX = 19, /* one IOAPIC pin each: GSI 5 to 23 */
+    CONSOLE_PORTS_MAX = 16,
+    ID_LENGTH_MAX = 64, /* of a drive, an interface, an instance: letters, digits, '-' (and '_' for devices) */
+};
+
+/* Tokens are bytes or operations; the bucket holds `size` and fills up in `refill_time` milliseconds. */
+struct token_bucket_config {
+    bool present;
+    uint64_t size;
+    uint64_t refill_time;
+    bool has_one_time_burst;
+    uint64_t one_time_burst;
+};
+
+struct rate_limiter_config {
+    bool present;
+    struct token_bucket_config bandwidth;
+    struct token_bucket_config ops;
+};
+
+enum huge_pages { HUGE_PAGES_NONE, HUGE_PAGES_TRANSPARENT, HUGE_PAGES_2M };
+
+struct machine_config {
+    uint32_t vcpu_count;
+    uint64_t mem_size_mib;
+    bool smt;
+    bool track_dirty_pages;
+    enum huge_pages huge_pages;
+    bool has_cpu_template; /* given as "None": the only template until CPU templates come */
+};
+
+struct boot_source_config {
+    char *kernel_image_path; /* NULL: no boot source */
+    char *initrd_path;
+    char *boot_args;
+};
+
+enum cache_type { CACHE_TYPE_UNSAFE, CACHE_TYPE_WRITEBACK };
+enum io_engine { IO_ENGINE_SYNC, IO_ENGINE_ASYNC };
+
+struct drive_config {
+    char *drive_id;
+    char *path_on_host;
+    char *partuuid;
+    bool is_root_device;
+    bool is_read_only;
+    bool has_is_read_only;
+    enum cache_type cache_type;
+    enum io_engine io_engine;
+    struct rate_limiter_config rate_limiter;
+};
+
+/* The fields of PATCH /drives/{drive_id}; NULL and !present are left as they are. */
+struct drive_update {
+    char *drive_id;
+    char *path_on_host;
+    struct rate_limiter_config rate_limiter;
+};
+
+struct network_interface_config {
+    char *iface_id;
+    char *host_dev_name;
+    char *guest_mac; /* "06:00:ac:10:00:02"; NULL: the guest chooses */
+    uint32_t mtu;    /* 0: not advertised */
+    struct rate_limiter_config rx_rate_limiter;
+    struct rate_limiter_config tx_rate_limiter;
+};
+
+/* The fields of PATCH /network-interfaces/{iface_id}. */
+struct network_interface_update {
+    char *iface_id;
+    struct rate_limiter_config rx_rate_limiter;
+    struct rate_limiter_config tx_rate_limiter;
+};
+
+struct entropy_config {
+    bool present;
+    struct rate_limiter_config rate_limiter;
+};
+
+struct serial_config {
+    char *serial_out_path; /* NULL: stdin and stdout of the VMM */
+    struct token_bucket_config rate_limiter;
+};
+
+/*
+ * One port of the virtio-console (PUT /mayfly/console). Exactly one of socket_path and output_path is given.
+ * socket_path: the VMM listens there (Unix stream, one peer at a time); the guest sees the port open while a peer is
+ * connected; when the peer shuts its sending side down the guest reads end-of-file.
+ * output_path: what the guest writes is appended to this file or FIFO; the port is always open.
+ */
+struct console_port_config {
+    char *name;
+    char *socket_path;
+    char *output_path;
+    bool console; /* the guest may use it as a terminal (hvcN) */
+};
+
+struct console_config {
+    struct console_port_config *ports; /* port_count of them; NULL: no console device */
+    size_t port_count;
+};
+
+struct logger_config {
+    char *log_path;
+    char *level; /* as given, case-insensitive: Off Error Warning Info Debug Trace; NULL: unchanged */
+    bool show_level;
+    bool has_show_level;
+    bool show_log_origin;
+    bool has_show_log_origin;
+    char *module;
+};
+
+struct metrics_config {
+    char *metrics_path; /* NULL: metrics are not written */
+};
+
+struct vm_config {
+    struct machine_config machine;
+    struct boot_source_config boot_source;
+    struct drive_config drives[VIRTIO_DEVICES_MAX]; /* the root device, if any, first; else in order of their PUT */
+    size_t drive_count;
+    struct network_interface_config network_interfaces[VIRTIO_DEVICES_MAX];
+    size_t network_interface_count;
+    struct entropy_config entropy;
+    struct serial_config serial;
+    struct console_config console;
+    struct logger_config logger;
+    struct metrics_config metrics;
+};
+
+void machine_config_default(struct machine_config *config);
+
+void boot_source_config_free(struct boot_source_config *config);
+void drive_config_free(struct drive_config *config);
+void drive_update_free(struct drive_update *update);
+void network_interface_config_free(struct network_interface_config *config);
+void network_interface_update_free(struct network_interface_update *update);
+void serial_config_free(struct serial_config *config);
+void console_config_free(struct console_config *config);
+void logger_config_free(struct logger_config *config);
+void metrics_config_free(struct metrics_config *config);
+void vm_config_free(struct vm_config *config);

@@ -1,0 +1,49 @@
+/*
+ * What can be asked of a machine. The API maps requests onto these calls and nothing else. All run on the event
+ * loop's thread; none blocks for longer than a file system call.
+ *
+ * Life cycle: not started -> running <-> paused -> gone. The route table of the API refuses requests that are wrong
+ * for the state before they come here; the calls check again only where the machine would be harmed.
+ *
+ * `machine_put_*` checks the struct against the rest of the configuration and the host, and on success takes over
+ * what it owns (the caller's copy is zeroed); on failure nothing has changed and the caller still owns it. Putting the
+ * same id again replaces. The error's message names the API field, the value and what was expected.
+ */
+#pragma once
+
+#include "vmm/base/error.h"
+#include "vmm/base/event_loop.h"
+#include "vmm/config.h"
+
+enum machine_state { MACHINE_NOT_STARTED, MACHINE_RUNNING, MACHINE_PAUSED };
+
+struct machine;
+
+struct error *machine_put_machine_config(struct machine *machine, struct machine_config *config);
+struct error *machine_put_boot_source(struct machine *machine, struct boot_source_config *config);
+struct error *machine_put_drive(struct machine *machine, struct drive_config *config);
+struct error *machine_put_network_interface(struct machine *machine, struct network_interface_config *config);
+struct error *machine_put_entropy(struct machine *machine, struct entropy_config *config);
+struct error *machine_put_serial(struct machine *machine, struct serial_config *config);
+struct error *machine_put_console(struct machine *machine, struct console_config *config);
+
+/* The logger may be put at any time. The metrics file can be set once. */
+struct error *machine_put_logger(struct machine *machine, struct logger_config *config);
+struct error *machine_put_metrics(struct machine *machine, struct metrics_config *config);
+
+/* While running or paused; the same ownership rule as put. */
+struct error *machine_patch_drive(struct machine *machine, struct drive_update *update);
+struct error *machine_patch_network_interface(struct machine *machine, struct network_interface_update *update);
+
+/* Finishes what preparation left, then lets the vCPUs go. After an error the machine is not started and unchanged. */
+struct error *machine_start(struct machine *machine);
+/* Returns when every vCPU has left the guest. Pausing a paused machine and resuming a running one succeed. */
+struct error *machine_pause(struct machine *machine);
+struct error *machine_resume(struct machine *machine);
+struct error *machine_send_ctrl_alt_del(struct machine *machine);
+struct error *machine_flush_metrics(struct machine *machine);
+
+enum machine_state machine_state(const struct machine *machine);
+const char *machine_id(const struct machine *machine);
+/* The configuration as accepted so far; borrowed, valid until the next put or patch. */
+const struct vm_config *machine_configuration(const struct machine *machine);

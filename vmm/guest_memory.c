@@ -1,0 +1,92 @@
+#include "vmm/guest_memory.h"
+
+#include "vmm/base/checked.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+
+static struct error *region_map(struct guest_region *region, enum huge_pages huge_pages)
+{
+    int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+
+    if (huge_pages == HUGE_PAGES_2M)
+        flags |= MAP_HUGETLB | (21 << MAP_HUGE_SHIFT);
+
+    void *hva = mmap(NULL, region->size, PROT_READ | PROT_WRITE, flags, -1, 0);
+    if (hva == MAP_FAILED)
+        return error_errno(errno, "cannot map %llu MiB of guest memory%s", (unsigned long long)region->size >> 20,
+                           huge_pages == HUGE_PAGES_2M ? " from 2M huge pages" : "");
+    region->hva = hva;
+
+    /* Advice only: a host without the feature still runs the guest. */
+    madvise(hva, region->size, MADV_DONTDUMP);
+    if (huge_pages == HUGE_PAGES_TRANSPARENT)
+        madvise(hva, region->size, MADV_HUGEPAGE);
+    return NULL;
+}
+
+struct error *guest_memory_map(struct guest_memory *memory, enum huge_pages huge_pages)
+{
+    for (size_t i = 0; i < memory->count; i++)
+        memory->regions[i].hva = NULL;
+    for (size_t i = 0; i < memory->count; i++) {
+        struct error *error = region_map(&memory->regions[i], huge_pages);
+
+        if (error != NULL) {
+            guest_memory_unmap(memory);
+            return error;
+        }
+    }
+    return NULL;
+}
+
+void guest_memory_unmap(struct guest_memory *memory)
+{
+    for (size_t i = 0; i < memory->count; i++) {
+        if (memory->regions[i].hva != NULL)
+            munmap(memory->regions[i].hva, memory->regions[i].size);
+        memory->regions[i].hva = NULL;
+    }
+    memory->count = 0;
+}
+
+void *guest_memory_at(const struct guest_memory *memory, uint64_t gpa, uint64_t length)
+{
+    for (size_t i = 0; i < memory->count; i++) {
+        const struct guest_region *region = &memory->regions[i];
+
+        if (gpa >= region->gpa && range_within(gpa - region->gpa, length, region->size))
+            return region->hva + (gpa - region->gpa);
+    }
+    return NULL;
+}
+
+bool guest_memory_read(const struct guest_memory *memory, uint64_t gpa, void *to, size_t length)
+{
+    const void *from = guest_memory_at(memory, gpa, length);
+
+    if (from == NULL)
+        return false;
+    memcpy(to, from, length);
+    return true;
+}
+
+bool guest_memory_write(const struct guest_memory *memory, uint64_t gpa, const void *from, size_t length)
+{
+    void *to = guest_memory_at(memory, gpa, length);
+
+    if (to == NULL)
+        return false;
+    memcpy(to, from, length);
+    return true;
+}
+
+uint64_t guest_memory_size(const struct guest_memory *memory)
+{
+    uint64_t size = 0;
+
+    for (size_t i = 0; i < memory->count; i++)
+        size += memory->regions[i].size;
+    return size;
+}

@@ -1,0 +1,70 @@
+/*
+ * Counters, one JSON object a line, with the keys that Firecracker's readers know where both have the thing. The
+ * table in metrics.c maps groups and keys onto the fields here. Counters only grow; any thread adds with METRIC_ADD.
+ */
+#pragma once
+
+#include <stdint.h>
+
+#include "vmm/base/error.h"
+
+struct api_metrics {
+    uint64_t get_count, put_count, patch_count, fails, sync_response_fails;
+};
+
+struct block_metrics {
+    uint64_t activate_fails, cfg_fails, event_fails, execute_fails, invalid_reqs_count, flush_count, queue_event_count,
+        rate_limiter_event_count, update_count, update_fails, read_bytes, write_bytes, read_count, write_count,
+        rate_limiter_throttled_events, io_engine_throttled_events, discard_count, write_zeroes_count, no_avail_buffer;
+};
+
+struct net_metrics {
+    uint64_t activate_fails, cfg_fails, event_fails, rx_queue_event_count, tx_queue_event_count, rx_tap_event_count,
+        rx_bytes_count, rx_packets_count, rx_fails, rx_count, tap_read_fails, tap_write_fails, tx_bytes_count,
+        tx_malformed_frames, tx_fails, tx_count, tx_packets_count, rx_rate_limiter_throttled, tx_rate_limiter_throttled,
+        no_rx_avail_buffer;
+};
+
+struct entropy_metrics {
+    uint64_t activate_fails, entropy_event_fails, entropy_event_count, entropy_bytes, host_rng_fails,
+        entropy_rate_limiter_throttled;
+};
+
+struct console_metrics {
+    uint64_t activate_fails, event_fails, rx_bytes, tx_bytes, dropped_bytes, connections;
+};
+
+struct uart_metrics {
+    uint64_t error_count, missed_read_count, missed_write_count, read_count, write_count, flush_count,
+        rate_limiter_dropped_bytes;
+};
+
+struct i8042_metrics {
+    uint64_t error_count, missed_read_count, missed_write_count, read_count, reset_count, write_count;
+};
+
+struct vcpu_metrics {
+    uint64_t exit_io_in, exit_io_out, exit_mmio_read, exit_mmio_write, failures, unknown_port, unknown_mmio;
+};
+
+struct metrics {
+    struct api_metrics api_server;
+    struct block_metrics block;
+    struct net_metrics net;
+    struct entropy_metrics entropy;
+    struct console_metrics console;
+    struct uart_metrics uart;
+    struct i8042_metrics i8042;
+    struct vcpu_metrics vcpu;
+    uint64_t sigpipe;
+    uint64_t start_time_us;     /* exec to first API reply, wall */
+    uint64_t start_time_cpu_us; /* the same, CPU */
+};
+
+extern struct metrics metrics;
+
+#define METRIC_ADD(field, amount) __atomic_fetch_add(&metrics.field, (uint64_t)(amount), __ATOMIC_RELAXED)
+#define METRIC_INCREMENT(field) METRIC_ADD(field, 1)
+
+/* Writes one line to `fd`; a full FIFO loses the line (counted), a broken file is an error. */
+struct error *metrics_write(int fd, const char *instance_id);

@@ -1,0 +1,78 @@
+/*
+ * The one interface between a virtio device and its transport. The transport knows no device, a device knows no
+ * transport, the event loop knows neither. Everything here runs with the event loop's lock held: notify, timers and
+ * backends on the loop's thread; configuration, activate and reset on a vCPU's.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "vmm/base/error.h"
+#include "vmm/base/event_loop.h"
+#include "vmm/guest_memory.h"
+#include "vmm/virtio/virtqueue.h"
+
+struct virtio_device;
+
+struct virtio_ops {
+    uint32_t type;    /* virtio device ID, <linux/virtio_ids.h> */
+    const char *name; /* "block": for the log */
+
+    /* Config space. Ranges beyond its end read as zero and ignore writes; the device clips. NULL: no config space. */
+    void (*config_read)(struct virtio_device *device, uint32_t offset, uint8_t *data, uint32_t length);
+    void (*config_write)(struct virtio_device *device, uint32_t offset, const uint8_t *data, uint32_t length);
+
+    /*
+     * The driver is ready (DRIVER_OK): driver_features are agreed, ready queues are activated. Returns false when the
+     * device cannot run: the transport then sets DEVICE_NEEDS_RESET.
+     */
+    bool (*activate)(struct virtio_device *device);
+    /* The driver notified queue `index` of an active device. May be called without need. */
+    void (*notify)(struct virtio_device *device, unsigned index);
+    /* Back to the state before activate; no request may touch guest memory afterwards. The transport resets the queues.
+     */
+    void (*reset)(struct virtio_device *device);
+    /*
+     * The machine pauses: no guest memory is touched after this returns (requests in flight are finished or kept
+     * for resume). resume starts again and looks at every queue, as if notified. NULL: nothing to do on pause, and
+     * resume is notify for every queue.
+     */
+    void (*pause)(struct virtio_device *device);
+    void (*resume)(struct virtio_device *device);
+    /* Frees the device and all that it owns. */
+    void (*destroy)(struct virtio_device *device);
+};
+
+/* What a transport does for its device; set when the device is attached. */
+struct virtio_transport_ops {
+    void (*signal_queue)(void *transport, unsigned index); /* used buffer notification */
+    void (*signal_config)(void *transport);                /* configuration change notification */
+    void (*fail)(void *transport);                         /* sets DEVICE_NEEDS_RESET and signals it */
+};
+
+/* The common head of every device; embedded in the device's private struct. */
+struct virtio_device {
+    const struct virtio_ops *ops;
+    const char *id;           /* "rootfs", "eth0": borrowed from the device's own configuration, for the log */
+    uint64_t features;        /* offered; VIRTIO_F_VERSION_1 and the ring features are added by the transport */
+    uint64_t driver_features; /* agreed; 0 before FEATURES_OK */
+    struct virtqueue *queues; /* queue_count of them, within the private struct */
+    unsigned queue_count;
+    bool active; /* between activate and reset */
+    bool paused;
+    const struct guest_memory *memory; /* set at attach */
+    struct event_loop *loop;           /* set at attach */
+    const struct virtio_transport_ops *transport_ops;
+    void *transport;
+};
+
+/* Interrupts the guest for queue `index` if it asked for that (virtqueue_needs_signal). */
+void virtio_device_signal(struct virtio_device *device, unsigned index);
+/* Tells the guest that config space changed; nothing before the device is active. */
+void virtio_device_config_changed(struct virtio_device *device);
+/* The guest broke the device: it stays dead until the driver resets it. Logs `reason`, rate-limited. */
+void virtio_device_fail(struct virtio_device *device, const char *reason);
+/* Copies [offset, offset + length) of a config space of `size` bytes, zeros beyond its end. For config_read. */
+void virtio_config_copy(const void *config, size_t size, uint32_t offset, uint8_t *data, uint32_t length);

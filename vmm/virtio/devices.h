@@ -1,0 +1,27 @@
+/*
+ * How the machine makes each kind of device. The config struct is copied as far as it is needed; the caller keeps it.
+ * On success *device is ready for virtio_mmio_new. Errors name the API field and value.
+ */
+#pragma once
+
+#include "vmm/config.h"
+#include "vmm/virtio/device.h"
+
+/* block.c: opens path_on_host (its size in sectors, rounded down, is the capacity). */
+struct error *virtio_block_new(const struct drive_config *config, struct event_loop *loop,
+                               struct virtio_device **device);
+/* Opens another file for a running drive (PATCH): new capacity, config change interrupt. `update`'s NULLs are kept. */
+struct error *virtio_block_update(struct virtio_device *device, const struct drive_update *update);
+
+/* net.c: attaches to the tap host_dev_name. */
+struct error *virtio_net_new(const struct network_interface_config *config, struct event_loop *loop,
+                             struct virtio_device **device);
+struct error *virtio_net_update(struct virtio_device *device, const struct network_interface_update *update);
+
+/* entropy.c */
+struct error *virtio_entropy_new(const struct entropy_config *config, struct event_loop *loop,
+                                 struct virtio_device **device);
+
+/* console.c: listens on the ports' sockets and opens their files. */
+struct error *virtio_console_new(const struct console_config *config, struct event_loop *loop,
+                                 struct virtio_device **device);

@@ -1,0 +1,37 @@
+/*
+ * The virtio-mmio transport, version 2 (virtio 1.2, section 4.2): registers, the status machine, ioeventfd
+ * notifications and irqfd interrupts. One transport carries one device.
+ */
+#pragma once
+
+#include "vmm/bus.h"
+#include "vmm/virtio/device.h"
+
+enum { VIRTIO_MMIO_SIZE = 0x1000 };
+
+struct virtio_mmio;
+
+/* Reads and writes of the transport's register page; `device` is a struct virtio_mmio. */
+extern const struct bus_ops virtio_mmio_bus_ops;
+
+/*
+ * Makes the transport for `device`, which it owns from then on (destroy included; on failure the caller keeps it).
+ * `memory` and `loop` are borrowed. Not yet connected to a VM.
+ */
+struct error *virtio_mmio_new(struct virtio_device *device, const struct guest_memory *memory, struct event_loop *loop,
+                              struct virtio_mmio **transport);
+
+/*
+ * Connects to a KVM VM: one ioeventfd a queue (register QueueNotify at `gpa`, datamatch the queue index) and one irqfd
+ * for `gsi`. Only after all memslots, the irqchip and the vCPUs exist (a memslot call after it waits milliseconds).
+ */
+struct error *virtio_mmio_connect(struct virtio_mmio *transport, int vm_fd, uint64_t gpa, uint32_t gsi);
+
+struct virtio_device *virtio_mmio_device(struct virtio_mmio *transport);
+
+void virtio_mmio_pause(struct virtio_mmio *transport);
+/* Also replays notifications: the ioeventfds that fired while paused are looked at again. */
+void virtio_mmio_resume(struct virtio_mmio *transport);
+
+/* Destroys the device, too; disconnects from the VM when its descriptor is still open. */
+void virtio_mmio_free(struct virtio_mmio *transport);

@@ -1,0 +1,99 @@
+/*
+ * A split virtqueue, device side (virtio 1.2, section 2.7). Descriptor chains are walked here and nowhere else: each
+ * ring index and descriptor is read once, validated, and handed out as an iovec of host addresses.
+ *
+ * Runs with the event loop's lock held. Any breach of the ring's rules by the guest makes the queue broken: the call
+ * says so, and the device calls virtio_device_fail.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#include "vmm/guest_memory.h"
+
+enum {
+    VIRTQUEUE_SIZE_MAX = 256,
+    VIRTQUEUE_IOV_MAX = 256, /* buffers in one chain, indirect ones included */
+};
+
+struct virtqueue {
+    /* Written by the transport while the driver configures the queue. */
+    uint16_t size_max; /* set by the device before it is offered */
+    uint16_t size;     /* a power of two, at most size_max */
+    bool ready;
+    uint64_t descriptor_gpa; /* descriptor table */
+    uint64_t driver_gpa;     /* available ring */
+    uint64_t device_gpa;     /* used ring */
+
+    /* Set by virtqueue_activate. */
+    const struct guest_memory *memory;
+    bool event_idx; /* VIRTIO_F_EVENT_IDX was negotiated */
+    bool indirect;  /* VIRTIO_F_INDIRECT_DESC was negotiated */
+    bool broken;
+
+    /* Where the device is. */
+    uint16_t next_available; /* index of the next chain to pop */
+    uint16_t next_used;      /* index of the next used element to write */
+    uint16_t signalled_used; /* next_used when the guest was last considered for an interrupt */
+    bool signalled_valid;
+};
+
+/* One request: first the buffers that the device reads, then those that it writes. */
+struct virtqueue_chain {
+    uint16_t head;
+    uint16_t readable_count;
+    uint16_t writable_count;
+    uint32_t readable_bytes; /* sums; a chain of 4 GiB or more is refused */
+    uint32_t writable_bytes;
+    struct iovec iov[VIRTQUEUE_IOV_MAX]; /* readable_count, then writable_count entries */
+};
+
+enum virtqueue_result {
+    VIRTQUEUE_EMPTY,  /* nothing to do */
+    VIRTQUEUE_CHAIN,  /* `chain` is filled in */
+    VIRTQUEUE_BROKEN, /* the guest broke the rules; the queue stays broken until reset */
+};
+
+/* Clears all but size_max: the state after a device reset. */
+void virtqueue_reset(struct virtqueue *queue);
+
+/*
+ * Checks a queue that the driver made ready: size, alignment, all three areas within guest memory. Returns false, and
+ * changes nothing, when one is wrong.
+ */
+bool virtqueue_activate(struct virtqueue *queue, const struct guest_memory *memory, uint64_t driver_features);
+
+/* Takes the next available chain. */
+enum virtqueue_result virtqueue_pop(struct virtqueue *queue, struct virtqueue_chain *chain);
+
+/* Puts the chain popped last back, for later; only before it was pushed or another was popped. */
+void virtqueue_unpop(struct virtqueue *queue);
+
+/* Returns chain `head` to the guest with `written` bytes in its writable buffers. */
+void virtqueue_push(struct virtqueue *queue, uint16_t head, uint32_t written);
+
+/* Whether the guest wants an interrupt for what was pushed since the last call (EVENT_IDX or the no-interrupt flag). */
+bool virtqueue_needs_signal(struct virtqueue *queue);
+
+/*
+ * Asks the guest to notify about new chains. Returns true when one has already arrived: then go on popping, or the
+ * notification is lost. virtqueue_disarm tells the guest that notifications are not needed for now.
+ */
+bool virtqueue_arm(struct virtqueue *queue);
+void virtqueue_disarm(struct virtqueue *queue);
+
+/*
+ * Copy between a chain's buffers and flat memory, starting `offset` bytes into its readable (writable) part; return
+ * how many bytes were copied: less than `length` at the end of the chain.
+ */
+size_t virtqueue_chain_read(const struct virtqueue_chain *chain, size_t offset, void *to, size_t length);
+size_t virtqueue_chain_write(const struct virtqueue_chain *chain, size_t offset, const void *from, size_t length);
+
+/*
+ * Fills `iov` (room for VIRTQUEUE_IOV_MAX) with the part of `from` (`count` entries) after the first `skip` bytes and
+ * at most `length` bytes long; returns the number of entries.
+ */
+size_t iovec_slice(struct iovec *iov, const struct iovec *from, size_t count, size_t skip, size_t length);
