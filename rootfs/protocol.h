@@ -10,6 +10,11 @@
  *   mayfly.stdout    guest to host   raw bytes
  *   mayfly.stderr    guest to host   raw bytes
  *
+ * The device opens its ports (PORT_OPEN = 1) in the order of their numbers, control having the
+ * highest, so that when control is open all are. It holds back what is for the guest until the guest
+ * has opened the port (Linux drops what comes earlier), and puts the last bytes of stdin into the
+ * used ring before it closes the port.
+ *
  * A frame is a struct protocol_header followed by `length` bytes of payload, all little-endian,
  * packed and unaligned. Frames follow each other without padding. Either side ends the conversation
  * on a frame that breaks the rules below; the guest is untrusted, so the host checks every length
@@ -31,8 +36,7 @@
  *
  * This header is shared by the host and the guest and needs nothing but <stdint.h>.
  */
-#ifndef MAYFLY_ROOTFS_PROTOCOL_H
-#define MAYFLY_ROOTFS_PROTOCOL_H
+#pragma once
 
 #include <stdint.h>
 
@@ -128,5 +132,3 @@ struct protocol_failed {
     uint32_t exit_code; /* for the host to exit with: 127 not found, 126 not executable, 125 else */
     uint64_t time_ns;   /* guest's CLOCK_BOOTTIME */
 } __attribute__((packed));
-
-#endif
