@@ -70,9 +70,20 @@ void logger_config_free(struct logger_config *config)
     memset(config, 0, sizeof(*config));
 }
 
+void string_map_free(struct string_map *map)
+{
+    for (size_t i = 0; i < map->count; i++) {
+        free(map->pairs[i].name);
+        free(map->pairs[i].value);
+    }
+    free(map->pairs);
+    memset(map, 0, sizeof(*map));
+}
+
 void metrics_config_free(struct metrics_config *config)
 {
     free(config->metrics_path);
+    string_map_free(&config->properties);
     memset(config, 0, sizeof(*config));
 }
 

@@ -12,12 +12,16 @@
 enum {
     VCPUS_MAX = 32,
     MEM_SIZE_MIB_DEFAULT = 128,
-    VIRTIO_DEVICES_MAX = 19, /* one IOAPIC pin each: GSI 5 to 23 */
+    MEM_SIZE_MIB_MAX = 8 << 20, /* 8 TiB: what KVM takes in one memslot; the host usually has less */
+    VIRTIO_DEVICES_MAX = 19,    /* one IOAPIC pin each: GSI 5 to 23 */
     CONSOLE_PORTS_MAX = 16,
     ID_LENGTH_MAX = 64, /* of a drive, an interface, an instance: letters, digits, '-' (and '_' for devices) */
 };
 
-/* Tokens are bytes or operations; the bucket holds `size` and fills up in `refill_time` milliseconds. */
+/*
+ * Tokens are bytes or operations; the bucket holds `size` and fills up in `refill_time` milliseconds. A bucket that is
+ * present with `size` or `refill_time` 0 does not limit: in an update it takes the limit away.
+ */
 struct token_bucket_config {
     bool present;
     uint64_t size;
@@ -125,8 +129,21 @@ struct logger_config {
     char *module;
 };
 
+/* What an operator calls things: names and values of his own. */
+struct string_pair {
+    char *name;
+    char *value;
+};
+
+struct string_map {
+    struct string_pair *pairs; /* count of them, in the order given */
+    size_t count;
+};
+
 struct metrics_config {
-    char *metrics_path; /* NULL: metrics are not written */
+    char *metrics_path;           /* NULL: metrics are not written */
+    bool emit_id;                 /* every line carries the instance's id as "id" */
+    struct string_map properties; /* every line carries these as "properties", when there are any */
 };
 
 struct vm_config {
@@ -153,5 +170,6 @@ void network_interface_update_free(struct network_interface_update *update);
 void serial_config_free(struct serial_config *config);
 void console_config_free(struct console_config *config);
 void logger_config_free(struct logger_config *config);
+void string_map_free(struct string_map *map);
 void metrics_config_free(struct metrics_config *config);
 void vm_config_free(struct vm_config *config);
