@@ -261,6 +261,7 @@ struct error *event_loop_run(struct event_loop *loop)
         run_ready_sources(loop);
         run_expired_timers(loop);
     }
+    loop->stopped = false;
     event_loop_unlock(loop);
     return error;
 }

@@ -44,7 +44,7 @@ struct event_task {
 struct error *event_loop_new(struct event_loop **loop);
 void event_loop_free(struct event_loop *loop);
 
-/* Serves events until event_loop_stop. Returns an error only when epoll itself fails. */
+/* Serves events until event_loop_stop; can be run again. Returns an error only when epoll itself fails. */
 struct error *event_loop_run(struct event_loop *loop);
 void event_loop_stop(struct event_loop *loop);
 

@@ -61,6 +61,7 @@ struct virtio_device {
     struct virtqueue *queues; /* queue_count of them, within the private struct */
     unsigned queue_count;
     bool active; /* between activate and reset */
+    bool failed; /* virtio_device_fail was called since the last reset: notifications are ignored */
     bool paused;
     const struct guest_memory *memory; /* set at attach */
     struct event_loop *loop;           /* set at attach */
@@ -72,7 +73,10 @@ struct virtio_device {
 void virtio_device_signal(struct virtio_device *device, unsigned index);
 /* Tells the guest that config space changed; nothing before the device is active. */
 void virtio_device_config_changed(struct virtio_device *device);
-/* The guest broke the device: it stays dead until the driver resets it. Logs `reason`, rate-limited. */
+/*
+ * The guest broke the device: it stays dead until the driver resets it (its queues are broken, so that what is still
+ * on its way ends quietly). Logs `reason`, rate-limited. Calling it again does nothing.
+ */
 void virtio_device_fail(struct virtio_device *device, const char *reason);
 /* Copies [offset, offset + length) of a config space of `size` bytes, zeros beyond its end. For config_read. */
 void virtio_config_copy(const void *config, size_t size, uint32_t offset, uint8_t *data, uint32_t length);

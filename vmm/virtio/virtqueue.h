@@ -16,8 +16,12 @@
 
 enum {
     VIRTQUEUE_SIZE_MAX = 256,
-    VIRTQUEUE_IOV_MAX = 256, /* buffers in one chain, indirect ones included */
+    VIRTQUEUE_IOV_MAX = 256, /* descriptors in one chain, indirect ones included */
 };
+
+struct vring_desc;
+struct vring_avail;
+struct vring_used;
 
 struct virtqueue {
     /* Written by the transport while the driver configures the queue. */
@@ -28,8 +32,11 @@ struct virtqueue {
     uint64_t driver_gpa;     /* available ring */
     uint64_t device_gpa;     /* used ring */
 
-    /* Set by virtqueue_activate. */
+    /* Set by virtqueue_activate; the addresses stay valid until the queue is reset: memslots do not move. */
     const struct guest_memory *memory;
+    const struct vring_desc *descriptors;
+    const struct vring_avail *available;
+    struct vring_used *used;
     bool event_idx; /* VIRTIO_F_EVENT_IDX was negotiated */
     bool indirect;  /* VIRTIO_F_INDIRECT_DESC was negotiated */
     bool broken;
@@ -41,7 +48,7 @@ struct virtqueue {
     bool signalled_valid;
 };
 
-/* One request: first the buffers that the device reads, then those that it writes. */
+/* One request: first the buffers that the device reads, then those that it writes. Empty buffers are left out. */
 struct virtqueue_chain {
     uint16_t head;
     uint16_t readable_count;
@@ -62,7 +69,7 @@ void virtqueue_reset(struct virtqueue *queue);
 
 /*
  * Checks a queue that the driver made ready: size, alignment, all three areas within guest memory. Returns false, and
- * changes nothing, when one is wrong.
+ * changes nothing, when one is wrong. The ring positions stay as they are: zero after a reset, or what a snapshot set.
  */
 bool virtqueue_activate(struct virtqueue *queue, const struct guest_memory *memory, uint64_t driver_features);
 
@@ -72,7 +79,7 @@ enum virtqueue_result virtqueue_pop(struct virtqueue *queue, struct virtqueue_ch
 /* Puts the chain popped last back, for later; only before it was pushed or another was popped. */
 void virtqueue_unpop(struct virtqueue *queue);
 
-/* Returns chain `head` to the guest with `written` bytes in its writable buffers. */
+/* Returns chain `head` to the guest with `written` bytes in its writable buffers. Nothing on a broken queue. */
 void virtqueue_push(struct virtqueue *queue, uint16_t head, uint32_t written);
 
 /* Whether the guest wants an interrupt for what was pushed since the last call (EVENT_IDX or the no-interrupt flag). */

@@ -1,0 +1,38 @@
+#include "vmm/virtio/device.h"
+
+#include "vmm/base/log.h"
+
+#include <string.h>
+
+void virtio_device_signal(struct virtio_device *device, unsigned index)
+{
+    if (virtqueue_needs_signal(&device->queues[index]))
+        device->transport_ops->signal_queue(device->transport, index);
+}
+
+void virtio_device_config_changed(struct virtio_device *device)
+{
+    if (device->active)
+        device->transport_ops->signal_config(device->transport);
+}
+
+void virtio_device_fail(struct virtio_device *device, const char *reason)
+{
+    if (device->failed)
+        return;
+    device->failed = true;
+    for (unsigned i = 0; i < device->queue_count; i++)
+        device->queues[i].broken = true;
+    log_warning("%s \"%s\" stops until the guest resets it: %s", device->ops->name, device->id, reason);
+    device->transport_ops->fail(device->transport);
+}
+
+void virtio_config_copy(const void *config, size_t size, uint32_t offset, uint8_t *data, uint32_t length)
+{
+    memset(data, 0, length);
+    if (offset >= size)
+        return;
+    if (length > size - offset)
+        length = (uint32_t)(size - offset);
+    memcpy(data, (const uint8_t *)config + offset, length);
+}
