@@ -1,5 +1,6 @@
 #include "tests/unit/harness.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -7,6 +8,8 @@ void test_filter_from_environment(void)
 {
     const char *filter = getenv("MAYFLY_TEST_FILTER");
 
+    /* What a test said before it crashed must be in the pipe by then. */
+    setvbuf(stdout, NULL, _IOLBF, 0);
     if (filter != NULL)
         cmocka_set_test_filter(filter);
 }
