@@ -1,0 +1,220 @@
+/*
+ * A block device driven by the command line: ops=<op>,<op>,... each prints one line. D<n> takes the n-th disk,
+ * w<sector>:<letter> writes, r<sector> reads, f flushes, i asks for the ID, d<sector> discards, z<sector> writes
+ * zeroes, L<sector> reads 32 KiB into eight buffers, m keeps eight reads in flight, u sends an unknown request, R
+ * resets the device and opens it again, p waits for a byte on the serial port, c prints the capacity, F the offered
+ * features.
+ */
+#include "tests/guest/lib/virtio.h"
+
+enum {
+    REQUEST_IN = 0,
+    REQUEST_OUT = 1,
+    REQUEST_FLUSH = 4,
+    REQUEST_GET_ID = 8,
+    REQUEST_DISCARD = 11,
+    REQUEST_WRITE_ZEROES = 13,
+    SECTOR = 512,
+};
+
+#define BLOCK_FEATURES (1ull << 5 | 1ull << 9 | 1ull << 13 | 1ull << 14) /* RO, FLUSH, DISCARD, WRITE_ZEROES */
+
+struct request_header {
+    uint32_t type;
+    uint32_t reserved;
+    uint64_t sector;
+};
+
+struct discard_segment {
+    uint64_t sector;
+    uint32_t sector_count;
+    uint32_t flags;
+};
+
+static struct virtio disk;
+static uint8_t data[8][4096] __attribute__((aligned(4096)));
+static struct request_header headers[8];
+static volatile uint8_t statuses[8];
+
+static void open_disk(unsigned nth)
+{
+    guest_expect(virtio_find(&disk, VIRTIO_BLOCK, nth), "no such disk");
+    guest_expect(virtio_negotiate(&disk, BLOCK_FEATURES | FEATURE_VERSION_1), "features refused");
+    virtio_queue(&disk, 0);
+    virtio_driver_ok(&disk);
+}
+
+static uint8_t request(uint32_t type, uint64_t sector, const struct buffer *middle, unsigned count)
+{
+    struct buffer buffers[10];
+
+    headers[0] = (struct request_header){type, 0, sector};
+    statuses[0] = 0xee;
+    buffers[0] = (struct buffer){&headers[0], sizeof(headers[0]), false};
+    for (unsigned i = 0; i < count; i++)
+        buffers[1 + i] = middle[i];
+    buffers[1 + count] = (struct buffer){&statuses[0], 1, true};
+    virtio_request(&disk, 0, buffers, count + 2);
+    return statuses[0];
+}
+
+static void write_sector(uint64_t sector, char letter)
+{
+    struct buffer middle = {data[0], SECTOR, false};
+
+    memset(data[0], letter, SECTOR);
+    serial_result("write", request(REQUEST_OUT, sector, &middle, 1));
+}
+
+/* "read <status> <first byte> <last byte>" */
+static void read_sector(uint64_t sector)
+{
+    struct buffer middle = {data[0], SECTOR, true};
+
+    memset(data[0], '?', SECTOR);
+    serial_puts("read ");
+    serial_hex(request(REQUEST_IN, sector, &middle, 1));
+    serial_put(' ');
+    serial_hex(data[0][0]);
+    serial_put(' ');
+    serial_hex(data[0][SECTOR - 1]);
+    serial_put('\n');
+}
+
+static void read_large(uint64_t sector)
+{
+    struct buffer middle[8];
+    bool same = true;
+
+    for (unsigned i = 0; i < 8; i++) {
+        data[i][0] = data[i][4095] = '?';
+        middle[i] = (struct buffer){data[i], sizeof(data[i]), true};
+    }
+    serial_puts("large ");
+    serial_hex(request(REQUEST_IN, sector, middle, 8));
+    for (unsigned i = 0; i < 8; i++)
+        same = same && data[i][0] == data[0][0] && data[i][4095] == data[0][0];
+    serial_put(' ');
+    serial_hex(data[0][0]);
+    serial_puts(same ? " same\n" : " differs\n");
+}
+
+/* Five requests of three descriptors fill the queue of sixteen. */
+static void read_many(void)
+{
+    uint32_t seen = 0, statuses_or = 0;
+
+    for (unsigned i = 0; i < 5; i++) {
+        headers[i] = (struct request_header){REQUEST_IN, 0, i};
+        statuses[i] = 0xee;
+        queue_add(&disk.queues[0],
+                  (struct buffer[]){
+                      {&headers[i], sizeof(headers[i]), false}, {data[i], SECTOR, true}, {&statuses[i], 1, true}},
+                  3);
+    }
+    virtio_notify(&disk, 0);
+    for (unsigned i = 0; i < 5; i++)
+        seen |= 1u << queue_wait(&disk.queues[0]).id;
+    for (unsigned i = 0; i < 5; i++)
+        statuses_or |= statuses[i];
+    serial_result("many", statuses_or);
+    guest_expect((seen & (seen - 1)) != 0, "one head came back again and again");
+}
+
+static void get_id(void)
+{
+    struct buffer middle = {data[0], 20, true};
+
+    memset(data[0], 0, 21);
+    serial_puts("id ");
+    serial_hex(request(REQUEST_GET_ID, 0, &middle, 1));
+    serial_put(' ');
+    serial_puts((const char *)data[0]);
+    serial_put('\n');
+}
+
+static void discard(uint32_t type, uint64_t sector, const char *name)
+{
+    static struct discard_segment segment;
+    struct buffer middle = {&segment, sizeof(segment), false};
+
+    segment = (struct discard_segment){sector, 1, 0};
+    serial_result(name, request(type, sector, &middle, 1));
+}
+
+static void run_op(const char *op)
+{
+    uint64_t number = text_number(op + 1);
+    const char *letter = op;
+
+    while (*letter != '\0' && *letter != ':')
+        letter++;
+    switch (*op) {
+    case 'D':
+        open_disk((unsigned)number);
+        break;
+    case 'w':
+        write_sector(number, letter[1]);
+        break;
+    case 'r':
+        read_sector(number);
+        break;
+    case 'f':
+        serial_result("flush", request(REQUEST_FLUSH, 0, NULL, 0));
+        break;
+    case 'i':
+        get_id();
+        break;
+    case 'd':
+        discard(REQUEST_DISCARD, number, "discard");
+        break;
+    case 'z':
+        discard(REQUEST_WRITE_ZEROES, number, "zeroes");
+        break;
+    case 'L':
+        read_large(number);
+        break;
+    case 'm':
+        read_many();
+        break;
+    case 'u':
+        serial_result("unknown", request(0x7777, 0, NULL, 0));
+        break;
+    case 'R':
+        open_disk(0);
+        serial_puts("reopened\n");
+        break;
+    case 'p':
+        serial_puts("waiting\n");
+        serial_get();
+        break;
+    case 'c':
+        serial_result("capacity", virtio_config64(&disk, 0));
+        break;
+    case 'F':
+        serial_result("features", disk.offered);
+        break;
+    default:
+        guest_fail("unknown op");
+    }
+}
+
+void guest_main(void)
+{
+    char ops[256];
+    char *op = ops;
+
+    guest_expect(cmdline_value("ops", ops, sizeof(ops)), "ops= is missing");
+    open_disk(0);
+    while (*op != '\0') {
+        char *end = op;
+
+        while (*end != '\0' && *end != ',')
+            end++;
+        if (*end == ',')
+            *end++ = '\0';
+        run_op(op);
+        op = end;
+    }
+    serial_puts("done\n");
+}
