@@ -6,12 +6,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <syslog.h>
 
 int __asprintf_chk(char **text, int flag, const char *format, ...);
 int __fprintf_chk(FILE *file, int flag, const char *format, ...);
 int __printf_chk(int flag, const char *format, ...);
 int __snprintf_chk(char *text, size_t size, int flag, size_t room, const char *format, ...);
 int __sprintf_chk(char *text, int flag, size_t room, const char *format, ...);
+void __syslog_chk(int priority, int flag, const char *format, ...);
 void *__memcpy_chk(void *to, const void *from, size_t length, size_t room);
 
 int __asprintf_chk(char **text, int flag, const char *format, ...)
@@ -71,6 +73,16 @@ int __sprintf_chk(char *text, int flag, size_t room, const char *format, ...)
     if (length < 0 || (size_t)length >= room)
         abort();
     return length;
+}
+
+void __syslog_chk(int priority, int flag, const char *format, ...)
+{
+    va_list args;
+
+    (void)flag;
+    va_start(args, format);
+    vsyslog(priority, format, args);
+    va_end(args);
 }
 
 void *__memcpy_chk(void *to, const void *from, size_t length, size_t room)

@@ -1,0 +1,110 @@
+#include "jailer/cgroup.h"
+
+#include "vmm/base/cleanup.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <mntent.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+
+struct error *cgroup_open_child(int parent, const char *name, struct undo *undo, int *fd)
+{
+    if (mkdirat(parent, name, 0755) == 0)
+        undo_push(undo, UNDO_DIRECTORY, parent, name);
+    else if (errno != EEXIST)
+        return error_errno(errno, "cannot make the cgroup \"%s\"", name);
+    *fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (*fd < 0)
+        return error_errno(errno, "cannot open the cgroup \"%s\"", name);
+    return NULL;
+}
+
+bool cgroup_read(int group, const char *file, char *text, size_t size)
+{
+    cleanup_fd int fd = openat(group, file, O_RDONLY | O_CLOEXEC);
+    ssize_t got = fd < 0 ? -1 : read(fd, text, size - 1);
+
+    if (got < 0)
+        return false;
+    while (got > 0 && text[got - 1] == '\n')
+        got--;
+    text[got] = '\0';
+    return true;
+}
+
+struct error *cgroup_write(int group, const char *file, const char *value)
+{
+    cleanup_fd int fd = openat(group, file, O_WRONLY | O_CLOEXEC);
+
+    if (fd < 0 && errno == ENOENT)
+        return error_new(ERROR_INPUT, "--cgroup: this host's controller has no file \"%s\"", file);
+    if (fd < 0)
+        return error_errno(errno, "--cgroup: cannot open \"%s\"", file);
+    if (write(fd, value, strlen(value)) < 0)
+        return error_errno(errno, "--cgroup: the kernel refuses \"%s\" for \"%s\"", value, file);
+    return NULL;
+}
+
+void cgroup_controller_name(const char *file, char *name, size_t size)
+{
+    snprintf(name, size, "%.*s", (int)strcspn(file, "."), file);
+}
+
+/* The usual place may be a symlink (cpu -> cpu,cpuacct): that is how distributions mount them. */
+struct error *cgroup_open_mount(const char *usual, long magic, const char *option, int *fd)
+{
+    struct statfs status;
+    struct mntent entry;
+    char line[4096];
+
+    if (statfs(usual, &status) == 0 && (long)status.f_type == magic) {
+        *fd = open(usual, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        return *fd < 0 ? error_errno(errno, "cannot open \"%s\"", usual) : NULL;
+    }
+
+    FILE *mounts = setmntent("/proc/self/mounts", "re");
+    if (mounts == NULL)
+        return error_errno(errno, "cannot read /proc/self/mounts");
+    *fd = -1;
+    while (*fd < 0 && getmntent_r(mounts, &entry, line, sizeof(line)) != NULL) {
+        bool fits = magic == CGROUP2_SUPER_MAGIC ? strcmp(entry.mnt_type, "cgroup2") == 0
+                                                 : strcmp(entry.mnt_type, "cgroup") == 0 && hasmntopt(&entry, option);
+        if (fits)
+            *fd = open(entry.mnt_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    }
+    endmntent(mounts);
+    if (*fd < 0)
+        return error_new(ERROR_INPUT, "--cgroup: no cgroup %s hierarchy%s%s is mounted on this host",
+                         magic == CGROUP2_SUPER_MAGIC ? "version 2" : "version 1", option[0] == '\0' ? "" : " for ",
+                         option);
+    return NULL;
+}
+
+static int version_of_host(void)
+{
+    struct statfs status;
+
+    return statfs("/sys/fs/cgroup", &status) == 0 && status.f_type == CGROUP2_SUPER_MAGIC ? 2 : 1;
+}
+
+struct error *cgroup_create(const struct jail_config *config, struct cgroup *cgroup, struct undo *undo)
+{
+    cgroup->count = 0;
+    cgroup->version = config->cgroup_version != 0 ? config->cgroup_version : version_of_host();
+    return cgroup->version == 2 ? cgroup_v2_create(config, cgroup, undo) : cgroup_v1_create(config, cgroup, undo);
+}
+
+struct error *cgroup_join(const struct cgroup *cgroup)
+{
+    for (size_t i = 0; i < cgroup->count; i++) {
+        struct error *error = cgroup_write(cgroup->groups[i], cgroup->version == 2 ? "cgroup.procs" : "tasks", "0");
+
+        if (error != NULL)
+            return error;
+    }
+    return NULL;
+}

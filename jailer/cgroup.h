@@ -1,0 +1,45 @@
+/*
+ * Control groups. A jail's group is <mount>/<parent cgroup>/<id>; in version 1 one in each hierarchy that a setting
+ * names, in version 2 one in the only tree. cgroup.c chooses; cgroup_v1.c and cgroup_v2.c do.
+ */
+#pragma once
+
+#include "jailer/jail.h"
+#include "jailer/undo.h"
+
+enum { CGROUP_HIERARCHIES_MAX = 16 };
+
+/* The groups made for one jail; descriptors are directories, close-on-exec. */
+struct cgroup {
+    int version;
+    int groups[CGROUP_HIERARCHIES_MAX]; /* the jail's own group in each hierarchy */
+    size_t count;
+};
+
+/*
+ * Makes the groups and writes the settings; a `pids.max` is added when none is given and the host has the controller.
+ * Pushes what it made. Errors name the setting or the file that the host lacks.
+ */
+struct error *cgroup_create(const struct jail_config *config, struct cgroup *cgroup, struct undo *undo);
+
+/*
+ * Moves the calling process in. Call while single-threaded: version 1 then writes to `tasks`, which is 200 times
+ * cheaper than cgroup.procs. In version 2 clone3(CLONE_INTO_CGROUP) with groups[0] is the cheap way for a child.
+ */
+struct error *cgroup_join(const struct cgroup *cgroup);
+
+/* Shared by both versions. */
+
+/* Opens directory `name` in `parent`, making it first when it is not there (then pushes its removal). */
+struct error *cgroup_open_child(int parent, const char *name, struct undo *undo, int *fd);
+/* Reads a small file in `group`; NUL-terminated, without the trailing newline; false when it cannot. */
+bool cgroup_read(int group, const char *file, char *text, size_t size);
+/* Writes `value` into `file` of `group`; the error names both. */
+struct error *cgroup_write(int group, const char *file, const char *value);
+/* Copies the controller's name ("cpu" of "cpu.shares"). */
+void cgroup_controller_name(const char *file, char *name, size_t size);
+/* Opens the first directory whose file system has `magic`: `usual`, else what /proc/self/mounts has with `option`. */
+struct error *cgroup_open_mount(const char *usual, long magic, const char *option, int *fd);
+
+struct error *cgroup_v1_create(const struct jail_config *config, struct cgroup *cgroup, struct undo *undo);
+struct error *cgroup_v2_create(const struct jail_config *config, struct cgroup *cgroup, struct undo *undo);

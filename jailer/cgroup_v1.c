@@ -1,0 +1,130 @@
+/* Version 1: a hierarchy for each controller (or several), each mounted apart. */
+#include "jailer/cgroup.h"
+
+#include "vmm/base/cleanup.h"
+
+#include <linux/magic.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { CONTROLLER_NAME_MAX = 64 };
+
+/* A new cpuset has no cpus and no memory nodes, and nothing can join it: it starts with its parent's. */
+static struct error *fill_cpuset(int parent, int child)
+{
+    static const char *const files[] = {"cpuset.cpus", "cpuset.mems"};
+    char value[4096];
+
+    for (size_t i = 0; i < array_length(files); i++) {
+        if (cgroup_read(child, files[i], value, sizeof(value)) && value[0] != '\0')
+            continue;
+        if (!cgroup_read(parent, files[i], value, sizeof(value)))
+            return error_new(ERROR_HOST, "--cgroup: cannot read \"%s\" of the parent cgroup", files[i]);
+
+        struct error *error = cgroup_write(child, files[i], value);
+        if (error != NULL)
+            return error;
+    }
+    return NULL;
+}
+
+/* Opens (making as needed) parent cgroup and the jail's own group below `mount`. */
+static struct error *open_group(const struct jail_config *config, const char *controller, int mount, struct undo *undo,
+                                int *group)
+{
+    char path[4096];
+    char *rest = NULL;
+    int at = mount;
+
+    snprintf(path, sizeof(path), "%s/%s", config->parent_cgroup, config->id);
+    for (char *part = strtok_r(path, "/", &rest); part != NULL; part = strtok_r(NULL, "/", &rest)) {
+        int child;
+        struct error *error = cgroup_open_child(at, part, undo, &child);
+
+        if (error == NULL && strcmp(controller, "cpuset") == 0)
+            error = fill_cpuset(at, child);
+        if (error != NULL)
+            return error;
+        at = child;
+    }
+    /* Newest is undone first: the process leaves before its group is removed. */
+    undo_push(undo, UNDO_LEAVE_CGROUP, mount, controller);
+    *group = at;
+    return NULL;
+}
+
+static bool has_controller(const struct jail_config *config, size_t before, const char *controller)
+{
+    char other[CONTROLLER_NAME_MAX];
+
+    for (size_t i = 0; i < before; i++) {
+        cgroup_controller_name(config->cgroups[i].file, other, sizeof(other));
+        if (strcmp(other, controller) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* The jail's group in the hierarchy of `controller`, made unless an earlier setting made it. */
+static struct error *enter_hierarchy(const struct jail_config *config, const char *controller, struct cgroup *cgroup,
+                                     struct undo *undo)
+{
+    char usual[128];
+    int mount;
+
+    if (cgroup->count == CGROUP_HIERARCHIES_MAX)
+        return error_new(ERROR_INPUT, "--cgroup: more than %d controllers", CGROUP_HIERARCHIES_MAX);
+    snprintf(usual, sizeof(usual), "/sys/fs/cgroup/%s", controller);
+
+    struct error *error = cgroup_open_mount(usual, CGROUP_SUPER_MAGIC, controller, &mount);
+    if (error == NULL)
+        error = open_group(config, controller, mount, undo, &cgroup->groups[cgroup->count]);
+    if (error == NULL)
+        cgroup->count++;
+    return error;
+}
+
+static struct error *limit_pids(const struct jail_config *config, struct cgroup *cgroup, struct undo *undo)
+{
+    char value[16];
+    struct error *error = enter_hierarchy(config, "pids", cgroup, undo);
+
+    if (error != NULL) {
+        fprintf(stderr, "mayfly-jailer: no limit on processes: %s\n", error->message);
+        error_free(error);
+        return NULL;
+    }
+    snprintf(value, sizeof(value), "%d", JAIL_PIDS_MAX_DEFAULT);
+    return cgroup_write(cgroup->groups[cgroup->count - 1], "pids.max", value);
+}
+
+struct error *cgroup_v1_create(const struct jail_config *config, struct cgroup *cgroup, struct undo *undo)
+{
+    int group_of[JAIL_SETTINGS_MAX];
+
+    for (size_t i = 0; i < config->cgroup_count; i++) {
+        char controller[CONTROLLER_NAME_MAX];
+        struct error *error = NULL;
+
+        cgroup_controller_name(config->cgroups[i].file, controller, sizeof(controller));
+        group_of[i] = -1;
+        for (size_t j = 0; j < i && group_of[i] < 0; j++) {
+            char other[CONTROLLER_NAME_MAX];
+
+            cgroup_controller_name(config->cgroups[j].file, other, sizeof(other));
+            if (strcmp(other, controller) == 0)
+                group_of[i] = group_of[j];
+        }
+        if (group_of[i] < 0) {
+            error = enter_hierarchy(config, controller, cgroup, undo);
+            group_of[i] = error == NULL ? cgroup->groups[cgroup->count - 1] : -1;
+        }
+        if (error == NULL)
+            error = cgroup_write(group_of[i], config->cgroups[i].file, config->cgroups[i].value);
+        if (error != NULL)
+            return error;
+    }
+    if (has_controller(config, config->cgroup_count, "pids"))
+        return NULL;
+    return limit_pids(config, cgroup, undo);
+}

@@ -1,0 +1,141 @@
+/* Version 2: one tree; a controller works in a group when every group above has it in cgroup.subtree_control. */
+#include "jailer/cgroup.h"
+
+#include "vmm/base/cleanup.h"
+
+#include <linux/magic.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { CONTROLLERS_MAX = 16, CONTROLLER_NAME_MAX = 64 };
+
+struct controllers {
+    char names[CONTROLLERS_MAX][CONTROLLER_NAME_MAX];
+    size_t count;
+};
+
+static bool has_word(const char *words, const char *word)
+{
+    size_t length = strlen(word);
+
+    for (const char *at = strstr(words, word); at != NULL; at = strstr(at + 1, word))
+        if ((at == words || at[-1] == ' ') && (at[length] == ' ' || at[length] == '\0'))
+            return true;
+    return false;
+}
+
+/* "cgroup.freeze" and the like belong to every group and need no controller. */
+static void collect(const struct jail_config *config, struct controllers *controllers)
+{
+    controllers->count = 0;
+    for (size_t i = 0; i < config->cgroup_count && controllers->count < CONTROLLERS_MAX; i++) {
+        char name[CONTROLLER_NAME_MAX];
+        bool known = false;
+
+        cgroup_controller_name(config->cgroups[i].file, name, sizeof(name));
+        for (size_t j = 0; j < controllers->count; j++)
+            known = known || strcmp(controllers->names[j], name) == 0;
+        if (!known && strcmp(name, "cgroup") != 0)
+            memcpy(controllers->names[controllers->count++], name, sizeof(name));
+    }
+}
+
+/* Lets the children of `group` use the controllers. */
+static struct error *enable(int group, const struct controllers *controllers)
+{
+    char enabled[512];
+    char word[CONTROLLER_NAME_MAX + 1];
+
+    if (!cgroup_read(group, "cgroup.subtree_control", enabled, sizeof(enabled)))
+        return error_new(ERROR_HOST, "--cgroup: cannot read cgroup.subtree_control");
+    for (size_t i = 0; i < controllers->count; i++) {
+        if (has_word(enabled, controllers->names[i]))
+            continue;
+        snprintf(word, sizeof(word), "+%s", controllers->names[i]);
+
+        struct error *error = cgroup_write(group, "cgroup.subtree_control", word);
+        if (error != NULL)
+            return error;
+    }
+    return NULL;
+}
+
+static struct error *check_available(int mount, struct controllers *controllers, bool *has_pids)
+{
+    char available[512];
+
+    if (!cgroup_read(mount, "cgroup.controllers", available, sizeof(available)))
+        return error_new(ERROR_HOST, "--cgroup: cannot read cgroup.controllers of the mount");
+    for (size_t i = 0; i < controllers->count; i++)
+        if (!has_word(available, controllers->names[i]))
+            return error_new(ERROR_INPUT,
+                             "--cgroup: this host's cgroup version 2 has no controller \"%s\", only \"%s\"",
+                             controllers->names[i], available);
+
+    *has_pids = has_word(available, "pids");
+    for (size_t i = 0; i < controllers->count; i++)
+        if (strcmp(controllers->names[i], "pids") == 0)
+            return NULL;
+    if (*has_pids && controllers->count < CONTROLLERS_MAX)
+        snprintf(controllers->names[controllers->count++], CONTROLLER_NAME_MAX, "pids");
+    return NULL;
+}
+
+static struct error *open_group(const struct jail_config *config, const struct controllers *controllers, int mount,
+                                struct undo *undo, int *group)
+{
+    char path[4096];
+    char *rest = NULL;
+    int at = mount;
+
+    snprintf(path, sizeof(path), "%s/%s", config->parent_cgroup, config->id);
+    for (char *part = strtok_r(path, "/", &rest); part != NULL; part = strtok_r(NULL, "/", &rest)) {
+        int child = -1;
+        struct error *error = enable(at, controllers);
+
+        if (error == NULL)
+            error = cgroup_open_child(at, part, undo, &child);
+        if (error != NULL)
+            return error;
+        at = child;
+    }
+    undo_push(undo, UNDO_LEAVE_CGROUP, mount, "cgroup2");
+    *group = at;
+    return NULL;
+}
+
+struct error *cgroup_v2_create(const struct jail_config *config, struct cgroup *cgroup, struct undo *undo)
+{
+    struct controllers controllers;
+    bool has_pids = false;
+    bool pids_given = false;
+    char value[16];
+    int mount;
+
+    collect(config, &controllers);
+    for (size_t i = 0; i < config->cgroup_count; i++)
+        pids_given = pids_given || strcmp(config->cgroups[i].file, "pids.max") == 0;
+
+    struct error *error = cgroup_open_mount("/sys/fs/cgroup", CGROUP2_SUPER_MAGIC, "", &mount);
+    if (error == NULL)
+        error = check_available(mount, &controllers, &has_pids);
+    if (error == NULL)
+        error = open_group(config, &controllers, mount, undo, &cgroup->groups[0]);
+    if (error != NULL)
+        return error;
+    cgroup->count = 1;
+
+    for (size_t i = 0; i < config->cgroup_count; i++) {
+        error = cgroup_write(cgroup->groups[0], config->cgroups[i].file, config->cgroups[i].value);
+        if (error != NULL)
+            return error;
+    }
+    if (pids_given)
+        return NULL;
+    if (!has_pids) {
+        fprintf(stderr, "mayfly-jailer: no limit on processes: this host's cgroup version 2 has no pids controller\n");
+        return NULL;
+    }
+    snprintf(value, sizeof(value), "%d", JAIL_PIDS_MAX_DEFAULT);
+    return cgroup_write(cgroup->groups[0], "pids.max", value);
+}

@@ -1,0 +1,107 @@
+#include "jailer/folder.h"
+
+#include "vmm/base/cleanup.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+
+/* Whoever can write to a folder can replace what the jail finds in it. */
+static struct error *check_owner(int fd, const char *what, const char *name)
+{
+    struct stat status;
+
+    if (fstat(fd, &status) < 0)
+        return error_errno(errno, "%s: cannot look at \"%s\"", what, name);
+    if (status.st_uid != geteuid() && status.st_uid != 0)
+        return error_new(ERROR_INPUT, "%s: \"%s\" belongs to user %u; expected %u", what, name, status.st_uid,
+                         geteuid());
+    if ((status.st_mode & S_IWOTH) != 0)
+        return error_new(ERROR_INPUT, "%s: \"%s\" is writable by everybody (mode %04o)", what, name,
+                         status.st_mode & 07777);
+    return NULL;
+}
+
+static struct error *open_child(int parent, const char *name, struct undo *undo, int *fd)
+{
+    if (mkdirat(parent, name, 0755) == 0)
+        undo_push(undo, UNDO_DIRECTORY, parent, name);
+    else if (errno != EEXIST)
+        return error_errno(errno, "--chroot-base-dir: cannot make the folder \"%s\"", name);
+
+    *fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (*fd < 0)
+        return error_errno(errno, "--chroot-base-dir: cannot open the folder \"%s\" (a symbolic link is refused)",
+                           name);
+    /* umask may have cut the mode; a folder that was there keeps its own. */
+    if (undo->newest != NULL && undo->newest->directory == parent && strcmp(undo->newest->name, name) == 0 &&
+        fchmod(*fd, 0755) < 0)
+        return error_errno(errno, "--chroot-base-dir: cannot set the mode of \"%s\"", name);
+    return NULL;
+}
+
+static struct error *check_unused(const struct jail_config *config, int root)
+{
+    char name[300];
+    struct stat status;
+
+    snprintf(name, sizeof(name), "%s.pid", config->exec_name);
+    if (fstatat(root, name, &status, AT_SYMLINK_NOFOLLOW) == 0)
+        return error_new(ERROR_STATE, "--id: the jail \"%s\" exists (it has a %s); end it or run `mayfly gc` first",
+                         config->id, name);
+    return NULL;
+}
+
+struct error *folder_open(const struct jail_config *config, struct undo *undo, int *root)
+{
+    int base = open(config->chroot_base_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int exec = -1;
+    int jail = -1;
+
+    if (base < 0)
+        return error_errno(errno, "--chroot-base-dir: cannot open \"%s\"", config->chroot_base_dir);
+
+    struct error *error = check_owner(base, "--chroot-base-dir", config->chroot_base_dir);
+    if (error == NULL)
+        error = open_child(base, config->exec_name, undo, &exec);
+    if (error == NULL)
+        error = check_owner(exec, "--chroot-base-dir", config->exec_name);
+    if (error == NULL)
+        error = open_child(exec, config->id, undo, &jail);
+    if (error == NULL)
+        error = check_owner(jail, "--chroot-base-dir", config->id);
+    if (error == NULL)
+        error = open_child(jail, "root", undo, root);
+    if (error == NULL)
+        error = check_unused(config, *root);
+    if (error == NULL && fchown(*root, config->uid, config->gid) < 0)
+        error = error_errno(errno, "--uid, --gid: cannot give the root folder to %u:%u", config->uid, config->gid);
+    if (error == NULL && fchmod(*root, 0700) < 0)
+        error = error_errno(errno, "--chroot-base-dir: cannot set the mode of \"root\"");
+    return error;
+}
+
+struct error *folder_write_pid(const struct jail_config *config, int root, pid_t pid, struct undo *undo)
+{
+    char name[300];
+    char text[32];
+
+    snprintf(name, sizeof(name), "%s.pid", config->exec_name);
+    int length = snprintf(text, sizeof(text), "%d", pid);
+
+    cleanup_fd int file = openat(root, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644);
+    if (file < 0)
+        return error_errno(errno, "cannot make the pid file \"%s\"", name);
+    undo_push(undo, UNDO_FILE, root, name);
+    if (fchmod(file, 0644) < 0 || write(file, text, (size_t)length) != length)
+        return error_errno(errno, "cannot write the pid file \"%s\"", name);
+
+    /* A second opening, read-only, is what the VMM inherits: it can hold the lock and nothing else. */
+    int held = openat(root, name, O_RDONLY | O_NOFOLLOW);
+    if (held < 0 || flock(held, LOCK_SH | LOCK_NB) < 0)
+        return error_errno(errno, "cannot lock the pid file \"%s\"", name);
+    return NULL;
+}

@@ -1,0 +1,58 @@
+/*
+ * What a jail is: plain data that arguments.c fills in and each mechanism reads its part of. A mechanism is one file;
+ * its functions return an error that names the option, the value and what was expected.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "vmm/base/error.h"
+
+enum { JAIL_ID_MAX = 64, JAIL_SETTINGS_MAX = 64, JAIL_PIDS_MAX_DEFAULT = 512 };
+
+/* One `--cgroup file=value`. */
+struct cgroup_setting {
+    const char *file; /* "cpu.shares": the part before the first dot is the controller */
+    const char *value;
+};
+
+/* `--resource-limit`; UINT64_MAX: leave as it is. */
+struct jail_limits {
+    uint64_t fsize;
+    uint64_t no_file;
+};
+
+struct jail_config {
+    const char *id;
+    const char *exec_file;
+    const char *exec_name; /* last part of exec_file: names the jail's folder, cgroup and pid file */
+    uid_t uid;
+    gid_t gid;
+
+    int cgroup_version;        /* 1, 2, or 0: whichever the host has */
+    const char *parent_cgroup; /* relative to the mount; default exec_name */
+    struct cgroup_setting cgroups[JAIL_SETTINGS_MAX];
+    size_t cgroup_count;
+
+    const char *chroot_base_dir;
+    const char *netns; /* path of a network namespace; NULL: none */
+    struct jail_limits limits;
+    bool daemonize;
+    bool new_pid_ns;
+
+    /* Ours. */
+    bool new_net_ns;
+    bool new_ipc_ns;
+    bool new_uts_ns;
+    bool new_cgroup_ns;
+    bool new_time_ns;
+    bool no_base_filter;
+    bool no_tun;  /* no /dev/net/tun node */
+    bool no_uffd; /* no /dev/userfaultfd node */
+
+    char *const *vmm_arguments; /* after `--`; NULL-terminated */
+    size_t vmm_argument_count;
+};

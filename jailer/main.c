@@ -1,0 +1,200 @@
+/*
+ * mayfly-jailer: builds a jail and becomes the VMM in it.
+ *
+ * The order of the steps is what makes the walls hold:
+ *   - inherited state goes first, so that nothing later can use it by mistake;
+ *   - what needs the host's view (the binary, device numbers, cgroups, the network namespace) is opened before it is
+ *     left; cgroups before namespaces, so that a new cgroup namespace is rooted in them, and while there is one thread;
+ *   - the folder is opened inside the new mount namespace, where nothing propagates to the host;
+ *   - privileges go last: ids, capabilities, no_new_privs, then Landlock, then the seccomp filter, which allows little
+ *     more than the exec that follows.
+ * Each step pushes what it leaves on the host; a failure takes all of it back (undo.h, guardian.h).
+ */
+#include "jailer/arguments.h"
+#include "jailer/base_filter.h"
+#include "jailer/cgroup.h"
+#include "jailer/devices.h"
+#include "jailer/exec_file.h"
+#include "jailer/folder.h"
+#include "jailer/guardian.h"
+#include "jailer/identity.h"
+#include "jailer/landlock.h"
+#include "jailer/limits.h"
+#include "jailer/namespaces.h"
+#include "jailer/process.h"
+#include "jailer/root.h"
+#include "jailer/sanitize.h"
+#include "jailer/undo.h"
+#include "vmm/base/cleanup.h"
+#include "vmm/base/clock.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+struct jail {
+    struct jail_config config;
+    struct undo undo;
+    struct cgroup cgroup;
+    struct devices devices;
+    int exec_fd;
+    int netns_fd;
+    int null_fd;
+    int root_fd;
+    pid_t pid; /* on the host */
+    uint64_t start_time_us;
+    uint64_t parent_cpu_us;
+};
+
+/* What must be found on the host before its view is left. */
+static struct error *look_around(struct jail *jail)
+{
+    struct error *error = exec_file_open(jail->config.exec_file, &jail->exec_fd);
+
+    if (error == NULL)
+        error = devices_look_up(&jail->devices);
+    if (error == NULL)
+        error = namespaces_open_netns(&jail->config, &jail->netns_fd);
+    if (error != NULL || !jail->config.daemonize)
+        return error;
+    jail->null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+    return jail->null_fd < 0 ? error_errno(errno, "--daemonize: cannot open /dev/null") : NULL;
+}
+
+/* Returns in the process that goes on; the one that waits for it exits here with its code. */
+static struct error *enter_processes(struct jail *jail)
+{
+    bool joined = false;
+    bool waiter = false;
+    struct error *error = NULL;
+
+    if (jail->config.daemonize)
+        error = process_daemonize(jail->null_fd);
+    if (error == NULL && jail->config.new_pid_ns) {
+        uint64_t cpu = clock_process_cpu_us();
+
+        error = process_fork(&jail->cgroup, &joined, &waiter, &jail->pid);
+        jail->parent_cpu_us = cpu;
+        if (waiter && jail->config.daemonize)
+            _exit(0);
+        if (waiter)
+            _exit(process_wait(jail->pid));
+    } else {
+        jail->pid = getpid();
+    }
+    if (error == NULL && !joined)
+        error = cgroup_join(&jail->cgroup);
+    return error;
+}
+
+static struct error *build_root(struct jail *jail)
+{
+    struct error *error = folder_open(&jail->config, &jail->undo, &jail->root_fd);
+
+    if (error == NULL)
+        error = folder_write_pid(&jail->config, jail->root_fd, jail->pid, &jail->undo);
+    if (error == NULL)
+        error = root_mount(&jail->config, &jail->devices, &jail->undo, &jail->root_fd);
+    if (error == NULL)
+        error = root_enter(jail->root_fd);
+    fd_close(&jail->root_fd);
+    return error;
+}
+
+static struct error *drop_privileges(struct jail *jail)
+{
+    struct error *error = limits_apply(&jail->config.limits);
+
+    if (error == NULL)
+        error = guardian_start(&jail->undo);
+    if (error == NULL)
+        error = identity_drop(jail->config.uid, jail->config.gid);
+    if (error == NULL)
+        error = landlock_apply(jail->exec_fd);
+    return error;
+}
+
+/* Replaces this program by the VMM; returns only when that fails. */
+static struct error *become_vmm(struct jail *jail)
+{
+    static char *const environment[] = {NULL};
+    const struct jail_config *config = &jail->config;
+    char numbers[3][24];
+    const char **arguments = calloc(config->vmm_argument_count + 10, sizeof(*arguments));
+    size_t count = 0;
+
+    if (arguments == NULL)
+        return error_errno(ENOMEM, "cannot start the VMM");
+    snprintf(numbers[0], sizeof(numbers[0]), "%llu", (unsigned long long)jail->start_time_us);
+    snprintf(numbers[1], sizeof(numbers[1]), "%llu", (unsigned long long)clock_process_cpu_us());
+    snprintf(numbers[2], sizeof(numbers[2]), "%llu", (unsigned long long)jail->parent_cpu_us);
+
+    const char *const first[] = {
+        config->exec_name,      "--id",    config->id, "--start-time-us", numbers[0], "--start-time-cpu-us", numbers[1],
+        "--parent-cpu-time-us", numbers[2]};
+    for (size_t i = 0; i < array_length(first); i++)
+        arguments[count++] = first[i];
+    for (size_t i = 0; i < config->vmm_argument_count; i++)
+        arguments[count++] = config->vmm_arguments[i];
+
+    /* The filter is loaded last: nothing but the exec happens under it. */
+    struct error *error = config->no_base_filter ? NULL : base_filter_load();
+    if (error == NULL) {
+        syscall(SYS_execveat, jail->exec_fd, "", arguments, environment, AT_EMPTY_PATH);
+        error = error_errno(errno, "--exec-file: cannot run \"%s\"", config->exec_file);
+    }
+    free(arguments);
+    return error;
+}
+
+static struct error *build(struct jail *jail)
+{
+    struct error *error = look_around(jail);
+
+    if (error == NULL)
+        error = cgroup_create(&jail->config, &jail->cgroup, &jail->undo);
+    if (error == NULL)
+        error = enter_processes(jail);
+    if (error == NULL)
+        error = namespaces_enter(&jail->config, jail->netns_fd);
+    if (error == NULL)
+        error = build_root(jail);
+    if (error == NULL)
+        error = drop_privileges(jail);
+    if (error == NULL)
+        error = become_vmm(jail);
+    guardian_undo(&jail->undo);
+    return error;
+}
+
+static int report(struct error *error)
+{
+    fprintf(stderr, "mayfly-jailer: %s\n", error->message);
+    return EXIT_FAILURE;
+}
+
+int main(int argc, char *argv[])
+{
+    struct jail jail = {.exec_fd = -1, .netns_fd = -1, .null_fd = -1, .root_fd = -1};
+    enum jail_request request;
+
+    jail.start_time_us = clock_monotonic_us();
+
+    struct error *error = sanitize_process();
+    if (error == NULL)
+        error = arguments_parse(argc, argv, &jail.config, &request);
+    if (error != NULL)
+        return report(error);
+    if (request == JAIL_HELP) {
+        arguments_print_help();
+        return EXIT_SUCCESS;
+    }
+    if (request == JAIL_VERSION) {
+        printf("Mayfly jailer v%s\n", MAYFLY_VERSION);
+        return EXIT_SUCCESS;
+    }
+    return report(build(&jail));
+}

@@ -1,0 +1,53 @@
+#include "jailer/undo.h"
+
+#include "vmm/base/cleanup.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mount.h>
+#include <unistd.h>
+
+void undo_push(struct undo *undo, enum undo_kind kind, int directory, const char *name)
+{
+    struct undo_entry *entry = malloc(sizeof(*entry));
+
+    if (entry == NULL)
+        abort();
+    *entry = (struct undo_entry){.older = undo->newest, .kind = kind, .directory = directory};
+    snprintf(entry->name, sizeof(entry->name), "%s", name);
+    undo->newest = entry;
+}
+
+static void leave_cgroup(int hierarchy)
+{
+    cleanup_fd int procs = openat(hierarchy, "cgroup.procs", O_WRONLY | O_CLOEXEC);
+
+    if (procs >= 0 && write(procs, "0", 1) < 0)
+        perror("mayfly-jailer: cannot leave the cgroup");
+}
+
+void undo_run(struct undo *undo)
+{
+    while (undo->newest != NULL) {
+        struct undo_entry *entry = undo->newest;
+
+        switch (entry->kind) {
+        case UNDO_FILE:
+            unlinkat(entry->directory, entry->name, 0);
+            break;
+        case UNDO_DIRECTORY:
+            unlinkat(entry->directory, entry->name, AT_REMOVEDIR);
+            break;
+        case UNDO_MOUNT: /* by way of the working directory: the path depends on how far pivot_root got */
+            if (fchdir(entry->directory) == 0)
+                umount2(".", MNT_DETACH);
+            break;
+        case UNDO_LEAVE_CGROUP:
+            leave_cgroup(entry->directory);
+            break;
+        }
+        undo->newest = entry->older;
+        free(entry);
+    }
+}
