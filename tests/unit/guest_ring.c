@@ -183,7 +183,10 @@ static void count_queue_signal(void *transport, unsigned index)
 
 static void count_config_signal(void *transport)
 {
-    ((struct guest_driver *)transport)->config_signals++;
+    struct guest_driver *driver = transport;
+
+    if (driver->device->active)
+        driver->config_signals++;
 }
 
 static void note_failure(void *transport)

@@ -12,7 +12,7 @@ void virtio_device_signal(struct virtio_device *device, unsigned index)
 
 void virtio_device_config_changed(struct virtio_device *device)
 {
-    if (device->active)
+    if (device->transport_ops != NULL)
         device->transport_ops->signal_config(device->transport);
 }
 

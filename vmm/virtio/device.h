@@ -48,7 +48,7 @@ struct virtio_ops {
 /* What a transport does for its device; set when the device is attached. */
 struct virtio_transport_ops {
     void (*signal_queue)(void *transport, unsigned index); /* used buffer notification */
-    void (*signal_config)(void *transport);                /* configuration change notification */
+    void (*signal_config)(void *transport);                /* config space changed: tell an active driver */
     void (*fail)(void *transport);                         /* sets DEVICE_NEEDS_RESET and signals it */
 };
 
@@ -71,7 +71,7 @@ struct virtio_device {
 
 /* Interrupts the guest for queue `index` if it asked for that (virtqueue_needs_signal). */
 void virtio_device_signal(struct virtio_device *device, unsigned index);
-/* Tells the guest that config space changed; nothing before the device is active. */
+/* Tells the guest that config space changed; before the device is active it only finds another generation. */
 void virtio_device_config_changed(struct virtio_device *device);
 /*
  * The guest broke the device: it stays dead until the driver resets it (its queues are broken, so that what is still

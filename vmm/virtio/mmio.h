@@ -23,7 +23,9 @@ struct error *virtio_mmio_new(struct virtio_device *device, const struct guest_m
 
 /*
  * Connects to a KVM VM: one ioeventfd a queue (register QueueNotify at `gpa`, datamatch the queue index) and one irqfd
- * for `gsi`. Only after all memslots, the irqchip and the vCPUs exist (a memslot call after it waits milliseconds).
+ * for `gsi`. Only after all memslots, the irqchip and the vCPUs exist (a memslot call after it waits milliseconds). May
+ * be called again for another VM. Nothing is ever disconnected, for KVM waits milliseconds for that: the VM keeps its
+ * ends of the eventfds until it is closed, and what it does with them then reaches nobody.
  */
 struct error *virtio_mmio_connect(struct virtio_mmio *transport, int vm_fd, uint64_t gpa, uint32_t gsi);
 
@@ -33,5 +35,5 @@ void virtio_mmio_pause(struct virtio_mmio *transport);
 /* Also replays notifications: the ioeventfds that fired while paused are looked at again. */
 void virtio_mmio_resume(struct virtio_mmio *transport);
 
-/* Destroys the device, too; disconnects from the VM when its descriptor is still open. */
+/* Destroys the device, too. */
 void virtio_mmio_free(struct virtio_mmio *transport);

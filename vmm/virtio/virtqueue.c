@@ -167,10 +167,16 @@ static enum virtqueue_result break_queue(struct virtqueue *queue)
     return VIRTQUEUE_BROKEN;
 }
 
+/* A queue that the driver did not make ready has no rings: it stays empty. */
+static bool queue_works(const struct virtqueue *queue)
+{
+    return queue->used != NULL && !queue->broken;
+}
+
 enum virtqueue_result virtqueue_pop(struct virtqueue *queue, struct virtqueue_chain *chain)
 {
-    if (queue->broken)
-        return VIRTQUEUE_BROKEN;
+    if (!queue_works(queue))
+        return queue->broken ? VIRTQUEUE_BROKEN : VIRTQUEUE_EMPTY;
 
     uint16_t announced = load_acquire(&queue->available->idx);
     if (announced == queue->next_available)
@@ -196,7 +202,7 @@ void virtqueue_unpop(struct virtqueue *queue)
 
 void virtqueue_push(struct virtqueue *queue, uint16_t head, uint32_t written)
 {
-    if (queue->broken)
+    if (!queue_works(queue))
         return;
 
     vring_used_elem_t *element = &queue->used->ring[queue->next_used & (queue->size - 1)];
@@ -212,7 +218,7 @@ bool virtqueue_needs_signal(struct virtqueue *queue)
     uint16_t before = queue->signalled_used;
     bool valid = queue->signalled_valid;
 
-    if (queue->next_used == before || queue->broken)
+    if (queue->next_used == before || !queue_works(queue))
         return false;
     queue->signalled_used = queue->next_used;
     queue->signalled_valid = true;
@@ -226,7 +232,7 @@ bool virtqueue_needs_signal(struct virtqueue *queue)
 
 bool virtqueue_arm(struct virtqueue *queue)
 {
-    if (queue->broken)
+    if (!queue_works(queue))
         return false;
     if (queue->event_idx)
         store_ordered((__virtio16 *)&queue->used->ring[queue->size], queue->next_available);
@@ -238,7 +244,7 @@ bool virtqueue_arm(struct virtqueue *queue)
 void virtqueue_disarm(struct virtqueue *queue)
 {
     /* With EVENT_IDX the event index that lies behind says it already. */
-    if (!queue->broken && !queue->event_idx)
+    if (queue_works(queue) && !queue->event_idx)
         __atomic_store_n(&queue->used->flags, VRING_USED_F_NO_NOTIFY, __ATOMIC_RELAXED);
 }
 

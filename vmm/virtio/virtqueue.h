@@ -3,7 +3,7 @@
  * ring index and descriptor is read once, validated, and handed out as an iovec of host addresses.
  *
  * Runs with the event loop's lock held. Any breach of the ring's rules by the guest makes the queue broken: the call
- * says so, and the device calls virtio_device_fail.
+ * says so, and the device calls virtio_device_fail. A queue that the driver left out is always empty.
  */
 #pragma once
 
