@@ -16,7 +16,8 @@ struct api_server;
 enum { API_MAX_PAYLOAD_DEFAULT = 51200 };
 
 struct api_options {
-    const char *socket_path; /* borrowed until api_server_free */
+    const char *socket_path; /* copied */
+    const char *app_name;    /* what GET / calls the program, borrowed; NULL: "Mayfly" */
     size_t max_payload;      /* bytes of a request's body; 0: API_MAX_PAYLOAD_DEFAULT */
 
     /* When the process started, as the caller of this program saw it; 0 where unknown. The server adds its own times

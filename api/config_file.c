@@ -1,0 +1,134 @@
+#include "api/config_file.h"
+
+#include "api/bytes.h"
+#include "api/schema_objects.h"
+#include "vmm/base/cleanup.h"
+#include "vmm/control.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+enum { READ_SIZE = 4096, FILE_SIZE_MAX = 4 << 20 };
+
+static struct error *read_file(const char *path, struct bytes *text)
+{
+    cleanup_fd int fd = open(path, O_RDONLY | O_CLOEXEC);
+    char part[READ_SIZE];
+    ssize_t count;
+
+    if (fd < 0)
+        return error_errno(errno, "cannot open it");
+    while ((count = read(fd, part, sizeof(part))) != 0) {
+        if (count < 0 && errno == EINTR)
+            continue;
+        if (count < 0)
+            return error_errno(errno, "cannot read it");
+        if (text->length + (size_t)count > FILE_SIZE_MAX)
+            return error_new(ERROR_INPUT, "it has more than %d bytes, expected fewer", FILE_SIZE_MAX);
+        if (!bytes_append(text, part, (size_t)count))
+            return error_new(ERROR_INTERNAL, "out of memory");
+    }
+    return NULL;
+}
+
+static struct error *put_logger(struct machine *machine, struct vm_config *config)
+{
+    return machine_put_logger(machine, &config->logger);
+}
+
+static struct error *put_metrics(struct machine *machine, struct vm_config *config)
+{
+    return machine_put_metrics(machine, &config->metrics);
+}
+
+static struct error *put_machine_config(struct machine *machine, struct vm_config *config)
+{
+    return machine_put_machine_config(machine, &config->machine);
+}
+
+static struct error *put_boot_source(struct machine *machine, struct vm_config *config)
+{
+    return machine_put_boot_source(machine, &config->boot_source);
+}
+
+static struct error *put_drives(struct machine *machine, struct vm_config *config)
+{
+    struct error *error = NULL;
+
+    for (size_t i = 0; i < config->drive_count && error == NULL; i++)
+        error = machine_put_drive(machine, &config->drives[i]);
+    return error;
+}
+
+static struct error *put_network_interfaces(struct machine *machine, struct vm_config *config)
+{
+    struct error *error = NULL;
+
+    for (size_t i = 0; i < config->network_interface_count && error == NULL; i++)
+        error = machine_put_network_interface(machine, &config->network_interfaces[i]);
+    return error;
+}
+
+static struct error *put_entropy(struct machine *machine, struct vm_config *config)
+{
+    return machine_put_entropy(machine, &config->entropy);
+}
+
+static struct error *put_serial(struct machine *machine, struct vm_config *config)
+{
+    return machine_put_serial(machine, &config->serial);
+}
+
+static struct error *put_console(struct machine *machine, struct vm_config *config)
+{
+    return machine_put_console(machine, &config->console);
+}
+
+/* The log first, so that it tells of the rest; then the metrics, so that they count it. */
+static const struct {
+    enum vm_config_field field;
+    struct error *(*put)(struct machine *machine, struct vm_config *config);
+} steps[] = {
+    {VM_CONFIG_LOGGER, put_logger},
+    {VM_CONFIG_METRICS, put_metrics},
+    {VM_CONFIG_MACHINE_CONFIG, put_machine_config},
+    {VM_CONFIG_BOOT_SOURCE, put_boot_source},
+    {VM_CONFIG_DRIVES, put_drives},
+    {VM_CONFIG_NETWORK_INTERFACES, put_network_interfaces},
+    {VM_CONFIG_ENTROPY, put_entropy},
+    {VM_CONFIG_SERIAL, put_serial},
+    {VM_CONFIG_MAYFLY_CONSOLE, put_console},
+};
+
+static struct error *put_all(struct machine *machine, struct vm_config *config, schema_given given)
+{
+    for (size_t i = 0; i < array_length(steps); i++) {
+        if (!(given >> steps[i].field & 1))
+            continue;
+
+        struct error *error = steps[i].put(machine, config);
+        if (error != NULL)
+            return error_wrap(error, "%s", vm_config_schema.fields[steps[i].field].name);
+    }
+    return NULL;
+}
+
+struct error *api_config_file_apply(const char *path, struct machine *machine)
+{
+    struct bytes text = {0};
+    schema_given given = 0;
+    struct vm_config *config = calloc(1, sizeof(*config));
+    struct error *error = config != NULL ? read_file(path, &text) : error_new(ERROR_INTERNAL, "out of memory");
+
+    if (error == NULL)
+        error = schema_decode(&vm_config_schema, text.data, text.length, false, config, &given);
+    if (error == NULL)
+        error = put_all(machine, config, given);
+    if (config != NULL)
+        schema_free(&vm_config_schema, config);
+    free(config);
+    bytes_free(&text);
+    return error == NULL ? NULL : error_wrap(error, "configuration file %s", path);
+}

@@ -1,0 +1,107 @@
+/*
+ * The schema: one table of fields for each API object. A table says how JSON maps onto a struct of vmm/config.h, and
+ * everything about the object follows from it: decoding with its error messages, defaults, encoding, freeing, the
+ * OpenAPI document. A new field is one line in schema_objects.c.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "api/json.h"
+#include "vmm/base/error.h"
+
+enum field_type {
+    FIELD_BOOL,        /* bool */
+    FIELD_INTEGER,     /* uint32_t or uint64_t, as `size` says */
+    FIELD_ENUM,        /* an enum whose values index `names` */
+    FIELD_KEYWORD,     /* one of `names`; nothing is kept but that it was given (`presence`) */
+    FIELD_STRING,      /* char *, owned */
+    FIELD_STRING_MAP,  /* struct string_map */
+    FIELD_OBJECT,      /* a struct described by `object` */
+    FIELD_ARRAY,       /* structs described by `object`, in place: room for `maximum`, a size_t at `count` */
+    FIELD_HEAP_ARRAY,  /* a pointer to such structs, owned; at most `maximum`, a size_t at `count` */
+    FIELD_UNSUPPORTED, /* of a device that is not there: null (or [] with FIELD_LIST) is taken, anything else refused */
+};
+
+enum field_flags {
+    FIELD_REQUIRED = 1 << 0,
+    FIELD_NULLABLE = 1 << 1,     /* null means: not given */
+    FIELD_ZERO_NULL = 1 << 2,    /* 0 is how the struct says: not given; encoded as null */
+    FIELD_SHOW_NULL = 1 << 3,    /* encoded as null whatever it holds */
+    FIELD_HIDDEN = 1 << 4,       /* not encoded */
+    FIELD_SHOW_ALWAYS = 1 << 5,  /* a nested object that is encoded even when it was never given */
+    FIELD_DEPRECATED = 1 << 6,   /* a request that gives it is answered with "Deprecation: true" */
+    FIELD_IGNORE_CASE = 1 << 7,  /* of `names` */
+    FIELD_LIST = 1 << 8,         /* FIELD_UNSUPPORTED only: it is an array */
+    FIELD_IDENTIFIES = 1 << 9,   /* must equal the id in the request's path */
+    FIELD_UNDOCUMENTED = 1 << 10 /* not in the OpenAPI document */
+};
+
+enum { SCHEMA_DEPTH_MAX = 8 };
+
+/* Says whether a string is well-formed; may put it into its canonical form, never longer. */
+typedef bool field_format(char *text);
+
+struct schema;
+
+struct field {
+    const char *name;
+    enum field_type type;
+    unsigned flags;
+    uint16_t offset;   /* of the value in the struct */
+    uint16_t size;     /* of the value */
+    uint16_t presence; /* offset + 1 of a bool that says whether it was given; 0: there is none */
+    uint16_t count;    /* arrays: offset of their length */
+    uint64_t minimum;  /* integers: the bounds; strings: of the length in bytes; arrays: of the number of items */
+    uint64_t maximum;
+    uint64_t initial;         /* what a bool, an integer or an enum is when not given */
+    const char *const *names; /* of an enum, or of the strings that may be given; ends with NULL */
+    field_format *format;
+    const char *expected; /* strings with a format, in words: "letters, digits and _" */
+    const struct schema *object;
+    const char *description;
+};
+
+struct schema {
+    const char *name; /* in the OpenAPI document */
+    const struct field *fields;
+    size_t field_count;
+    size_t size; /* of the struct */
+    const char *description;
+    /* Checks fields against each other when all are decoded; the message names the field. NULL: nothing to check. */
+    struct error *(*check)(const void *object);
+    /* Whether the object says nothing and is encoded as null. NULL: it never does. */
+    bool (*is_empty)(const void *object);
+};
+
+/* The fields that a request gave: bit i is set for fields[i] of the outermost object. */
+typedef uint64_t schema_given;
+
+/*
+ * Decodes the JSON object text[0..length) into `object`. Without `partial`, `object` starts out with the defaults and
+ * required fields must be there; with it, `object` holds values already, only the fields given change, and at least
+ * one must be given.
+ *
+ * Errors are ERROR_INPUT and name the field by its path ("rate_limiter.ops.size", "ports[1].name"), the value and
+ * what was expected. After an error `object` owns nothing and is zeroed, but with `partial` it is as far as decoding
+ * came: decode into a copy. `given` may be NULL.
+ */
+struct error *schema_decode(const struct schema *schema, const char *text, size_t length, bool partial, void *object,
+                            schema_given *given);
+
+/* Zeroes `object` and sets the defaults. */
+void schema_defaults(const struct schema *schema, void *object);
+
+/* Writes `object` as a JSON object with the fields that a GET shows. */
+void schema_encode(const struct schema *schema, const void *object, struct json_writer *writer);
+
+/* Frees what the object owns and zeroes it. */
+void schema_free(const struct schema *schema, void *object);
+
+/* The value of the string field with FIELD_IDENTIFIES, or NULL when the schema has none. */
+const char *schema_identity(const struct schema *schema, const void *object);
+
+/* Whether `given` has a deprecated field; its name. */
+const char *schema_deprecated(const struct schema *schema, schema_given given);

@@ -1,0 +1,598 @@
+/* JSON into structs: a yajl parser whose callbacks walk the tables of the schema, so that nothing is built twice. */
+#include "api/schema.h"
+
+#include "vmm/base/cleanup.h"
+#include "vmm/config.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <yajl/yajl_parse.h>
+
+enum { QUOTE_MAX = 64, PATH_TEXT_MAX = 256, EXPECTED_MAX = 512 };
+
+enum frame_kind { FRAME_OBJECT, FRAME_ARRAY, FRAME_MAP };
+
+/* Something that has been opened and not yet closed. */
+struct frame {
+    enum frame_kind kind;
+    const struct schema *schema; /* objects: what is being filled */
+    char *object;                /* objects: the struct; arrays and maps: the struct that has them */
+    const struct field *field;   /* objects: the field whose value comes next; arrays and maps: their own */
+    schema_given seen;           /* objects: fields met, to tell the second time */
+    schema_given given;          /* objects: fields met that were not null */
+    char *name;                  /* maps: the name whose value comes next, owned */
+};
+
+struct decoder {
+    const struct schema *schema;
+    void *object;
+    bool partial;
+    schema_given given;
+    struct frame frames[SCHEMA_DEPTH_MAX];
+    size_t depth;
+    struct error *error;
+};
+
+/* What the last value was, for messages. */
+struct value {
+    const char *text; /* in words ("null", "an object") or, with a length, as given */
+    size_t length;
+    bool is_string;
+};
+
+static struct frame *top(struct decoder *decoder)
+{
+    return &decoder->frames[decoder->depth - 1];
+}
+
+/* "rate_limiter.ops.size", "ports[1].name"; "" for the outermost object. */
+static const char *path_text(const struct decoder *decoder, char text[PATH_TEXT_MAX])
+{
+    size_t used = 0;
+
+    text[0] = '\0';
+    for (size_t i = 0; i < decoder->depth; i++) {
+        const struct frame *frame = &decoder->frames[i];
+        const char *name = frame->kind == FRAME_MAP ? frame->name : frame->field != NULL ? frame->field->name : NULL;
+        int wanted = 0;
+
+        if (frame->kind == FRAME_ARRAY) {
+            size_t count;
+
+            /* An item that has been opened is counted already. */
+            memcpy(&count, frame->object + frame->field->count, sizeof(count));
+            wanted = snprintf(text + used, PATH_TEXT_MAX - used, "[%zu]", i + 1 < decoder->depth ? count - 1 : count);
+        } else if (name != NULL) {
+            wanted = snprintf(text + used, PATH_TEXT_MAX - used, "%s%s", used == 0 ? "" : ".", name);
+        }
+        used += (size_t)wanted;
+        if (used >= PATH_TEXT_MAX)
+            return text;
+    }
+    return text;
+}
+
+static size_t append(char *text, size_t used, size_t size, const char *format, ...)
+    __attribute__((format(printf, 4, 5)));
+
+static size_t append(char *text, size_t used, size_t size, const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    int wanted = vsnprintf(text + used, size - used, format, args);
+    va_end(args);
+    return used + (size_t)wanted < size ? used + (size_t)wanted : size - 1;
+}
+
+static size_t append_names(char *text, size_t used, size_t size, const char *const *names)
+{
+    for (size_t i = 0; names[i] != NULL; i++)
+        used = append(text, used, size, "%s\"%s\"", i == 0 ? "" : names[i + 1] == NULL ? " or " : ", ", names[i]);
+    return used;
+}
+
+static void describe_string(const struct field *field, char text[EXPECTED_MAX])
+{
+    if (field->names != NULL)
+        append_names(text, 0, EXPECTED_MAX, field->names);
+    else if (field->minimum == 0)
+        snprintf(text, EXPECTED_MAX, "a string of at most %" PRIu64 " bytes", field->maximum);
+    else
+        snprintf(text, EXPECTED_MAX, "a string of %" PRIu64 " to %" PRIu64 " bytes", field->minimum, field->maximum);
+    if (field->expected != NULL)
+        append(text, strlen(text), EXPECTED_MAX, ": %s", field->expected);
+}
+
+/* What would have been right, in words. */
+static const char *expected_text(const struct field *field, char text[EXPECTED_MAX])
+{
+    switch (field->type) {
+    case FIELD_BOOL:
+        return "true or false";
+    case FIELD_INTEGER:
+        snprintf(text, EXPECTED_MAX, "an integer from %" PRIu64 " to %" PRIu64, field->minimum, field->maximum);
+        break;
+    case FIELD_ENUM:
+    case FIELD_KEYWORD:
+        append_names(text, 0, EXPECTED_MAX, field->names);
+        break;
+    case FIELD_STRING:
+        describe_string(field, text);
+        break;
+    case FIELD_STRING_MAP:
+        snprintf(text, EXPECTED_MAX, "an object of at most %" PRIu64 " strings", field->maximum);
+        break;
+    case FIELD_OBJECT:
+        return "an object";
+    case FIELD_ARRAY:
+    case FIELD_HEAP_ARRAY:
+        snprintf(text, EXPECTED_MAX, "an array of %" PRIu64 " to %" PRIu64 " objects", field->minimum, field->maximum);
+        break;
+    case FIELD_UNSUPPORTED:
+        return field->flags & FIELD_LIST ? "null or []: there is no such device" : "null: there is no such device";
+    }
+    return text;
+}
+
+/* Refuses the value that has just come. All refusals end here. */
+static int refuse(struct decoder *decoder, struct value value)
+{
+    char path[PATH_TEXT_MAX], text[EXPECTED_MAX];
+    const struct frame *frame = decoder->depth > 0 ? top(decoder) : NULL;
+    const char *expected = "a JSON object";
+    const char *quote = value.is_string ? "\"" : "";
+    bool cut = value.length > QUOTE_MAX;
+
+    if (frame != NULL)
+        expected = frame->kind == FRAME_OBJECT    ? expected_text(frame->field, text)
+                   : frame->kind == FRAME_MAP     ? "a string"
+                   : frame->field->object == NULL ? expected_text(frame->field, text)
+                                                  : "an object";
+    if (cut)
+        for (value.length = QUOTE_MAX; value.length > 0 && (value.text[value.length] & 0xc0) == 0x80; value.length--)
+            ;
+    path_text(decoder, path);
+    decoder->error = error_new(ERROR_INPUT, "%s%s%s%.*s%s%s given, expected %s", path, path[0] == '\0' ? "" : ": ",
+                               quote, (int)value.length, value.text, cut ? "..." : "", quote, expected);
+    return 0;
+}
+
+static int refuse_named(struct decoder *decoder, const char *what)
+{
+    return refuse(decoder, (struct value){.text = what, .length = strlen(what)});
+}
+
+static int out_of_memory(struct decoder *decoder)
+{
+    decoder->error = error_new(ERROR_INTERNAL, "out of memory");
+    return 0;
+}
+
+/* The field that the next value is for; NULL when a plain value cannot be right here. */
+static const struct field *field_next(struct decoder *decoder)
+{
+    return decoder->depth > 0 && top(decoder)->kind == FRAME_OBJECT ? top(decoder)->field : NULL;
+}
+
+static void mark_given(struct decoder *decoder)
+{
+    struct frame *frame = top(decoder);
+
+    frame->given |= (schema_given)1 << (frame->field - frame->schema->fields);
+    if (frame->field->presence != 0)
+        frame->object[frame->field->presence - 1] = true;
+}
+
+static int take_null(void *context)
+{
+    struct decoder *decoder = context;
+    const struct field *field = field_next(decoder);
+
+    if (field != NULL && (field->type == FIELD_UNSUPPORTED || (field->flags & FIELD_NULLABLE)))
+        return 1;
+    return refuse_named(decoder, "null");
+}
+
+static int take_bool(void *context, int value)
+{
+    struct decoder *decoder = context;
+    const struct field *field = field_next(decoder);
+
+    if (field == NULL || field->type != FIELD_BOOL)
+        return refuse_named(decoder, value ? "true" : "false");
+    *(bool *)(top(decoder)->object + field->offset) = value != 0;
+    mark_given(decoder);
+    return 1;
+}
+
+/* Digits only: a sign, a fraction or an exponent makes it no integer of ours, even where its value would be one. */
+static bool parse_integer(const char *text, size_t length, uint64_t *value)
+{
+    *value = 0;
+    for (size_t i = 0; i < length; i++) {
+        if (text[i] < '0' || text[i] > '9' || __builtin_mul_overflow(*value, 10, value) ||
+            __builtin_add_overflow(*value, (uint64_t)(text[i] - '0'), value))
+            return false;
+    }
+    return length > 0;
+}
+
+static int take_number(void *context, const char *text, size_t length)
+{
+    struct decoder *decoder = context;
+    const struct field *field = field_next(decoder);
+    uint64_t value;
+
+    if (field == NULL || field->type != FIELD_INTEGER || !parse_integer(text, length, &value) ||
+        value < field->minimum || value > field->maximum)
+        return refuse(decoder, (struct value){.text = text, .length = length});
+    /* Little-endian: the low bytes are the value whatever its size. */
+    memcpy(top(decoder)->object + field->offset, &value, field->size);
+    mark_given(decoder);
+    return 1;
+}
+
+/* The index of text[0..length) in `names`, or -1. */
+static int name_index(const struct field *field, const char *text, size_t length)
+{
+    for (int i = 0; field->names[i] != NULL; i++) {
+        const char *name = field->names[i];
+
+        if (strlen(name) == length &&
+            (field->flags & FIELD_IGNORE_CASE ? strncasecmp(name, text, length) : strncmp(name, text, length)) == 0)
+            return i;
+    }
+    return -1;
+}
+
+static int take_name(struct decoder *decoder, struct value value)
+{
+    const struct field *field = top(decoder)->field;
+    int index = name_index(field, value.text, value.length);
+
+    if (index < 0)
+        return refuse(decoder, value);
+    if (field->type == FIELD_ENUM)
+        memcpy(top(decoder)->object + field->offset, &index, sizeof(index));
+    mark_given(decoder);
+    return 1;
+}
+
+static int take_text(struct decoder *decoder, struct value value)
+{
+    struct frame *frame = top(decoder);
+    const struct field *field = frame->field;
+    bool listed = field->names == NULL || name_index(field, value.text, value.length) >= 0;
+
+    if (!listed || value.length < field->minimum || value.length > field->maximum)
+        return refuse(decoder, value);
+
+    char *copy = strndup(value.text, value.length);
+    char *old;
+    if (copy == NULL)
+        return out_of_memory(decoder);
+    if (field->format != NULL && !field->format(copy)) {
+        free(copy);
+        return refuse(decoder, value);
+    }
+    memcpy(&old, frame->object + field->offset, sizeof(old));
+    free(old);
+    memcpy(frame->object + field->offset, &copy, sizeof(copy));
+    mark_given(decoder);
+    return 1;
+}
+
+static int take_pair(struct decoder *decoder, struct value value)
+{
+    struct frame *frame = top(decoder);
+    struct string_map *map = (struct string_map *)(void *)(frame->object + frame->field->offset);
+
+    if (map->count == frame->field->maximum)
+        return refuse_named(decoder, "one more string");
+
+    struct string_pair *pairs = realloc(map->pairs, (map->count + 1) * sizeof(*pairs));
+    if (pairs == NULL)
+        return out_of_memory(decoder);
+    map->pairs = pairs;
+    pairs[map->count].value = strndup(value.text, value.length);
+    if (pairs[map->count].value == NULL)
+        return out_of_memory(decoder);
+    pairs[map->count++].name = take_pointer(&frame->name);
+    return 1;
+}
+
+static int take_string(void *context, const unsigned char *bytes, size_t length)
+{
+    struct decoder *decoder = context;
+    struct value value = {.text = (const char *)bytes, .length = length, .is_string = true};
+    const struct field *field = field_next(decoder);
+
+    if (memchr(bytes, '\0', length) != NULL)
+        return refuse_named(decoder, "a string with a NUL character");
+    if (!json_is_utf8(value.text, length))
+        return refuse_named(decoder, "a string that is not UTF-8");
+    if (decoder->depth > 0 && top(decoder)->kind == FRAME_MAP)
+        return take_pair(decoder, value);
+    if (field != NULL && (field->type == FIELD_ENUM || field->type == FIELD_KEYWORD))
+        return take_name(decoder, value);
+    if (field != NULL && field->type == FIELD_STRING)
+        return take_text(decoder, value);
+    return refuse(decoder, value);
+}
+
+static int push(struct decoder *decoder, struct frame frame)
+{
+    if (decoder->depth == SCHEMA_DEPTH_MAX) {
+        decoder->error = error_new(ERROR_INTERNAL, "the schema is deeper than %d", SCHEMA_DEPTH_MAX);
+        return 0;
+    }
+    decoder->frames[decoder->depth++] = frame;
+    return 1;
+}
+
+static int open_nested(struct decoder *decoder)
+{
+    struct frame *frame = top(decoder);
+    const struct field *field = frame->field;
+    char *object = frame->object + field->offset;
+
+    schema_free(field->object, object);
+    schema_defaults(field->object, object);
+    mark_given(decoder);
+    return push(decoder, (struct frame){.kind = FRAME_OBJECT, .schema = field->object, .object = object});
+}
+
+/* Makes room for one more item, with the defaults; the owner's count includes it at once, so that it is freed. */
+static int open_item(struct decoder *decoder)
+{
+    struct frame *frame = top(decoder);
+    const struct field *field = frame->field;
+    size_t size = field->object->size;
+    size_t count;
+    char *items = frame->object + field->offset;
+
+    memcpy(&count, frame->object + field->count, sizeof(count));
+    if (count == field->maximum) {
+        decoder->depth--; /* the array itself is what is wrong */
+        return refuse_named(decoder, "one more object");
+    }
+    if (field->type == FIELD_HEAP_ARRAY) {
+        char *old;
+
+        memcpy(&old, items, sizeof(old));
+        old = realloc(old, (count + 1) * size);
+        if (old == NULL)
+            return out_of_memory(decoder);
+        memcpy(items, &old, sizeof(old));
+        items = old;
+    }
+    schema_defaults(field->object, items + count * size);
+    count++;
+    memcpy(frame->object + field->count, &count, sizeof(count));
+    return push(decoder,
+                (struct frame){.kind = FRAME_OBJECT, .schema = field->object, .object = items + (count - 1) * size});
+}
+
+static int open_object(void *context)
+{
+    struct decoder *decoder = context;
+    const struct field *field = field_next(decoder);
+
+    if (decoder->depth == 0)
+        return push(decoder,
+                    (struct frame){.kind = FRAME_OBJECT, .schema = decoder->schema, .object = decoder->object});
+    if (top(decoder)->kind == FRAME_ARRAY && top(decoder)->field->object != NULL)
+        return open_item(decoder);
+    if (field != NULL && field->type == FIELD_OBJECT)
+        return open_nested(decoder);
+    if (field != NULL && field->type == FIELD_STRING_MAP) {
+        string_map_free((struct string_map *)(void *)(top(decoder)->object + field->offset));
+        mark_given(decoder);
+        return push(decoder, (struct frame){.kind = FRAME_MAP, .object = top(decoder)->object, .field = field});
+    }
+    return refuse_named(decoder, "an object");
+}
+
+static int open_array(void *context)
+{
+    struct decoder *decoder = context;
+    const struct field *field = field_next(decoder);
+
+    if (field != NULL && (field->type == FIELD_ARRAY || field->type == FIELD_HEAP_ARRAY ||
+                          (field->type == FIELD_UNSUPPORTED && (field->flags & FIELD_LIST)))) {
+        mark_given(decoder);
+        return push(decoder, (struct frame){.kind = FRAME_ARRAY, .object = top(decoder)->object, .field = field});
+    }
+    return refuse_named(decoder, "an array");
+}
+
+static int close_array(void *context)
+{
+    struct decoder *decoder = context;
+    const struct field *field = top(decoder)->field;
+    size_t count = 0;
+
+    if (field->object != NULL)
+        memcpy(&count, top(decoder)->object + field->count, sizeof(count));
+    decoder->depth--;
+    if (count < field->minimum)
+        return refuse_named(decoder, count == 0 ? "an empty array" : "too short an array");
+    return 1;
+}
+
+static int take_map_key(struct decoder *decoder, const char *key, size_t length)
+{
+    struct frame *frame = top(decoder);
+    const struct string_map *map = (const void *)(frame->object + frame->field->offset);
+
+    for (size_t i = 0; i < map->count; i++) {
+        if (strlen(map->pairs[i].name) == length && memcmp(map->pairs[i].name, key, length) == 0) {
+            decoder->error = error_new(ERROR_INPUT, "%s: \"%.*s\" given twice", frame->field->name, (int)length, key);
+            return 0;
+        }
+    }
+    frame->name = strndup(key, length);
+    return frame->name != NULL ? 1 : out_of_memory(decoder);
+}
+
+static int refuse_unknown(struct decoder *decoder, const char *key, size_t length)
+{
+    struct frame *frame = top(decoder);
+    char path[PATH_TEXT_MAX], known[EXPECTED_MAX];
+    size_t used = 0;
+
+    frame->field = NULL;
+    path_text(decoder, path);
+    for (size_t i = 0; i < frame->schema->field_count; i++)
+        used = append(known, used, sizeof(known), "%s%s", i == 0 ? "" : ", ", frame->schema->fields[i].name);
+    decoder->error = error_new(ERROR_INPUT, "%s%sunknown field \"%.*s\", expected one of: %s", path,
+                               path[0] == '\0' ? "" : ": ", (int)(length > QUOTE_MAX ? QUOTE_MAX : length), key, known);
+    return 0;
+}
+
+static int take_key(void *context, const unsigned char *bytes, size_t length)
+{
+    struct decoder *decoder = context;
+    struct frame *frame = top(decoder);
+    const char *key = (const char *)bytes;
+    char path[PATH_TEXT_MAX];
+
+    if (memchr(bytes, '\0', length) != NULL || !json_is_utf8(key, length)) {
+        decoder->error = error_new(ERROR_INPUT, "the name of a field has a NUL character or is not UTF-8");
+        return 0;
+    }
+    if (frame->kind == FRAME_MAP)
+        return take_map_key(decoder, key, length);
+    for (size_t i = 0; i < frame->schema->field_count; i++) {
+        const struct field *field = &frame->schema->fields[i];
+
+        if (strlen(field->name) != length || memcmp(field->name, key, length) != 0)
+            continue;
+        frame->field = field;
+        if (frame->seen >> i & 1) {
+            decoder->error = error_new(ERROR_INPUT, "%s: given twice", path_text(decoder, path));
+            return 0;
+        }
+        frame->seen |= (schema_given)1 << i;
+        return 1;
+    }
+    return refuse_unknown(decoder, key, length);
+}
+
+static int refuse_missing(struct decoder *decoder, const struct field *field)
+{
+    char path[PATH_TEXT_MAX], text[EXPECTED_MAX];
+
+    top(decoder)->field = field;
+    decoder->error =
+        error_new(ERROR_INPUT, "%s: missing, expected %s", path_text(decoder, path), expected_text(field, text));
+    return 0;
+}
+
+static int check_object(struct decoder *decoder)
+{
+    struct frame *frame = top(decoder);
+    char path[PATH_TEXT_MAX];
+
+    frame->field = NULL;
+    if (frame->schema->check == NULL)
+        return 1;
+    decoder->error = frame->schema->check(frame->object);
+    if (decoder->error == NULL)
+        return 1;
+    if (path_text(decoder, path)[0] != '\0')
+        decoder->error = error_wrap(decoder->error, "%s", path);
+    return 0;
+}
+
+static int close_object(void *context)
+{
+    struct decoder *decoder = context;
+    struct frame *frame = top(decoder);
+    bool outermost = decoder->depth == 1;
+
+    if (frame->kind == FRAME_OBJECT) {
+        for (size_t i = 0; i < frame->schema->field_count && !(outermost && decoder->partial); i++)
+            if ((frame->schema->fields[i].flags & FIELD_REQUIRED) && !(frame->given >> i & 1))
+                return refuse_missing(decoder, &frame->schema->fields[i]);
+        if (outermost && decoder->partial && frame->given == 0) {
+            decoder->error = error_new(ERROR_INPUT, "no field given, expected one at least");
+            return 0;
+        }
+        if (!check_object(decoder))
+            return 0;
+        if (outermost)
+            decoder->given = frame->given;
+    }
+    decoder->depth--;
+    return 1;
+}
+
+static const yajl_callbacks callbacks = {
+    .yajl_null = take_null,
+    .yajl_boolean = take_bool,
+    .yajl_number = take_number,
+    .yajl_string = take_string,
+    .yajl_start_map = open_object,
+    .yajl_map_key = take_key,
+    .yajl_end_map = close_object,
+    .yajl_start_array = open_array,
+    .yajl_end_array = close_array,
+};
+
+/* yajl's message ends with a newline, and the text may be shorter than what it calls consumed. */
+static struct error *not_json(yajl_handle handle)
+{
+    unsigned char *message = yajl_get_error(handle, 0, NULL, 0);
+    struct error *error;
+
+    if (message == NULL)
+        return error_new(ERROR_INTERNAL, "out of memory");
+    error = error_new(ERROR_INPUT, "not JSON: %.*s, at byte %zu", (int)strcspn((const char *)message, "\n"), message,
+                      yajl_get_bytes_consumed(handle));
+    yajl_free_error(handle, message);
+    return error;
+}
+
+static struct error *parse(struct decoder *decoder, const char *text, size_t length)
+{
+    yajl_handle handle = yajl_alloc(&callbacks, NULL, decoder);
+    struct error *error = NULL;
+
+    if (handle == NULL)
+        return error_new(ERROR_INTERNAL, "out of memory");
+
+    yajl_status status = yajl_parse(handle, (const unsigned char *)text, length);
+    if (status == yajl_status_ok)
+        status = yajl_complete_parse(handle);
+    if (decoder->error != NULL)
+        error = decoder->error;
+    else if (status != yajl_status_ok)
+        error = not_json(handle);
+    yajl_free(handle);
+    for (size_t i = 0; i < decoder->depth; i++)
+        free(decoder->frames[i].name);
+    return error;
+}
+
+struct error *schema_decode(const struct schema *schema, const char *text, size_t length, bool partial, void *object,
+                            schema_given *given)
+{
+    struct decoder decoder = {.schema = schema, .object = object, .partial = partial};
+
+    if (!partial)
+        schema_defaults(schema, object);
+    if (length == 0)
+        return error_new(ERROR_INPUT, "empty, expected a JSON object");
+
+    struct error *error = parse(&decoder, text, length);
+    if (error != NULL && !partial)
+        schema_free(schema, object);
+    if (error == NULL && given != NULL)
+        *given = decoder.given;
+    return error;
+}

@@ -1,0 +1,402 @@
+#include "api/schema_objects.h"
+
+#include "vmm/base/cleanup.h"
+
+#include <ctype.h>
+#include <limits.h>
+#include <net/if.h>
+#include <string.h>
+#include <sys/un.h>
+
+#define MEMBER(type, member) .offset = offsetof(type, member), .size = sizeof(((type *)NULL)->member)
+#define PRESENCE(type, member) .presence = offsetof(type, member) + 1
+#define PATH .minimum = 1, .maximum = PATH_MAX - 1
+#define SOCKET_PATH .minimum = 1, .maximum = sizeof(((struct sockaddr_un *)NULL)->sun_path) - 1
+#define UNSIGNED_64 .minimum = 0, .maximum = UINT64_MAX
+#define NO_DEVICE FIELD_UNSUPPORTED, .flags = FIELD_UNDOCUMENTED
+#define SCHEMA(fields_, type) .fields = (fields_), .field_count = array_length(fields_), .size = sizeof(type)
+
+static bool every_character(const char *text, const char *others)
+{
+    for (; *text != '\0'; text++)
+        if (!isalnum((unsigned char)*text) && strchr(others, *text) == NULL)
+            return false;
+    return true;
+}
+
+/* Of drives and interfaces. */
+static bool format_device_id(char *text)
+{
+    return every_character(text, "_");
+}
+#define DEVICE_ID                                                                                                      \
+    .minimum = 1, .maximum = ID_LENGTH_MAX, .format = format_device_id, .expected = "letters, digits and _"
+
+static bool format_port_name(char *text)
+{
+    return every_character(text, "_-.");
+}
+#define PORT_NAME                                                                                                      \
+    .minimum = 1, .maximum = ID_LENGTH_MAX, .format = format_port_name, .expected = "letters, digits, _, - and ."
+
+/* Goes into the kernel's command line as root=PARTUUID=<it>, where a space would begin another argument. */
+static bool format_word(char *text)
+{
+    for (; *text != '\0'; text++)
+        if (!isgraph((unsigned char)*text))
+            return false;
+    return true;
+}
+
+/* Linux' rule for interface names (dev_valid_name). */
+static bool format_interface_name(char *text)
+{
+    return format_word(text) && strpbrk(text, "/:") == NULL && strcmp(text, ".") != 0 && strcmp(text, "..") != 0;
+}
+
+/* Six pairs of hexadecimal digits; canonical in lower case. */
+static bool format_mac(char *text)
+{
+    for (size_t i = 0; text[i] != '\0'; i++) {
+        bool right = i % 3 == 2 ? text[i] == ':' : isxdigit((unsigned char)text[i]) != 0;
+
+        if (!right)
+            return false;
+        text[i] = (char)tolower((unsigned char)text[i]);
+    }
+    return true;
+}
+enum { MAC_LENGTH = 17 };
+
+static const char *const state_names[] = {
+    [MACHINE_NOT_STARTED] = "Not started", [MACHINE_RUNNING] = "Running", [MACHINE_PAUSED] = "Paused", NULL};
+
+static const struct field instance_info_fields[] = {
+    {"app_name", FIELD_STRING, FIELD_REQUIRED, MEMBER(struct instance_info, app_name),
+     .description = "The program's name."},
+    {"id", FIELD_STRING, FIELD_REQUIRED, MEMBER(struct instance_info, id),
+     .description = "The instance's id, as given with --id."},
+    {"state", FIELD_ENUM, FIELD_REQUIRED, MEMBER(struct instance_info, state), .names = state_names,
+     .description = "Where the instance is in its life."},
+    {"vmm_version", FIELD_STRING, FIELD_REQUIRED, MEMBER(struct instance_info, vmm_version),
+     .description = "The version of the API that the program speaks."},
+};
+const struct schema instance_info_schema = {"InstanceInfo", SCHEMA(instance_info_fields, struct instance_info),
+                                            .description = "What this instance is."};
+
+static const struct field version_info_fields[] = {
+    {"firecracker_version", FIELD_STRING, FIELD_REQUIRED, MEMBER(struct version_info, firecracker_version),
+     .description = "The version of Firecracker whose API the program speaks."},
+};
+const struct schema version_info_schema = {"FirecrackerVersion", SCHEMA(version_info_fields, struct version_info),
+                                           .description = "The version of the API."};
+
+static const char *const action_names[] = {[ACTION_FLUSH_METRICS] = "FlushMetrics",
+                                           [ACTION_INSTANCE_START] = "InstanceStart",
+                                           [ACTION_SEND_CTRL_ALT_DEL] = "SendCtrlAltDel",
+                                           NULL};
+
+static const struct field action_info_fields[] = {
+    {"action_type", FIELD_ENUM, FIELD_REQUIRED, MEMBER(struct action_info, action_type), .names = action_names,
+     .description = "What to do."},
+};
+const struct schema action_info_schema = {"InstanceActionInfo", SCHEMA(action_info_fields, struct action_info),
+                                          .description = "Something that the instance does once."};
+
+static const char *const vm_state_names[] = {[VM_PAUSED] = "Paused", [VM_RESUMED] = "Resumed", NULL};
+
+static const struct field vm_update_fields[] = {
+    {"state", FIELD_ENUM, FIELD_REQUIRED, MEMBER(struct vm_update, state), .names = vm_state_names,
+     .description = "What the vCPUs are to do."},
+};
+const struct schema vm_update_schema = {"Vm", SCHEMA(vm_update_fields, struct vm_update),
+                                        .description = "Whether the vCPUs run."};
+
+static const char *const cpu_template_names[] = {"None", NULL};
+static const char *const huge_pages_names[] = {
+    [HUGE_PAGES_NONE] = "None", [HUGE_PAGES_TRANSPARENT] = "Transparent", [HUGE_PAGES_2M] = "2M", NULL};
+
+static const struct field machine_config_fields[] = {
+    {"vcpu_count", FIELD_INTEGER, FIELD_REQUIRED, MEMBER(struct machine_config, vcpu_count), .minimum = 1,
+     .maximum = VCPUS_MAX, .initial = 1, .description = "Number of vCPUs; with smt 1 or an even number."},
+    {"mem_size_mib", FIELD_INTEGER, FIELD_REQUIRED, MEMBER(struct machine_config, mem_size_mib), .minimum = 1,
+     .maximum = MEM_SIZE_MIB_MAX, .initial = MEM_SIZE_MIB_DEFAULT,
+     .description = "Guest memory in MiB; with 2M pages an even number."},
+    {"smt", FIELD_BOOL, 0, MEMBER(struct machine_config, smt),
+     .description = "Whether the guest sees two vCPUs as the threads of one core."},
+    {"cpu_template", FIELD_KEYWORD, FIELD_NULLABLE | FIELD_HIDDEN | FIELD_DEPRECATED,
+     PRESENCE(struct machine_config, has_cpu_template), .names = cpu_template_names,
+     .description = "A named set of CPU features; only \"None\" is there."},
+    {"track_dirty_pages", FIELD_BOOL, 0, MEMBER(struct machine_config, track_dirty_pages),
+     .description = "Whether the pages that the guest writes are recorded, for incremental snapshots."},
+    {"huge_pages", FIELD_ENUM, 0, MEMBER(struct machine_config, huge_pages), .names = huge_pages_names,
+     .description = "What backs guest memory: 4K pages, transparent huge pages where possible, or 2M pages of the "
+                    "host's hugetlbfs pool."},
+};
+
+static struct error *check_machine_config(const void *object)
+{
+    const struct machine_config *config = object;
+
+    if (config->smt && config->vcpu_count > 1 && config->vcpu_count % 2 != 0)
+        return error_new(ERROR_INPUT, "vcpu_count: %u given, expected 1 or an even number, as smt is true",
+                         config->vcpu_count);
+    if (config->huge_pages == HUGE_PAGES_2M && config->mem_size_mib % 2 != 0)
+        return error_new(ERROR_INPUT, "mem_size_mib: %llu given, expected an even number, as huge_pages is \"2M\"",
+                         (unsigned long long)config->mem_size_mib);
+    return NULL;
+}
+const struct schema machine_config_schema = {"MachineConfiguration",
+                                             SCHEMA(machine_config_fields, struct machine_config),
+                                             .description = "vCPUs and memory.", .check = check_machine_config};
+
+/* Linux' COMMAND_LINE_SIZE on x86 is 2048 with the NUL. */
+static const struct field boot_source_fields[] = {
+    {"kernel_image_path", FIELD_STRING, FIELD_REQUIRED, MEMBER(struct boot_source_config, kernel_image_path), PATH,
+     .description = "The kernel: an uncompressed ELF vmlinux or a bzImage."},
+    {"initrd_path", FIELD_STRING, FIELD_NULLABLE, MEMBER(struct boot_source_config, initrd_path), PATH,
+     .description = "The initial RAM disk."},
+    {"boot_args", FIELD_STRING, FIELD_NULLABLE, MEMBER(struct boot_source_config, boot_args), .maximum = 2047,
+     .description = "The kernel's command line; arguments for the devices are added to it."},
+};
+const struct schema boot_source_schema = {"BootSource", SCHEMA(boot_source_fields, struct boot_source_config),
+                                          .description = "What the guest boots."};
+
+static const struct field token_bucket_fields[] = {
+    {"size", FIELD_INTEGER, FIELD_REQUIRED, MEMBER(struct token_bucket_config, size), UNSIGNED_64,
+     .description = "How many tokens the bucket holds; 0: no limit."},
+    {"one_time_burst", FIELD_INTEGER, FIELD_NULLABLE | FIELD_ZERO_NULL,
+     MEMBER(struct token_bucket_config, one_time_burst), PRESENCE(struct token_bucket_config, has_one_time_burst),
+     UNSIGNED_64, .description = "Tokens that may be used once before the bucket's own."},
+    {"refill_time", FIELD_INTEGER, FIELD_REQUIRED, MEMBER(struct token_bucket_config, refill_time), UNSIGNED_64,
+     .description = "Milliseconds in which an empty bucket fills up; 0: no limit."},
+};
+
+static bool token_bucket_is_empty(const void *object)
+{
+    const struct token_bucket_config *config = object;
+
+    return !config->present || config->size == 0 || config->refill_time == 0;
+}
+static const struct schema token_bucket_schema = {
+    "TokenBucket", SCHEMA(token_bucket_fields, struct token_bucket_config),
+    .description = "A limit: tokens come back at a steady rate and each byte or operation takes one.",
+    .is_empty = token_bucket_is_empty};
+
+static const struct field rate_limiter_fields[] = {
+    {"bandwidth", FIELD_OBJECT, FIELD_NULLABLE, MEMBER(struct rate_limiter_config, bandwidth),
+     PRESENCE(struct rate_limiter_config, bandwidth.present), .object = &token_bucket_schema,
+     .description = "A token is a byte."},
+    {"ops", FIELD_OBJECT, FIELD_NULLABLE, MEMBER(struct rate_limiter_config, ops),
+     PRESENCE(struct rate_limiter_config, ops.present), .object = &token_bucket_schema,
+     .description = "A token is an operation."},
+};
+
+static bool rate_limiter_is_empty(const void *object)
+{
+    const struct rate_limiter_config *config = object;
+
+    return token_bucket_is_empty(&config->bandwidth) && token_bucket_is_empty(&config->ops);
+}
+static const struct schema rate_limiter_schema = {
+    "RateLimiter", SCHEMA(rate_limiter_fields, struct rate_limiter_config), .description = "Limits of a device.",
+    .is_empty = rate_limiter_is_empty};
+
+#define RATE_LIMITER(type, member)                                                                                     \
+    FIELD_OBJECT, FIELD_NULLABLE, MEMBER(type, member), PRESENCE(type, member.present), .object = &rate_limiter_schema
+
+static const char *const cache_type_names[] = {
+    [CACHE_TYPE_UNSAFE] = "Unsafe", [CACHE_TYPE_WRITEBACK] = "Writeback", NULL};
+static const char *const io_engine_names[] = {[IO_ENGINE_SYNC] = "Sync", [IO_ENGINE_ASYNC] = "Async", NULL};
+
+static const struct field drive_fields[] = {
+    {"drive_id", FIELD_STRING, FIELD_REQUIRED | FIELD_IDENTIFIES, MEMBER(struct drive_config, drive_id), DEVICE_ID,
+     .description = "The drive's id, the same as in the path; the guest reads it as the disk's serial number."},
+    {"partuuid", FIELD_STRING, FIELD_NULLABLE, MEMBER(struct drive_config, partuuid), .minimum = 1, .maximum = 64,
+     .format = format_word, .expected = "no spaces",
+     .description = "The partition that holds the root file system, when is_root_device is true."},
+    {"is_root_device", FIELD_BOOL, FIELD_REQUIRED, MEMBER(struct drive_config, is_root_device),
+     .description = "Whether the guest's root file system is on this drive."},
+    {"cache_type", FIELD_ENUM, 0, MEMBER(struct drive_config, cache_type), .names = cache_type_names,
+     .description = "Whether a flush in the guest waits for the host's disk (Writeback) or not (Unsafe)."},
+    {"is_read_only", FIELD_BOOL, FIELD_NULLABLE, MEMBER(struct drive_config, is_read_only),
+     PRESENCE(struct drive_config, has_is_read_only), .description = "Whether the guest can only read."},
+    {"path_on_host", FIELD_STRING, FIELD_REQUIRED, MEMBER(struct drive_config, path_on_host), PATH,
+     .description = "The file or block device that holds the drive's sectors."},
+    {"rate_limiter", RATE_LIMITER(struct drive_config, rate_limiter), .description = "Limits of reads and writes."},
+    {"io_engine", FIELD_ENUM, FIELD_NULLABLE, MEMBER(struct drive_config, io_engine), .names = io_engine_names,
+     .description = "Sync: one request at a time; Async: io_uring."},
+    {"socket", NO_DEVICE},
+};
+const struct schema drive_schema = {"Drive", SCHEMA(drive_fields, struct drive_config), .description = "A disk."};
+
+static const struct field drive_update_fields[] = {
+    {"drive_id", FIELD_STRING, FIELD_REQUIRED | FIELD_IDENTIFIES, MEMBER(struct drive_update, drive_id), DEVICE_ID,
+     .description = "The drive's id, the same as in the path."},
+    {"path_on_host", FIELD_STRING, FIELD_NULLABLE, MEMBER(struct drive_update, path_on_host), PATH,
+     .description = "Another file for the same drive; the guest is told the new size."},
+    {"rate_limiter", RATE_LIMITER(struct drive_update, rate_limiter), .description = "New limits; others stay."},
+};
+
+static struct error *check_drive_update(const void *object)
+{
+    const struct drive_update *update = object;
+
+    if (update->path_on_host == NULL && !update->rate_limiter.present)
+        return error_new(ERROR_INPUT, "nothing to change, expected path_on_host or rate_limiter");
+    return NULL;
+}
+const struct schema drive_update_schema = {"PartialDrive", SCHEMA(drive_update_fields, struct drive_update),
+                                           .description = "What to change of a drive.", .check = check_drive_update};
+
+static const struct field network_interface_fields[] = {
+    {"iface_id", FIELD_STRING, FIELD_REQUIRED | FIELD_IDENTIFIES, MEMBER(struct network_interface_config, iface_id),
+     DEVICE_ID, .description = "The interface's id, the same as in the path."},
+    {"host_dev_name", FIELD_STRING, FIELD_REQUIRED, MEMBER(struct network_interface_config, host_dev_name),
+     .minimum = 1, .maximum = IFNAMSIZ - 1, .format = format_interface_name, .expected = "the name of an interface",
+     .description = "The tap interface on the host."},
+    {"guest_mac", FIELD_STRING, FIELD_NULLABLE, MEMBER(struct network_interface_config, guest_mac),
+     .minimum = MAC_LENGTH, .maximum = MAC_LENGTH, .format = format_mac, .expected = "as in 06:00:ac:10:00:02",
+     .description = "The guest's MAC address; the guest chooses when not given."},
+    {"mtu", FIELD_INTEGER, FIELD_NULLABLE | FIELD_ZERO_NULL, MEMBER(struct network_interface_config, mtu),
+     .minimum = 68, .maximum = 65535, .description = "The MTU that the guest is advised of."},
+    {"rx_rate_limiter", RATE_LIMITER(struct network_interface_config, rx_rate_limiter),
+     .description = "Limits of what the guest receives."},
+    {"tx_rate_limiter", RATE_LIMITER(struct network_interface_config, tx_rate_limiter),
+     .description = "Limits of what the guest sends."},
+};
+const struct schema network_interface_schema = {"NetworkInterface",
+                                                SCHEMA(network_interface_fields, struct network_interface_config),
+                                                .description = "A network interface."};
+
+static const struct field network_interface_update_fields[] = {
+    {"iface_id", FIELD_STRING, FIELD_REQUIRED | FIELD_IDENTIFIES, MEMBER(struct network_interface_update, iface_id),
+     DEVICE_ID, .description = "The interface's id, the same as in the path."},
+    {"rx_rate_limiter", RATE_LIMITER(struct network_interface_update, rx_rate_limiter),
+     .description = "New limits of what the guest receives; others stay."},
+    {"tx_rate_limiter", RATE_LIMITER(struct network_interface_update, tx_rate_limiter),
+     .description = "New limits of what the guest sends; others stay."},
+};
+const struct schema network_interface_update_schema = {
+    "PartialNetworkInterface", SCHEMA(network_interface_update_fields, struct network_interface_update),
+    .description = "What to change of a network interface."};
+
+static const struct field entropy_fields[] = {
+    {"rate_limiter", RATE_LIMITER(struct entropy_config, rate_limiter),
+     .description = "Limits of the random bytes that the guest gets."},
+};
+const struct schema entropy_schema = {"EntropyDevice", SCHEMA(entropy_fields, struct entropy_config),
+                                      .description = "A source of random numbers."};
+
+static const struct field serial_fields[] = {
+    {"serial_out_path", FIELD_STRING, FIELD_NULLABLE, MEMBER(struct serial_config, serial_out_path), PATH,
+     .description = "A file or FIFO that takes the serial port's output; otherwise the VMM's stdin and stdout."},
+    {"rate_limiter", FIELD_OBJECT, FIELD_NULLABLE, MEMBER(struct serial_config, rate_limiter),
+     PRESENCE(struct serial_config, rate_limiter.present), .object = &token_bucket_schema,
+     .description = "Limit of the output in bytes; what exceeds it is dropped and counted."},
+};
+const struct schema serial_schema = {"SerialDevice", SCHEMA(serial_fields, struct serial_config),
+                                     .description = "The 16550 serial port."};
+
+static const char *const level_names[] = {"Off", "Error", "Warning", "Info", "Debug", "Trace", "Warn", NULL};
+
+static const struct field logger_fields[] = {
+    {"log_path", FIELD_STRING, FIELD_NULLABLE, MEMBER(struct logger_config, log_path), PATH,
+     .description = "A file or FIFO that takes the log."},
+    {"level", FIELD_STRING, FIELD_NULLABLE | FIELD_IGNORE_CASE, MEMBER(struct logger_config, level),
+     .names = level_names, .maximum = 7, .description = "The least important messages that are written."},
+    {"show_level", FIELD_BOOL, FIELD_NULLABLE, MEMBER(struct logger_config, show_level),
+     PRESENCE(struct logger_config, has_show_level), .description = "Whether lines carry their level."},
+    {"show_log_origin", FIELD_BOOL, FIELD_NULLABLE, MEMBER(struct logger_config, show_log_origin),
+     PRESENCE(struct logger_config, has_show_log_origin),
+     .description = "Whether lines carry the source file and line that they come from."},
+    {"module", FIELD_STRING, FIELD_NULLABLE, MEMBER(struct logger_config, module), .maximum = 127,
+     .description = "Only what source files below this path say is written."},
+};
+const struct schema logger_schema = {"Logger", SCHEMA(logger_fields, struct logger_config),
+                                     .description = "Where the log goes and what is in it."};
+
+static const struct field metrics_fields[] = {
+    {"metrics_path", FIELD_STRING, FIELD_REQUIRED, MEMBER(struct metrics_config, metrics_path), PATH,
+     .description = "A file or FIFO that takes one JSON object a line."},
+    {"emit_id", FIELD_BOOL, 0, MEMBER(struct metrics_config, emit_id),
+     .description = "Whether every line carries the instance's id as \"id\"."},
+    {"properties", FIELD_STRING_MAP, FIELD_NULLABLE, MEMBER(struct metrics_config, properties), .maximum = 64,
+     .description = "Names and values of your own, carried by every line as \"properties\"."},
+};
+const struct schema metrics_schema = {"Metrics", SCHEMA(metrics_fields, struct metrics_config),
+                                      .description = "Where the metrics go."};
+
+static const struct field console_port_fields[] = {
+    {"name", FIELD_STRING, FIELD_REQUIRED, MEMBER(struct console_port_config, name), PORT_NAME,
+     .description = "What the guest finds the port by."},
+    {"socket_path", FIELD_STRING, FIELD_NULLABLE, MEMBER(struct console_port_config, socket_path), SOCKET_PATH,
+     .description = "A Unix socket to listen on; the port is open in the guest while a peer is connected."},
+    {"output_path", FIELD_STRING, FIELD_NULLABLE, MEMBER(struct console_port_config, output_path), PATH,
+     .description = "A file or FIFO that takes what the guest writes."},
+    {"console", FIELD_BOOL, 0, MEMBER(struct console_port_config, console),
+     .description = "Whether the guest may use the port as a terminal."},
+};
+
+static struct error *check_console_port(const void *object)
+{
+    const struct console_port_config *port = object;
+
+    if ((port->socket_path == NULL) == (port->output_path == NULL))
+        return error_new(ERROR_INPUT, "%s given, expected exactly one of socket_path and output_path",
+                         port->socket_path == NULL ? "neither" : "both");
+    return NULL;
+}
+static const struct schema console_port_schema = {
+    "ConsolePort", SCHEMA(console_port_fields, struct console_port_config),
+    .description = "One port; either socket_path or output_path is given.", .check = check_console_port};
+
+static const struct field console_fields[] = {
+    {"ports", FIELD_HEAP_ARRAY, FIELD_REQUIRED, MEMBER(struct console_config, ports),
+     .count = offsetof(struct console_config, port_count), .minimum = 1, .maximum = CONSOLE_PORTS_MAX,
+     .object = &console_port_schema, .description = "The ports, in the order of their numbers."},
+};
+
+static struct error *check_console(const void *object)
+{
+    const struct console_config *config = object;
+
+    for (size_t i = 0; i < config->port_count; i++)
+        for (size_t j = 0; j < i; j++)
+            if (strcmp(config->ports[i].name, config->ports[j].name) == 0)
+                return error_new(ERROR_INPUT, "ports[%zu].name: \"%s\" given, expected another name than ports[%zu]'s",
+                                 i, config->ports[i].name, j);
+    return NULL;
+}
+const struct schema console_schema = {"Console", SCHEMA(console_fields, struct console_config),
+                                      .description = "A virtio console with several ports.", .check = check_console};
+
+/* In the order of enum vm_config_field. */
+static const struct field vm_config_fields[] = {
+    {"balloon", NO_DEVICE},
+    {"drives", FIELD_ARRAY, 0, MEMBER(struct vm_config, drives), .count = offsetof(struct vm_config, drive_count),
+     .maximum = VIRTIO_DEVICES_MAX, .object = &drive_schema, .description = "The root device first."},
+    {"boot-source", FIELD_OBJECT, FIELD_SHOW_ALWAYS, MEMBER(struct vm_config, boot_source),
+     .object = &boot_source_schema},
+    {"cpu-config", NO_DEVICE},
+    {"logger", FIELD_OBJECT, FIELD_NULLABLE | FIELD_SHOW_NULL, MEMBER(struct vm_config, logger),
+     .object = &logger_schema},
+    {"machine-config", FIELD_OBJECT, FIELD_NULLABLE | FIELD_SHOW_ALWAYS, MEMBER(struct vm_config, machine),
+     .object = &machine_config_schema},
+    {"metrics", FIELD_OBJECT, FIELD_NULLABLE | FIELD_SHOW_NULL, MEMBER(struct vm_config, metrics),
+     .object = &metrics_schema},
+    {"memory-hotplug", NO_DEVICE},
+    {"mmds-config", NO_DEVICE},
+    {"network-interfaces", FIELD_ARRAY, 0, MEMBER(struct vm_config, network_interfaces),
+     .count = offsetof(struct vm_config, network_interface_count), .maximum = VIRTIO_DEVICES_MAX,
+     .object = &network_interface_schema},
+    {"pmem", FIELD_UNSUPPORTED, .flags = FIELD_LIST | FIELD_UNDOCUMENTED},
+    {"vsock", NO_DEVICE},
+    {"entropy", FIELD_OBJECT, FIELD_NULLABLE, MEMBER(struct vm_config, entropy),
+     PRESENCE(struct vm_config, entropy.present), .object = &entropy_schema},
+    {"serial", FIELD_OBJECT, FIELD_NULLABLE | FIELD_HIDDEN, MEMBER(struct vm_config, serial), .object = &serial_schema},
+    {"mayfly-console", FIELD_OBJECT, FIELD_NULLABLE | FIELD_HIDDEN, MEMBER(struct vm_config, console),
+     .object = &console_schema},
+};
+const struct schema vm_config_schema = {"FullVmConfiguration", SCHEMA(vm_config_fields, struct vm_config),
+                                        .description = "The whole configuration."};

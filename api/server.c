@@ -1,0 +1,189 @@
+#include "api/server.h"
+
+#include "api/http.h"
+#include "vmm/base/cleanup.h"
+#include "vmm/base/clock.h"
+#include "vmm/base/log.h"
+#include "vmm/metrics.h"
+
+#include <errno.h>
+#include <http_parser.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+enum { CONNECTIONS_MAX = 10, BACKLOG = 128, ACCEPT_PAUSE_US = 100000 };
+
+struct api_server {
+    struct http_host host;
+    struct event_source listener;
+    struct event_timer accept_again;
+    struct sockaddr_un address;
+    uint64_t start_time_us, start_time_cpu_us, parent_cpu_time_us;
+};
+
+/* Publishes how long it took from the start of the process to its first reply. */
+static void first_reply(struct http_host *host)
+{
+    struct api_server *server = container_of(host, struct api_server, host);
+
+    host->served = NULL;
+    if (server->start_time_us != 0)
+        metrics.start_time_us = clock_monotonic_us() - server->start_time_us;
+    metrics.start_time_cpu_us = clock_process_cpu_us() - server->start_time_cpu_us + server->parent_cpu_time_us;
+}
+
+static void refuse_connection(int fd)
+{
+    static const char full[] = "HTTP/1.1 503 Service Unavailable\r\nServer: Mayfly API\r\nConnection: close\r\n"
+                               "Content-Type: application/json\r\nContent-Length: 39\r\n\r\n"
+                               "{\"error\": \"10 connections open, no more\"}";
+
+    _Static_assert(CONNECTIONS_MAX == 10, "as the text says");
+    if (send(fd, full, sizeof(full) - 1, MSG_NOSIGNAL) < 0)
+        log_warning("a caller left before it was told that there are %d others", CONNECTIONS_MAX);
+    close(fd);
+}
+
+/* Without descriptors or memory the listener would be ready for ever: leave it alone for a moment. */
+static void pause_accepting(struct api_server *server, int code)
+{
+    log_error("cannot accept a connection: %s", strerror(code));
+    event_source_update(&server->listener, 0);
+    event_timer_set(server->host.loop, &server->accept_again, clock_monotonic_us() + ACCEPT_PAUSE_US);
+}
+
+static void accept_again(struct event_timer *timer)
+{
+    struct api_server *server = container_of(timer, struct api_server, accept_again);
+
+    event_source_update(&server->listener, EPOLLIN);
+}
+
+static void listener_ready(struct event_source *source, uint32_t events)
+{
+    struct api_server *server = container_of(source, struct api_server, listener);
+    int fd = accept4(source->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+
+    (void)events;
+    if (fd < 0) {
+        if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
+            pause_accepting(server, errno);
+        return;
+    }
+    if (server->host.connection_count == CONNECTIONS_MAX) {
+        refuse_connection(fd);
+        return;
+    }
+
+    cleanup_error struct error *error = http_connection_open(&server->host, fd);
+    if (error != NULL)
+        log_error("cannot serve a connection: %s", error->message);
+}
+
+/* Whether the socket at `address` belongs to nobody: connecting to it is refused. */
+static bool socket_is_stale(const struct sockaddr_un *address)
+{
+    struct stat status;
+    cleanup_fd int fd = -1;
+
+    if (lstat(address->sun_path, &status) < 0 || !S_ISSOCK(status.st_mode))
+        return false;
+    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    return fd >= 0 && connect(fd, (const struct sockaddr *)address, sizeof(*address)) < 0 && errno == ECONNREFUSED;
+}
+
+static struct error *bind_socket(int fd, const struct sockaddr_un *address)
+{
+    const struct sockaddr *name = (const struct sockaddr *)address;
+
+    if (bind(fd, name, sizeof(*address)) == 0)
+        return NULL;
+    if (errno == EADDRINUSE && socket_is_stale(address) && unlink(address->sun_path) == 0 &&
+        bind(fd, name, sizeof(*address)) == 0)
+        return NULL;
+    if (errno == EADDRINUSE || errno == ECONNREFUSED)
+        return error_new(ERROR_INPUT, "the API socket %s exists already, expected a path that is free",
+                         address->sun_path);
+    return error_errno(errno, "cannot make the API socket %s", address->sun_path);
+}
+
+static struct error *set_address(struct sockaddr_un *address, const char *path)
+{
+    size_t length = strlen(path);
+
+    if (length == 0 || length >= sizeof(address->sun_path))
+        return error_new(ERROR_INPUT, "the API socket's path \"%.128s\" has %zu bytes, expected 1 to %zu", path, length,
+                         sizeof(address->sun_path) - 1);
+    address->sun_family = AF_UNIX;
+    memcpy(address->sun_path, path, length + 1);
+    return NULL;
+}
+
+/* Linux gives the name that bind makes the mode of the descriptor, so that it never stands open to others. */
+static struct error *start_listening(struct api_server *server)
+{
+    cleanup_fd int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    struct error *error;
+
+    if (fd < 0 || fchmod(fd, 0600) < 0)
+        return error_errno(errno, "cannot make a socket for the API");
+    error = bind_socket(fd, &server->address);
+    if (error != NULL)
+        return error;
+    server->listener.fd = fd;
+    if (listen(fd, BACKLOG) < 0)
+        error = error_errno(errno, "cannot listen on the API socket %s", server->address.sun_path);
+    else
+        error = event_source_add(server->host.loop, &server->listener, EPOLLIN);
+    if (error != NULL)
+        unlink(server->address.sun_path);
+    else
+        take_fd(&fd);
+    return error;
+}
+
+struct error *api_server_new(struct event_loop *loop, struct machine *machine, const struct api_options *options,
+                             struct api_server **server)
+{
+    struct api_server *made = calloc(1, sizeof(*made));
+
+    if (made == NULL)
+        return error_new(ERROR_INTERNAL, "out of memory");
+    made->host.loop = loop;
+    made->host.context.machine = machine;
+    made->host.context.app_name = options->app_name != NULL ? options->app_name : "Mayfly";
+    made->host.max_payload = options->max_payload != 0 ? options->max_payload : API_MAX_PAYLOAD_DEFAULT;
+    made->host.served = first_reply;
+    made->listener = (struct event_source){.fd = -1, .ready = listener_ready};
+    made->accept_again.expired = accept_again;
+    made->start_time_us = options->start_time_us;
+    made->start_time_cpu_us = options->start_time_cpu_us;
+    made->parent_cpu_time_us = options->parent_cpu_time_us;
+    http_parser_set_max_header_size(HTTP_HEADER_MAX);
+
+    struct error *error = set_address(&made->address, options->socket_path);
+    if (error == NULL)
+        error = start_listening(made);
+    if (error != NULL) {
+        free(made);
+        return error;
+    }
+    *server = made;
+    return NULL;
+}
+
+void api_server_free(struct api_server *server)
+{
+    if (server == NULL)
+        return;
+    http_close_all(&server->host);
+    event_timer_cancel(&server->accept_again);
+    event_source_remove(&server->listener);
+    fd_close(&server->listener.fd);
+    unlink(server->address.sun_path);
+    free(server);
+}

@@ -1,0 +1,175 @@
+/*
+ * A machine that only remembers: what stands behind vmm/control.h in the API's tests. It defines those functions, so
+ * one .c file of a test program includes it, and nothing of the real machine is linked into that program.
+ */
+#pragma once
+
+#include "api/schema_objects.h"
+#include "vmm/control.h"
+#include "vmm/metrics.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct machine {
+    enum machine_state state;
+    struct vm_config config;
+    struct drive_update drive_update;                         /* the last */
+    struct network_interface_update network_interface_update; /* the last */
+    unsigned starts, ctrl_alt_dels, flushes;
+    const char *refusal; /* what the next put, patch or action answers, NULL: success */
+};
+
+static struct machine fake_machine;
+
+static inline void fake_machine_reset(void)
+{
+    schema_free(&drive_update_schema, &fake_machine.drive_update);
+    schema_free(&network_interface_update_schema, &fake_machine.network_interface_update);
+    vm_config_free(&fake_machine.config);
+    fake_machine = (struct machine){0};
+    machine_config_default(&fake_machine.config.machine);
+}
+
+static struct error *fake_refusal(struct machine *machine)
+{
+    const char *text = machine->refusal;
+
+    machine->refusal = NULL;
+    return text == NULL ? NULL : error_new(ERROR_HOST, "%s", text);
+}
+
+#define FAKE_TAKE(destination, source, release)                                                                        \
+    do {                                                                                                               \
+        struct error *error_ = fake_refusal(machine);                                                                  \
+        if (error_ != NULL)                                                                                            \
+            return error_;                                                                                             \
+        release(destination);                                                                                          \
+        *(destination) = *(source);                                                                                    \
+        memset(source, 0, sizeof(*(source)));                                                                          \
+        return NULL;                                                                                                   \
+    } while (0)
+#define FAKE_OWNS_NOTHING(pointer) (void)(pointer)
+
+struct error *machine_put_machine_config(struct machine *machine, struct machine_config *config)
+{
+    FAKE_TAKE(&machine->config.machine, config, FAKE_OWNS_NOTHING);
+}
+
+struct error *machine_put_boot_source(struct machine *machine, struct boot_source_config *config)
+{
+    FAKE_TAKE(&machine->config.boot_source, config, boot_source_config_free);
+}
+
+struct error *machine_put_drive(struct machine *machine, struct drive_config *config)
+{
+    size_t i = 0;
+
+    while (i < machine->config.drive_count && strcmp(machine->config.drives[i].drive_id, config->drive_id) != 0)
+        i++;
+    if (i == VIRTIO_DEVICES_MAX)
+        return error_new(ERROR_INPUT, "too many drives");
+    if (machine->refusal == NULL && i == machine->config.drive_count)
+        machine->config.drive_count++;
+    FAKE_TAKE(&machine->config.drives[i], config, drive_config_free);
+}
+
+struct error *machine_put_network_interface(struct machine *machine, struct network_interface_config *config)
+{
+    struct vm_config *all = &machine->config;
+    size_t i = 0;
+
+    while (i < all->network_interface_count && strcmp(all->network_interfaces[i].iface_id, config->iface_id) != 0)
+        i++;
+    if (i == VIRTIO_DEVICES_MAX)
+        return error_new(ERROR_INPUT, "too many interfaces");
+    if (machine->refusal == NULL && i == all->network_interface_count)
+        all->network_interface_count++;
+    FAKE_TAKE(&all->network_interfaces[i], config, network_interface_config_free);
+}
+
+struct error *machine_put_entropy(struct machine *machine, struct entropy_config *config)
+{
+    FAKE_TAKE(&machine->config.entropy, config, FAKE_OWNS_NOTHING);
+}
+
+struct error *machine_put_serial(struct machine *machine, struct serial_config *config)
+{
+    FAKE_TAKE(&machine->config.serial, config, serial_config_free);
+}
+
+struct error *machine_put_console(struct machine *machine, struct console_config *config)
+{
+    FAKE_TAKE(&machine->config.console, config, console_config_free);
+}
+
+struct error *machine_put_logger(struct machine *machine, struct logger_config *config)
+{
+    FAKE_TAKE(&machine->config.logger, config, logger_config_free);
+}
+
+struct error *machine_put_metrics(struct machine *machine, struct metrics_config *config)
+{
+    FAKE_TAKE(&machine->config.metrics, config, metrics_config_free);
+}
+
+struct error *machine_patch_drive(struct machine *machine, struct drive_update *update)
+{
+    FAKE_TAKE(&machine->drive_update, update, drive_update_free);
+}
+
+struct error *machine_patch_network_interface(struct machine *machine, struct network_interface_update *update)
+{
+    FAKE_TAKE(&machine->network_interface_update, update, network_interface_update_free);
+}
+
+struct error *machine_start(struct machine *machine)
+{
+    struct error *error = fake_refusal(machine);
+
+    if (error != NULL)
+        return error;
+    machine->state = MACHINE_RUNNING;
+    machine->starts++;
+    return NULL;
+}
+
+struct error *machine_pause(struct machine *machine)
+{
+    machine->state = MACHINE_PAUSED;
+    return NULL;
+}
+
+struct error *machine_resume(struct machine *machine)
+{
+    machine->state = MACHINE_RUNNING;
+    return NULL;
+}
+
+struct error *machine_send_ctrl_alt_del(struct machine *machine)
+{
+    machine->ctrl_alt_dels++;
+    return NULL;
+}
+
+struct error *machine_flush_metrics(struct machine *machine)
+{
+    machine->flushes++;
+    return NULL;
+}
+
+enum machine_state machine_state(const struct machine *machine)
+{
+    return machine->state;
+}
+
+const char *machine_id(const struct machine *machine)
+{
+    (void)machine;
+    return "fake-1";
+}
+
+const struct vm_config *machine_configuration(const struct machine *machine)
+{
+    return &machine->config;
+}
