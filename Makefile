@@ -42,11 +42,12 @@ LINK_glibc = $(CC_$(VARIANT)) $(CFLAGS_$(VARIANT)) $(1) $(2)
 LINK_check = $(LINK_glibc)
 LINK_asan = $(LINK_glibc)
 LINK_tsan = $(LINK_glibc)
-LIBS_glibc := -lyajl -lhttp_parser -luring -lpthread
+LIBS_glibc := -lyajl -lhttp_parser -luring -lcap-ng -lpthread
 
 SHIMS_release := $(OUT)/vmm/base/musl_shims.o
-vmm_sources := $(filter-out vmm/main.c vmm/base/musl_shims.c, \
-    $(wildcard vmm/*.c vmm/base/*.c vmm/virtio/*.c vmm/backend/*.c vmm/arch/*.c vmm/arch/$(ARCH)/*.c))
+base_sources := $(filter-out vmm/base/musl_shims.c,$(wildcard vmm/base/*.c))
+vmm_sources := $(filter-out vmm/main.c, \
+    $(wildcard vmm/*.c vmm/virtio/*.c vmm/backend/*.c vmm/arch/*.c vmm/arch/$(ARCH)/*.c))
 api_sources := $(wildcard api/*.c)
 client_sources := $(wildcard api/client/*.c)
 cli_sources := $(wildcard api/cli/*.c)
@@ -58,14 +59,15 @@ objects = $(patsubst %.c,$(OUT)/%.o,$(1))
 .DELETE_ON_ERROR:
 .SECONDARY:
 
-all: programs ## build mayfly and mayfly-vmm (static)
+all: programs ## build mayfly, mayfly-vmm and mayfly-jailer (static)
 
-programs: $(BUILD)/release/mayfly $(BUILD)/release/mayfly-vmm
+programs: $(BUILD)/release/mayfly $(BUILD)/release/mayfly-vmm $(BUILD)/release/mayfly-jailer
 
 $(OUT)/%.o: %.c Makefile
 	@mkdir -p $(@D)
 	$(COMPILE) -c -o $@ $<
 
+$(OUT)/libbase.a: $(call objects,$(base_sources))
 $(OUT)/libvmm.a: $(call objects,$(vmm_sources))
 $(OUT)/libapi.a: $(call objects,$(api_sources))
 $(OUT)/libclient.a: $(call objects,$(client_sources))
@@ -77,12 +79,12 @@ $(OUT)/lib%.a:
 	ar rcs $@ $^
 
 ifeq ($(VARIANT),release)
-$(OUT)/mayfly-vmm: $(OUT)/vmm/main.o $(OUT)/libapi.a $(OUT)/libvmm.a $(SHIMS_release)
+$(OUT)/mayfly-vmm: $(OUT)/vmm/main.o $(OUT)/libapi.a $(OUT)/libvmm.a $(OUT)/libbase.a $(SHIMS_release)
 	$(call LINK_release,$^,$(LIBS_release_vmm)) -o $@
-$(OUT)/mayfly: $(OUT)/api/cli/main.o $(OUT)/libcli.a $(OUT)/libclient.a $(OUT)/libvmm.a $(SHIMS_release)
+$(OUT)/mayfly: $(OUT)/api/cli/main.o $(OUT)/libcli.a $(OUT)/libclient.a $(OUT)/libbase.a $(SHIMS_release)
 	$(call LINK_release,$^,$(LIBS_release_cli)) -o $@
 else
-$(OUT)/mayfly-vmm: $(OUT)/vmm/main.o $(OUT)/libapi.a $(OUT)/libvmm.a
+$(OUT)/mayfly-vmm: $(OUT)/vmm/main.o $(OUT)/libapi.a $(OUT)/libvmm.a $(OUT)/libbase.a
 	$(call LINK_glibc,$^,$(LIBS_glibc)) -o $@
 $(BUILD)/release/%: FORCE
 	@$(MAKE) --no-print-directory VARIANT=release $@
@@ -93,7 +95,7 @@ FORCE:
 # Test programs: every tests/unit/test_*.c and tests/machine/test_*.c is one cmocka program.
 unit_tests := $(patsubst %.c,$(OUT)/%,$(wildcard tests/unit/test_*.c))
 machine_tests := $(patsubst %.c,$(OUT)/%,$(wildcard tests/machine/test_*.c))
-test_libraries := $(OUT)/libapi.a $(OUT)/libcli.a $(OUT)/libclient.a $(OUT)/libinit.a $(OUT)/libvmm.a
+test_libraries := $(OUT)/libapi.a $(OUT)/libcli.a $(OUT)/libclient.a $(OUT)/libinit.a $(OUT)/libjailer.a $(OUT)/libvmm.a $(OUT)/libbase.a
 test_support := $(patsubst %.c,$(OUT)/%.o,$(filter-out $(wildcard tests/unit/test_*.c),$(wildcard tests/unit/*.c)))
 machine_support := $(patsubst %.c,$(OUT)/%.o,$(filter-out $(wildcard tests/machine/test_*.c),$(wildcard tests/machine/*.c)))
 
@@ -108,7 +110,8 @@ ifneq ($(filter asan tsan,$(VARIANT)),)
 checks: $(OUT)/mayfly-vmm
 endif
 
--include tests/guest/guest.mk
+-include tests/guest/guest.mk api/api.mk
+include jailer/jailer.mk
 
 guest: ## build the guest: kernel (cached), initramfs, root image
 	@scripts/setup --for build
@@ -132,9 +135,10 @@ bench: ## measure against the peers; prints a table, draws build/bench.svg
 	@$(MAKE) --no-print-directory -s programs guests guest
 	@scripts/bench
 
-install: programs ## install into $(DESTDIR)$(PREFIX)
+install: programs $(compiler) ## install into $(DESTDIR)$(PREFIX)
 	install -d $(DESTDIR)$(PREFIX)/bin
-	install -m 755 $(BUILD)/release/mayfly $(BUILD)/release/mayfly-vmm $(DESTDIR)$(PREFIX)/bin
+	install -m 755 $(BUILD)/release/mayfly $(BUILD)/release/mayfly-vmm \
+	    $(BUILD)/release/mayfly-jailer $(compiler) $(DESTDIR)$(PREFIX)/bin
 
 format: ## lay the sources out by .clang-format
 	git ls-files '*.c' '*.h' | xargs clang-format -i
