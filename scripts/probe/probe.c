@@ -176,7 +176,7 @@ int main(void)
     if (kvm_call(kvm, KVM_GET_API_VERSION, NULL) != KVM_API_VERSION)
         return answer(ANSWER_NO_KVM, "no usable /dev/kvm", "its API version is not 12");
 
-    uint8_t *memory = mmap(NULL, GUEST_MEMORY, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, NULL);
+    uint8_t *memory = mmap(NULL, GUEST_MEMORY, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED)
         return answer(ANSWER_NO_KVM, "no memory for the probe", strerror(errno));
     memory_prepare(memory);
@@ -193,7 +193,7 @@ int main(void)
     int run_size = kvm_call(kvm, KVM_GET_VCPU_MMAP_SIZE, NULL);
     if (vcpu < 0 || run_size <= 0 || !cpuid_copy(kvm, vcpu) || !registers_set(vcpu))
         return answer(ANSWER_NO, "KVM cannot run Linux here: the vCPU cannot be set up", strerror(errno));
-    const struct kvm_run *run = mmap(NULL, (size_t)run_size, PROT_READ | PROT_WRITE, MAP_SHARED, vcpu, NULL);
+    const struct kvm_run *run = mmap(NULL, (size_t)run_size, PROT_READ | PROT_WRITE, MAP_SHARED, vcpu, 0);
     if (run == MAP_FAILED)
         return answer(ANSWER_NO, "KVM cannot run Linux here: mmap of the vCPU", strerror(errno));
 
