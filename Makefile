@@ -12,6 +12,10 @@ PREFIX ?= /usr/local
 ARCH := $(shell uname -m)
 VERSION := 0.1.0
 T ?=
+# V=1 shows the commands themselves.
+V ?=
+Q := $(if $(V),,@)
+say = $(if $(V),,@echo '  $(1)  $@')
 CMD ?= uname -a
 
 WARNINGS := -Wall -Wextra -Wconversion -Wshadow -Wstrict-prototypes -Werror
@@ -65,7 +69,8 @@ programs: $(BUILD)/release/mayfly $(BUILD)/release/mayfly-vmm $(BUILD)/release/m
 
 $(OUT)/%.o: %.c Makefile
 	@mkdir -p $(@D)
-	$(COMPILE) -c -o $@ $<
+	$(call say,CC)
+	$(Q)$(COMPILE) -c -o $@ $<
 
 $(OUT)/libbase.a: $(call objects,$(base_sources))
 $(OUT)/libvmm.a: $(call objects,$(vmm_sources))
@@ -76,16 +81,19 @@ $(OUT)/libinit.a: $(call objects,$(init_sources))
 $(OUT)/lib%.a:
 	@mkdir -p $(@D)
 	@rm -f $@
-	ar rcs $@ $^
+	$(Q)ar rcs $@ $^
 
 ifeq ($(VARIANT),release)
 $(OUT)/mayfly-vmm: $(OUT)/vmm/main.o $(OUT)/libapi.a $(OUT)/libvmm.a $(OUT)/libbase.a $(SHIMS_release)
-	$(call LINK_release,$^,$(LIBS_release_vmm)) -o $@
+	$(call say,LD)
+	$(Q)$(call LINK_release,$^,$(LIBS_release_vmm)) -o $@
 $(OUT)/mayfly: $(OUT)/api/cli/main.o $(OUT)/libcli.a $(OUT)/libclient.a $(OUT)/libbase.a $(SHIMS_release)
-	$(call LINK_release,$^,$(LIBS_release_cli)) -o $@
+	$(call say,LD)
+	$(Q)$(call LINK_release,$^,$(LIBS_release_cli)) -o $@
 else
 $(OUT)/mayfly-vmm: $(OUT)/vmm/main.o $(OUT)/libapi.a $(OUT)/libvmm.a $(OUT)/libbase.a
-	$(call LINK_glibc,$^,$(LIBS_glibc)) -o $@
+	$(call say,LD)
+	$(Q)$(call LINK_glibc,$^,$(LIBS_glibc)) -o $@
 $(BUILD)/release/%: FORCE
 	@$(MAKE) --no-print-directory VARIANT=release $@
 endif
@@ -100,9 +108,11 @@ test_support := $(patsubst %.c,$(OUT)/%.o,$(filter-out $(wildcard tests/unit/tes
 machine_support := $(patsubst %.c,$(OUT)/%.o,$(filter-out $(wildcard tests/machine/test_*.c),$(wildcard tests/machine/*.c)))
 
 $(OUT)/tests/unit/test_%: $(OUT)/tests/unit/test_%.o $(test_support) $(test_libraries)
-	$(call LINK_glibc,$(filter %.o,$^) -Wl$(comma)--start-group $(filter %.a,$^) -Wl$(comma)--end-group,-lcmocka $(LIBS_glibc)) -o $@
+	$(call say,LD)
+	$(Q)$(call LINK_glibc,$(filter %.o,$^) -Wl$(comma)--start-group $(filter %.a,$^) -Wl$(comma)--end-group,-lcmocka $(LIBS_glibc)) -o $@
 $(OUT)/tests/machine/test_%: $(OUT)/tests/machine/test_%.o $(test_support) $(machine_support) $(test_libraries)
-	$(call LINK_glibc,$(filter %.o,$^) -Wl$(comma)--start-group $(filter %.a,$^) -Wl$(comma)--end-group,-lcmocka $(LIBS_glibc)) -o $@
+	$(call say,LD)
+	$(Q)$(call LINK_glibc,$(filter %.o,$^) -Wl$(comma)--start-group $(filter %.a,$^) -Wl$(comma)--end-group,-lcmocka $(LIBS_glibc)) -o $@
 comma := ,
 
 checks: $(unit_tests) $(machine_tests) ## build the test programs of VARIANT

@@ -5,14 +5,17 @@ compiler_sources := $(wildcard jailer/compiler/*.c) vmm/base/cleanup.c
 
 $(compiler): $(compiler_sources) $(wildcard jailer/compiler/*.h) vmm/base/seccomp.h
 	@mkdir -p $(@D)
-	gcc $(CPPFLAGS) -std=gnu11 -O1 $(WARNINGS) -o $@ $(compiler_sources) -lseccomp
+	$(call say,CC)
+	$(Q)gcc $(CPPFLAGS) -std=gnu11 -O1 $(WARNINGS) -o $@ $(compiler_sources) -lseccomp
 
 $(BUILD)/filters/%.bin: jailer/%.rules $(compiler)
 	@mkdir -p $(@D)
-	$(compiler) $< $@
+	$(call say,BPF)
+	$(Q)$(compiler) $< $@
 $(BUILD)/filters/%.bin: vmm/%.rules $(compiler)
 	@mkdir -p $(@D)
-	$(compiler) $< $@
+	$(call say,BPF)
+	$(Q)$(compiler) $< $@
 
 $(OUT)/jailer/base_filter.o: CPPFLAGS += -DBASE_FILTER_PATH='"$(BUILD)/filters/base.bin"'
 $(OUT)/jailer/base_filter.o: $(BUILD)/filters/base.bin
@@ -21,5 +24,6 @@ $(OUT)/libjailer.a: $(call objects,$(jailer_sources))
 
 ifeq ($(VARIANT),release)
 $(OUT)/mayfly-jailer: $(OUT)/jailer/main.o $(OUT)/libjailer.a $(OUT)/libbase.a $(SHIMS_release)
-	$(call LINK_release,$^,$(ARCHIVES)/libcap-ng.a) -o $@
+	$(call say,LD)
+	$(Q)$(call LINK_release,$^,$(ARCHIVES)/libcap-ng.a) -o $@
 endif
