@@ -7,7 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
-int fail(struct failure *failure, int exit_code, const char *format, ...)
+int failure_set(struct failure *failure, int exit_code, const char *format, ...)
 {
     va_list arguments;
 
@@ -18,7 +18,7 @@ int fail(struct failure *failure, int exit_code, const char *format, ...)
     return -1;
 }
 
-int fail_errno(struct failure *failure, const char *format, ...)
+int failure_errno(struct failure *failure, const char *format, ...)
 {
     int code = errno;
     size_t used;

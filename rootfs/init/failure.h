@@ -15,11 +15,11 @@ struct failure {
     char text[512];
 };
 
-/* Fills `failure` with a printf-style text and returns -1, so that callers can `return fail(...)`. */
-int fail(struct failure *failure, int exit_code, const char *format, ...) __attribute__((format(printf, 3, 4)));
+/* Fills `failure` with a printf-style text and returns -1, so that callers can `return failure_set(...)`. */
+int failure_set(struct failure *failure, int exit_code, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
-/* As fail with FAILURE_OTHER, and ": <strerror(errno)>" appended. */
-int fail_errno(struct failure *failure, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* As failure_set with FAILURE_OTHER, and ": <strerror(errno)>" appended. */
+int failure_errno(struct failure *failure, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* Writes "init: <text>" on the console, or into the kernel's log when there is no console. */
 void console_say(const char *text);

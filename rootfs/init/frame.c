@@ -93,11 +93,11 @@ const char *run_decode(struct run *run, const struct frame *frame)
 
 int signal_decode(const struct frame *frame)
 {
-    struct protocol_signal signal;
+    struct protocol_signal payload;
 
-    if (frame->length != sizeof(signal)) {
+    if (frame->length != sizeof(payload)) {
         return 0;
     }
-    memcpy(&signal, frame->payload, sizeof(signal));
-    return signal.signo >= 1 && signal.signo <= SIGNAL_MAX ? (int)signal.signo : 0;
+    memcpy(&payload, frame->payload, sizeof(payload));
+    return payload.signo >= 1 && payload.signo <= SIGNAL_MAX ? (int)payload.signo : 0;
 }
