@@ -144,9 +144,10 @@ class Broker:
 
     def client_gone(self, peer):
         """It closes when it has read EXITED; before that it takes its command along."""
-        if self.clients.pop(peer.stream, None) and self.agent.socket.fileno() >= 0:
-            self.agent.send(p.frame(p.CLOSE, stream=peer.stream))
-        self.quiet_since = time.monotonic()
+        if self.clients.pop(peer.stream, None):
+            self.quiet_since = time.monotonic()
+            if self.agent.socket.fileno() >= 0:
+                self.agent.send(p.frame(p.CLOSE, stream=peer.stream))
 
     def from_agent(self, _, stream, kind, payload):
         if kind == p.HELLO:

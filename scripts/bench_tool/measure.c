@@ -1,0 +1,330 @@
+/*
+ * The stop-watch of scripts/bench. Starts a VMM (mayfly-vmm or a firecracker: their command lines and APIs are the
+ * same), does one thing to it many times, prints what each time cost as one JSON object a line.
+ *
+ *   measure api      VMM RUNS                       exec to a served GET /
+ *   measure start    VMM KERNEL PAUSE_MS RUNS       InstanceStart to the guest's first byte on the serial port
+ *   measure parallel VMM KERNEL COUNT CALLERS       exec to the first byte, many at once
+ *   measure memory   VMM KERNEL MEM_MIB             private dirty memory of a running VM, /dev/stdin: extra requests
+ *
+ * Times are microseconds: wall from just before posix_spawn (or InstanceStart), CPU of the process as the scheduler
+ * counts it.
+ */
+#include "api/client/client.h"
+#include "api/client/connect.h"
+#include "vmm/base/cleanup.h"
+#include "vmm/base/clock.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+extern char **environ;
+
+enum { PATIENCE_US = 10000000 };
+
+struct vmm {
+    char socket[128];
+    pid_t pid;
+    int process_fd;
+    int serial; /* the VMM's stdout */
+    struct api_client *api;
+    uint64_t spawned_us;
+};
+
+static void die(const char *what, struct error *error)
+{
+    fprintf(stderr, "measure: %s: %s\n", what, error != NULL ? error->message : strerror(errno));
+    exit(EXIT_FAILURE);
+}
+
+/* Output goes to a pipe, the log to nowhere: a terminal or a file would be measured, too. */
+static void vmm_spawn(struct vmm *vmm, const char *path, unsigned number)
+{
+    posix_spawn_file_actions_t actions;
+    int out[2];
+
+    snprintf(vmm->socket, sizeof(vmm->socket), "/tmp/mayfly-bench-%d-%u.sock", getpid(), number);
+    unlink(vmm->socket);
+    char *argv[] = {(char *)(uintptr_t)path, "--api-sock", vmm->socket, "--id", "bench", NULL};
+
+    if (pipe2(out, O_CLOEXEC) < 0)
+        die("pipe", NULL);
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
+    posix_spawn_file_actions_adddup2(&actions, out[1], 1);
+    posix_spawn_file_actions_addopen(&actions, 2, "/dev/null", O_WRONLY, 0);
+    vmm->spawned_us = clock_monotonic_us();
+    errno = posix_spawn(&vmm->pid, path, &actions, NULL, argv, environ);
+    if (errno != 0)
+        die(path, NULL);
+    posix_spawn_file_actions_destroy(&actions);
+    close(out[1]);
+    vmm->serial = out[0];
+    vmm->process_fd = (int)syscall(SYS_pidfd_open, vmm->pid, 0);
+
+    int fd;
+    struct error *error = socket_connect_when_ready(vmm->socket, vmm->process_fd, vmm->spawned_us + PATIENCE_US, &fd);
+    if (error != NULL)
+        die("connecting", error);
+    vmm->api = api_client_new(fd);
+}
+
+static void vmm_end(struct vmm *vmm)
+{
+    kill(vmm->pid, SIGKILL);
+    waitpid(vmm->pid, NULL, 0);
+    api_client_free(vmm->api);
+    close(vmm->serial);
+    close(vmm->process_fd);
+    unlink(vmm->socket);
+}
+
+static void vmm_request(struct vmm *vmm, const char *method, const char *path, const char *body)
+{
+    struct api_response response;
+    struct error *error = api_client_request(vmm->api, method, path, body, body == NULL ? 0 : strlen(body), &response);
+
+    if (error != NULL)
+        die(path, error);
+    if (response.status / 100 != 2) {
+        fprintf(stderr, "measure: %s %s: %s\n", method, path, response.body);
+        exit(EXIT_FAILURE);
+    }
+    api_response_free(&response);
+}
+
+/* The first number of /proc/<pid>/schedstat of each thread: nanoseconds on a processor. */
+static double vmm_cpu_us(const struct vmm *vmm)
+{
+    char path[64];
+    unsigned long long nanoseconds = 0;
+
+    snprintf(path, sizeof(path), "/proc/%d/schedstat", vmm->pid);
+    FILE *file = fopen(path, "re");
+    if (file == NULL || fscanf(file, "%llu", &nanoseconds) != 1)
+        die(path, NULL);
+    fclose(file);
+    return (double)nanoseconds / 1000;
+}
+
+struct mapping {
+    unsigned long start, end;
+    unsigned private_dirty_kib;
+    char name[64];
+};
+
+/* Reads /proc/<pid>/smaps; returns how many mappings. */
+static size_t vmm_mappings(const struct vmm *vmm, struct mapping *mappings, size_t max)
+{
+    char path[64];
+    char line[512];
+    size_t count = 0;
+
+    snprintf(path, sizeof(path), "/proc/%d/smaps", vmm->pid);
+    FILE *file = fopen(path, "re");
+    if (file == NULL)
+        die(path, NULL);
+    while (fgets(line, sizeof(line), file) != NULL && count < max) {
+        unsigned long start, end;
+        char name[64] = "";
+        unsigned kib;
+
+        if (sscanf(line, "%lx-%lx %*s %*s %*s %*s %63s", &start, &end, name) >= 2) {
+            mappings[count] = (struct mapping){.start = start, .end = end};
+            memcpy(mappings[count++].name, name, sizeof(name));
+        } else if (count > 0 && sscanf(line, "Private_Dirty: %u kB", &kib) == 1) {
+            mappings[count - 1].private_dirty_kib = kib;
+        }
+    }
+    fclose(file);
+    return count;
+}
+
+/*
+ * Guest memory is the run of adjacent mappings, `size` bytes in all, that has the largest mapping in it (a kernel
+ * mapped over it cuts it into pieces). What is private and dirty elsewhere is what the VMM itself costs.
+ */
+static unsigned vmm_private_dirty_kib(const struct vmm *vmm, unsigned long guest_size)
+{
+    static struct mapping mappings[4096];
+    size_t count = vmm_mappings(vmm, mappings, array_length(mappings));
+    size_t largest = 0;
+    unsigned kib = 0;
+
+    for (size_t i = 0; i < count; i++)
+        if (mappings[i].end - mappings[i].start > mappings[largest].end - mappings[largest].start)
+            largest = i;
+
+    size_t first = largest, last = largest;
+    if (guest_size > 0) {
+        while (first > 0 && mappings[first - 1].end == mappings[first].start &&
+               mappings[last].end - mappings[first - 1].start <= guest_size)
+            first--;
+        while (last + 1 < count && mappings[last].end == mappings[last + 1].start &&
+               mappings[last + 1].end - mappings[first].start <= guest_size)
+            last++;
+        if (mappings[last].end - mappings[first].start != guest_size)
+            fprintf(stderr, "measure: guest memory not found exactly; counted %lu bytes as it\n",
+                    mappings[last].end - mappings[first].start);
+    }
+    for (size_t i = 0; i < count; i++)
+        if (guest_size == 0 || i < first || i > last)
+            kib += mappings[i].private_dirty_kib;
+    return kib;
+}
+
+static void wait_for_byte(struct vmm *vmm)
+{
+    struct pollfd serial = {.fd = vmm->serial, .events = POLLIN};
+    char byte;
+
+    if (poll(&serial, 1, PATIENCE_US / 1000) != 1 || read(vmm->serial, &byte, 1) != 1)
+        die("the guest said nothing", NULL);
+}
+
+static void configure(struct vmm *vmm, const char *kernel)
+{
+    char body[512];
+
+    vmm_request(vmm, "PUT", "/machine-config", "{\"vcpu_count\":1,\"mem_size_mib\":128}");
+    snprintf(body, sizeof(body), "{\"kernel_image_path\":\"%s\",\"boot_args\":\"console=ttyS0\"}", kernel);
+    vmm_request(vmm, "PUT", "/boot-source", body);
+}
+
+static void start(struct vmm *vmm)
+{
+    vmm_request(vmm, "PUT", "/actions", "{\"action_type\":\"InstanceStart\"}");
+}
+
+static void measure_api(const char *path, unsigned runs)
+{
+    for (unsigned i = 0; i < runs; i++) {
+        struct vmm vmm;
+
+        vmm_spawn(&vmm, path, i);
+        vmm_request(&vmm, "GET", "/", NULL);
+        uint64_t served = clock_monotonic_us();
+        double cpu = vmm_cpu_us(&vmm);
+        printf("{\"wall_us\":%llu,\"cpu_us\":%.1f,\"private_dirty_kib\":%u}\n",
+               (unsigned long long)(served - vmm.spawned_us), cpu, vmm_private_dirty_kib(&vmm, 0));
+        vmm_end(&vmm);
+    }
+}
+
+/* A reply to InstanceStart may come after the guest's first byte: the byte ends the measure, not the reply. */
+static void measure_start(const char *path, const char *kernel, unsigned pause_ms, unsigned runs)
+{
+    for (unsigned i = 0; i < runs; i++) {
+        struct timespec pause = {.tv_nsec = (long)pause_ms * 1000000};
+        struct vmm vmm;
+
+        vmm_spawn(&vmm, path, i);
+        configure(&vmm, kernel);
+        if (pause_ms > 0)
+            nanosleep(&pause, NULL);
+        uint64_t asked = clock_monotonic_us();
+        start(&vmm);
+        wait_for_byte(&vmm);
+        uint64_t said = clock_monotonic_us();
+        printf("{\"wall_us\":%llu,\"since_spawn_us\":%llu}\n", (unsigned long long)(said - asked),
+               (unsigned long long)(said - vmm.spawned_us));
+        vmm_end(&vmm);
+    }
+}
+
+static struct {
+    const char *path;
+    const char *kernel;
+    unsigned count;
+    unsigned next;
+} crowd;
+
+static void *caller(void *unused)
+{
+    (void)unused;
+    for (;;) {
+        struct vmm vmm;
+        unsigned number = __atomic_fetch_add(&crowd.next, 1, __ATOMIC_RELAXED);
+
+        if (number >= crowd.count)
+            return NULL;
+        vmm_spawn(&vmm, crowd.path, number);
+        configure(&vmm, crowd.kernel);
+        start(&vmm);
+        wait_for_byte(&vmm);
+        printf("{\"wall_us\":%llu}\n", (unsigned long long)(clock_monotonic_us() - vmm.spawned_us));
+        vmm_end(&vmm);
+    }
+}
+
+static void measure_parallel(const char *path, const char *kernel, unsigned count, unsigned callers)
+{
+    pthread_t threads[64];
+
+    crowd.path = path;
+    crowd.kernel = kernel;
+    crowd.count = count;
+    for (unsigned i = 0; i < callers && i < array_length(threads); i++)
+        pthread_create(&threads[i], NULL, caller, NULL);
+    for (unsigned i = 0; i < callers && i < array_length(threads); i++)
+        pthread_join(threads[i], NULL);
+}
+
+/* Standard input: lines "PATH JSON", put before the start; the guest's first byte says that it uses them. */
+static void measure_memory(const char *path, const char *kernel, unsigned mem_mib)
+{
+    struct vmm vmm;
+    char line[1024];
+
+    vmm_spawn(&vmm, path, 0);
+    configure(&vmm, kernel);
+    while (fgets(line, sizeof(line), stdin) != NULL) {
+        char *space = strchr(line, ' ');
+
+        if (space == NULL)
+            continue;
+        *space = '\0';
+        vmm_request(&vmm, "PUT", line, space + 1);
+    }
+    start(&vmm);
+    wait_for_byte(&vmm);
+    printf("{\"private_dirty_kib\":%u}\n", vmm_private_dirty_kib(&vmm, (unsigned long)mem_mib << 20));
+    vmm_end(&vmm);
+}
+
+static unsigned number(const char *word)
+{
+    return (unsigned)strtoul(word, NULL, 10);
+}
+
+int main(int argc, char *argv[])
+{
+    setlinebuf(stdout);
+    signal(SIGPIPE, SIG_IGN);
+    if (argc == 4 && strcmp(argv[1], "api") == 0)
+        measure_api(argv[2], number(argv[3]));
+    else if (argc == 6 && strcmp(argv[1], "start") == 0)
+        measure_start(argv[2], argv[3], number(argv[4]), number(argv[5]));
+    else if (argc == 6 && strcmp(argv[1], "parallel") == 0)
+        measure_parallel(argv[2], argv[3], number(argv[4]), number(argv[5]));
+    else if (argc == 5 && strcmp(argv[1], "memory") == 0)
+        measure_memory(argv[2], argv[3], number(argv[4]));
+    else {
+        fprintf(stderr, "measure: expected api|start|parallel|memory and their arguments\n");
+        return EXIT_FAILURE;
+    }
+    return EXIT_SUCCESS;
+}
