@@ -1,6 +1,7 @@
 /*
  * A bus: which device answers at which address. A machine has two, ports (PIO) and guest-physical memory (MMIO).
- * Lookups run on vCPU threads with the event loop's lock held.
+ * Ranges are added and removed only while no vCPU runs, so bus_find needs no lock; the devices behind it need the event
+ * loop's.
  */
 #pragma once
 
@@ -33,6 +34,9 @@ struct bus {
 /* Fails with ERROR_INTERNAL when the range overlaps another or the bus is full. */
 struct error *bus_add(struct bus *bus, uint64_t start, uint64_t length, const struct bus_ops *ops, void *device);
 void bus_remove(struct bus *bus, uint64_t start); /* fine when there is no such range */
+
+/* The range that holds the whole access, or NULL. */
+const struct bus_range *bus_find(const struct bus *bus, uint64_t address, uint32_t length);
 
 /* False when no device answers the whole access: a read then leaves `data` alone. */
 bool bus_read(const struct bus *bus, uint64_t address, uint8_t *data, uint32_t length);

@@ -6,23 +6,28 @@
 #include <string.h>
 #include <sys/mman.h>
 
-static struct error *region_map(struct guest_region *region, enum huge_pages huge_pages)
+/* Maps fresh memory at `place` (MAP_FIXED), or anywhere when that is NULL. */
+static struct error *region_map(uint64_t size, enum huge_pages huge_pages, uint8_t *place, uint8_t **hva)
 {
     int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
 
+    if (place != NULL)
+        flags |= MAP_FIXED;
+    /* Without MAP_NORESERVE the pages are reserved now: a shortage is an error here, not a SIGBUS under the guest. */
     if (huge_pages == HUGE_PAGES_2M)
-        flags |= MAP_HUGETLB | (21 << MAP_HUGE_SHIFT);
+        flags = (flags & ~MAP_NORESERVE) | MAP_HUGETLB | (21 << MAP_HUGE_SHIFT);
 
-    void *hva = mmap(NULL, region->size, PROT_READ | PROT_WRITE, flags, -1, 0);
-    if (hva == MAP_FAILED)
-        return error_errno(errno, "cannot map %llu MiB of guest memory%s", (unsigned long long)region->size >> 20,
-                           huge_pages == HUGE_PAGES_2M ? " from 2M huge pages" : "");
-    region->hva = hva;
+    void *mapped = mmap(place, size, PROT_READ | PROT_WRITE, flags, -1, 0);
+    if (mapped == MAP_FAILED)
+        return error_errno(
+            errno, "mem_size_mib: cannot map %llu MiB of guest memory%s", (unsigned long long)size >> 20,
+            huge_pages == HUGE_PAGES_2M ? " from 2M huge pages (are enough in /proc/sys/vm/nr_hugepages?)" : "");
 
     /* Advice only: a host without the feature still runs the guest. */
-    madvise(hva, region->size, MADV_DONTDUMP);
+    madvise(mapped, size, MADV_DONTDUMP);
     if (huge_pages == HUGE_PAGES_TRANSPARENT)
-        madvise(hva, region->size, MADV_HUGEPAGE);
+        madvise(mapped, size, MADV_HUGEPAGE);
+    *hva = mapped;
     return NULL;
 }
 
@@ -31,12 +36,25 @@ struct error *guest_memory_map(struct guest_memory *memory, enum huge_pages huge
     for (size_t i = 0; i < memory->count; i++)
         memory->regions[i].hva = NULL;
     for (size_t i = 0; i < memory->count; i++) {
-        struct error *error = region_map(&memory->regions[i], huge_pages);
+        struct error *error = region_map(memory->regions[i].size, huge_pages, NULL, &memory->regions[i].hva);
 
         if (error != NULL) {
             guest_memory_unmap(memory);
             return error;
         }
+    }
+    return NULL;
+}
+
+struct error *guest_memory_clear(const struct guest_memory *memory, enum huge_pages huge_pages)
+{
+    for (size_t i = 0; i < memory->count; i++) {
+        const struct guest_region *region = &memory->regions[i];
+        uint8_t *hva;
+        struct error *error = region_map(region->size, huge_pages, region->hva, &hva);
+
+        if (error != NULL)
+            return error;
     }
     return NULL;
 }

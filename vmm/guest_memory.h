@@ -33,6 +33,9 @@ struct guest_memory {
 struct error *guest_memory_map(struct guest_memory *memory, enum huge_pages huge_pages);
 void guest_memory_unmap(struct guest_memory *memory);
 
+/* Fresh zero pages in place of all that was written or mapped into the regions; their hva, hence the memslots, stay. */
+struct error *guest_memory_clear(const struct guest_memory *memory, enum huge_pages huge_pages);
+
 /* The host address of [gpa, gpa + length), or NULL unless the whole range lies within one region. */
 void *guest_memory_at(const struct guest_memory *memory, uint64_t gpa, uint64_t length);
 

@@ -4,6 +4,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "vmm/base/error.h"
@@ -47,6 +48,15 @@ struct vcpu_metrics {
     uint64_t exit_io_in, exit_io_out, exit_mmio_read, exit_mmio_write, failures, unknown_port, unknown_mmio;
 };
 
+struct logger_metrics {
+    uint64_t missed_metrics_count, metrics_fails, missed_log_count, rate_limited_log_count;
+};
+
+/* 1 once the process dies of it. */
+struct signal_metrics {
+    uint64_t sigbus, sigsegv, sigxfsz, sigxcpu, sighup, sigill, sigsys;
+};
+
 struct metrics {
     struct api_metrics api_server;
     struct block_metrics block;
@@ -56,7 +66,9 @@ struct metrics {
     struct uart_metrics uart;
     struct i8042_metrics i8042;
     struct vcpu_metrics vcpu;
-    uint64_t sigpipe;
+    struct logger_metrics logger;
+    struct signal_metrics signals;
+    uint64_t sigpipe;           /* survived */
     uint64_t start_time_us;     /* exec to first API reply, wall */
     uint64_t start_time_cpu_us; /* the same, CPU */
 };
@@ -66,5 +78,18 @@ extern struct metrics metrics;
 #define METRIC_ADD(field, amount) __atomic_fetch_add(&metrics.field, (uint64_t)(amount), __ATOMIC_RELAXED)
 #define METRIC_INCREMENT(field) METRIC_ADD(field, 1)
 
-/* Writes one line to `fd`; a full FIFO loses the line (counted), a broken file is an error. */
-struct error *metrics_write(int fd, const char *instance_id);
+/*
+ * Writes one line to `fd`: counters as what was added since the last line. What a full FIFO does not take is dropped
+ * and counted, a part of a line goes on with the next call; a broken file is an error. One thread at a time, or a
+ * signal handler.
+ */
+struct error *metrics_write(int fd);
+
+/* The same for the process's last line, errors ignored. Async-signal-safe. */
+void metrics_write_at_end(int fd);
+
+/*
+ * Lets every line carry `text` after the timestamp: JSON members, ready to be copied ("\"id\":\"a\""). Copied; NULL:
+ * nothing. False without memory.
+ */
+bool metrics_set_members(const char *text);

@@ -62,6 +62,11 @@ void log_set_fd(int fd)
         close(old);
 }
 
+bool log_is_stderr(void)
+{
+    return __atomic_load_n(&state.fd, __ATOMIC_RELAXED) == STDERR_FILENO;
+}
+
 uint64_t log_dropped(void)
 {
     return __atomic_load_n(&state.dropped, __ATOMIC_RELAXED);

@@ -39,6 +39,9 @@ void log_set_module(const char *prefix);
 /* Sends lines to `fd` from now on (the log owns it and closes the one before unless that is stderr). */
 void log_set_fd(int fd);
 
+/* Whether lines go to stderr, as they do at first. */
+bool log_is_stderr(void);
+
 /* Lines dropped because their destination failed or was full; lines suppressed because a site repeated itself. */
 uint64_t log_dropped(void);
 uint64_t log_suppressed(void);

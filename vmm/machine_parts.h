@@ -1,0 +1,97 @@
+/*
+ * What a machine is made of, for machine*.c alone. The configuration is plain data; the VM (descriptors, memory,
+ * vCPUs) is built from it ahead of the start, thrown away and built again when the configuration outgrows it.
+ */
+#pragma once
+
+#include "vmm/arch/arch.h"
+#include "vmm/base/event_loop.h"
+#include "vmm/boot_timer.h"
+#include "vmm/bus.h"
+#include "vmm/config.h"
+#include "vmm/guest_memory.h"
+#include "vmm/i8042.h"
+#include "vmm/machine.h"
+#include "vmm/serial.h"
+#include "vmm/vcpu.h"
+#include "vmm/virtio/mmio.h"
+
+struct machine {
+    struct event_loop *loop;
+    struct machine_options options;
+    enum machine_state state;
+    struct vm_config config;
+
+    /* The VM, as far as it is prepared. */
+    int kvm_fd;
+    struct arch_cpuid *cpuid; /* the host's: survives the VM */
+    int vm_fd;
+    struct guest_memory memory; /* memslots set: count > 0 */
+    struct vcpus vcpus;
+    int serial_irq_fd;
+    int keyboard_irq_fd;
+
+    /* The boot source: open since it was put; loaded into memory ahead of the start. */
+    int kernel_fd;
+    int initrd_fd;
+    bool boot_loaded;
+    bool memory_dirty; /* something was loaded that is no longer wanted */
+    struct arch_kernel kernel;
+    uint64_t initrd_gpa;
+    uint64_t initrd_size;
+
+    /* virtio devices, each within its transport; drives and interfaces stand as in the configuration. */
+    struct virtio_mmio *drives[VIRTIO_DEVICES_MAX];
+    struct virtio_mmio *network_interfaces[VIRTIO_DEVICES_MAX];
+    struct virtio_mmio *entropy;
+    struct virtio_mmio *console;
+    struct virtio_mmio *connected[VIRTIO_DEVICES_MAX]; /* whose eventfds the VM has, by slot */
+    size_t connected_count;
+
+    /* Legacy devices and what finds them. */
+    struct bus ports;
+    struct bus mmio;
+    struct boot_timer boot_timer;
+    struct i8042 i8042;
+
+    struct event_task prepare_task;
+    struct event_task started_task;
+    struct event_timer metrics_timer;
+    int metrics_fd;
+    struct event_source termination; /* signalfd for SIGTERM and SIGINT */
+
+    struct serial serial; /* last: its ring is large and mostly untouched */
+};
+
+/* machine_prepare.c */
+
+/* The virtio transports in the order in which the guest finds them: slot n is list[n]. Returns how many. */
+size_t machine_transports(const struct machine *machine, struct virtio_mmio *list[VIRTIO_DEVICES_MAX]);
+
+/* The configuration changed: throws away what no longer fits, and prepares anew when the loop is idle. */
+void machine_prepare_later(struct machine *machine);
+
+/* Does all that is left to prepare. After an error, what was half done is gone. */
+struct error *machine_prepare(struct machine *machine);
+
+/* Throws the VM away: vCPUs, memory, descriptors. */
+void machine_vm_discard(struct machine *machine);
+
+/* Forgets what was loaded into guest memory; it is cleared before something else is. */
+void machine_boot_discard(struct machine *machine);
+
+/* machine_devices.c: each makes the device of `config` within a transport, connected to no VM. */
+struct error *machine_drive_new(struct machine *machine, const struct drive_config *config,
+                                struct virtio_mmio **transport);
+struct error *machine_network_interface_new(struct machine *machine, const struct network_interface_config *config,
+                                            struct virtio_mmio **transport);
+struct error *machine_entropy_new(struct machine *machine, const struct entropy_config *config,
+                                  struct virtio_mmio **transport);
+struct error *machine_console_new(struct machine *machine, const struct console_config *config,
+                                  struct virtio_mmio **transport);
+
+/* Makes the devices that the configuration has and the machine lost (see machine_put.c). */
+struct error *machine_devices_complete(struct machine *machine);
+
+/* Destroys *transport and makes it NULL. */
+void machine_device_free(struct machine *machine, struct virtio_mmio **transport);

@@ -1,0 +1,82 @@
+/* Changing devices while the microVM runs or is paused. */
+#include "vmm/machine_parts.h"
+
+#include "vmm/base/cleanup.h"
+#include "vmm/virtio/devices.h"
+
+#include <string.h>
+
+static struct error *check_started(const struct machine *machine, const char *what)
+{
+    if (machine->state != MACHINE_NOT_STARTED)
+        return NULL;
+    return error_new(ERROR_STATE, "%s: cannot be patched before the microVM has started", what);
+}
+
+/* What GET /vm/config shows: a bucket with a zero in it no longer limits. */
+static void bucket_update(struct token_bucket_config *bucket, const struct token_bucket_config *update)
+{
+    if (!update->present)
+        return;
+    *bucket = *update;
+    if (update->size == 0 || update->refill_time == 0)
+        *bucket = (struct token_bucket_config){0};
+}
+
+static void rate_limiter_config_update(struct rate_limiter_config *limiter, const struct rate_limiter_config *update)
+{
+    if (!update->present)
+        return;
+    bucket_update(&limiter->bandwidth, &update->bandwidth);
+    bucket_update(&limiter->ops, &update->ops);
+    limiter->present = limiter->bandwidth.present || limiter->ops.present;
+}
+
+struct error *machine_patch_drive(struct machine *machine, struct drive_update *update)
+{
+    struct vm_config *all = &machine->config;
+    struct error *error = check_started(machine, "drives");
+
+    if (error != NULL)
+        return error;
+    for (size_t i = 0; i < all->drive_count; i++) {
+        struct drive_config *config = &all->drives[i];
+
+        if (update->drive_id == NULL || strcmp(config->drive_id, update->drive_id) != 0)
+            continue;
+        error = virtio_block_update(virtio_mmio_device(machine->drives[i]), update);
+        if (error != NULL)
+            return error;
+        if (update->path_on_host != NULL) {
+            free(config->path_on_host);
+            config->path_on_host = take_pointer(&update->path_on_host);
+        }
+        rate_limiter_config_update(&config->rate_limiter, &update->rate_limiter);
+        drive_update_free(update);
+        return NULL;
+    }
+    return error_new(ERROR_INPUT, "drive_id: '%s', expected the id of a configured drive", update->drive_id);
+}
+
+struct error *machine_patch_network_interface(struct machine *machine, struct network_interface_update *update)
+{
+    struct vm_config *all = &machine->config;
+    struct error *error = check_started(machine, "network-interfaces");
+
+    if (error != NULL)
+        return error;
+    for (size_t i = 0; i < all->network_interface_count; i++) {
+        struct network_interface_config *config = &all->network_interfaces[i];
+
+        if (update->iface_id == NULL || strcmp(config->iface_id, update->iface_id) != 0)
+            continue;
+        error = virtio_net_update(virtio_mmio_device(machine->network_interfaces[i]), update);
+        if (error != NULL)
+            return error;
+        rate_limiter_config_update(&config->rx_rate_limiter, &update->rx_rate_limiter);
+        rate_limiter_config_update(&config->tx_rate_limiter, &update->tx_rate_limiter);
+        network_interface_update_free(update);
+        return NULL;
+    }
+    return error_new(ERROR_INPUT, "iface_id: '%s', expected the id of a configured interface", update->iface_id);
+}

@@ -1,0 +1,345 @@
+/*
+ * Accepting configuration: each put checks its object against the rest and the host, replaces what was there, and has
+ * the VM prepared anew. Devices are made here, at put time, so that a missing file or tap is reported by the request
+ * that named it.
+ */
+#include "vmm/machine_parts.h"
+
+#include "vmm/base/cleanup.h"
+#include "vmm/base/log.h"
+#include "vmm/cmdline.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/stat.h>
+
+static struct error *check_not_started(const struct machine *machine, const char *what)
+{
+    if (machine->state == MACHINE_NOT_STARTED)
+        return NULL;
+    return error_new(ERROR_STATE, "%s: cannot be put after the microVM has started", what);
+}
+
+/* Moves *config into *place and empties it: the machine owns its strings now. */
+#define take_config(place, config)                                                                                     \
+    do {                                                                                                               \
+        *(place) = *(config);                                                                                          \
+        memset(config, 0, sizeof(*(config)));                                                                          \
+    } while (0)
+
+/* --- machine-config --- */
+
+static struct error *check_machine_config(const struct machine_config *config)
+{
+    if (config->vcpu_count < 1 || config->vcpu_count > VCPUS_MAX)
+        return error_new(ERROR_INPUT, "vcpu_count: %u, expected 1 to %d", config->vcpu_count, VCPUS_MAX);
+    if (config->smt && config->vcpu_count != 1 && config->vcpu_count % 2 != 0)
+        return error_new(ERROR_INPUT, "vcpu_count: %u, expected 1 or an even number with smt", config->vcpu_count);
+    if (config->mem_size_mib < 1 || config->mem_size_mib > MEM_SIZE_MIB_MAX)
+        return error_new(ERROR_INPUT, "mem_size_mib: %llu, expected 1 to %d", (unsigned long long)config->mem_size_mib,
+                         MEM_SIZE_MIB_MAX);
+    if (config->huge_pages == HUGE_PAGES_2M && config->mem_size_mib % 2 != 0)
+        return error_new(ERROR_INPUT, "mem_size_mib: %llu, expected a multiple of 2 with huge_pages 2M",
+                         (unsigned long long)config->mem_size_mib);
+    return NULL;
+}
+
+struct error *machine_put_machine_config(struct machine *machine, struct machine_config *config)
+{
+    const struct machine_config *old = &machine->config.machine;
+    struct error *error = check_not_started(machine, "machine-config");
+
+    if (error == NULL)
+        error = check_machine_config(config);
+    if (error != NULL)
+        return error;
+    if (old->vcpu_count != config->vcpu_count || old->mem_size_mib != config->mem_size_mib || old->smt != config->smt ||
+        old->track_dirty_pages != config->track_dirty_pages || old->huge_pages != config->huge_pages)
+        machine_vm_discard(machine);
+    take_config(&machine->config.machine, config);
+    machine_prepare_later(machine);
+    return NULL;
+}
+
+/* --- boot-source --- */
+
+/* Opens what will be loaded at the start; non-blocking, for it may turn out to be a FIFO. */
+static struct error *open_image(const char *field, const char *path, int *fd)
+{
+    struct stat status;
+    cleanup_fd int opened = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+
+    if (opened < 0)
+        return error_errno(errno, "%s: cannot open '%s'", field, path);
+    if (fstat(opened, &status) < 0)
+        return error_errno(errno, "%s: cannot examine '%s'", field, path);
+    if (!S_ISREG(status.st_mode))
+        return error_new(ERROR_INPUT, "%s: '%s' is not a regular file", field, path);
+    *fd = take_fd(&opened);
+    return NULL;
+}
+
+struct error *machine_put_boot_source(struct machine *machine, struct boot_source_config *config)
+{
+    cleanup_fd int kernel_fd = -1;
+    cleanup_fd int initrd_fd = -1;
+    struct error *error = check_not_started(machine, "boot-source");
+
+    if (error == NULL && config->kernel_image_path == NULL)
+        error = error_new(ERROR_INPUT, "kernel_image_path: missing, expected a path");
+    if (error == NULL && config->boot_args != NULL)
+        error = cmdline_check(config->boot_args);
+    if (error == NULL)
+        error = open_image("kernel_image_path", config->kernel_image_path, &kernel_fd);
+    if (error == NULL && config->initrd_path != NULL)
+        error = open_image("initrd_path", config->initrd_path, &initrd_fd);
+    if (error != NULL)
+        return error;
+
+    machine_boot_discard(machine);
+    fd_close(&machine->kernel_fd);
+    fd_close(&machine->initrd_fd);
+    machine->kernel_fd = take_fd(&kernel_fd);
+    machine->initrd_fd = take_fd(&initrd_fd);
+    boot_source_config_free(&machine->config.boot_source);
+    take_config(&machine->config.boot_source, config);
+    machine_prepare_later(machine);
+    return NULL;
+}
+
+/* --- Devices --- */
+
+static struct error *check_id(const char *field, const char *id)
+{
+    size_t length = id == NULL ? 0 : strlen(id);
+
+    if (length < 1 || length > ID_LENGTH_MAX)
+        return error_new(ERROR_INPUT, "%s: %zu characters, expected 1 to %d", field, length, ID_LENGTH_MAX);
+    for (size_t i = 0; i < length; i++) {
+        char c = id[i];
+
+        if (!(c >= 'a' && c <= 'z') && !(c >= 'A' && c <= 'Z') && !(c >= '0' && c <= '9') && c != '_' && c != '-')
+            return error_new(ERROR_INPUT, "%s: '%s', expected letters, digits, '_' and '-'", field, id);
+    }
+    return NULL;
+}
+
+static struct error *check_room_for_device(const struct machine *machine, const char *what)
+{
+    struct virtio_mmio *list[VIRTIO_DEVICES_MAX];
+
+    if (machine_transports(machine, list) < VIRTIO_DEVICES_MAX)
+        return NULL;
+    return error_new(ERROR_INPUT, "%s: a microVM takes at most %d devices, it has them already", what,
+                     VIRTIO_DEVICES_MAX);
+}
+
+static size_t drive_find(const struct vm_config *config, const char *drive_id)
+{
+    size_t i = 0;
+
+    while (i < config->drive_count && strcmp(config->drives[i].drive_id, drive_id) != 0)
+        i++;
+    return i;
+}
+
+static struct error *check_drive(const struct machine *machine, const struct drive_config *config, size_t place)
+{
+    struct error *error = check_id("drive_id", config->drive_id);
+
+    if (error != NULL)
+        return error;
+    if (config->path_on_host == NULL)
+        return error_new(ERROR_INPUT, "path_on_host: missing, expected a path");
+    for (size_t i = 0; i < machine->config.drive_count; i++)
+        if (i != place && config->is_root_device && machine->config.drives[i].is_root_device)
+            return error_new(ERROR_INPUT, "is_root_device: true, but drive '%s' is the root device already",
+                             machine->config.drives[i].drive_id);
+    return place < machine->config.drive_count ? NULL : check_room_for_device(machine, "drives");
+}
+
+/* Takes element `from` of both arrays to the front. */
+static void drive_move_to_front(struct machine *machine, size_t from)
+{
+    struct drive_config config = machine->config.drives[from];
+    struct virtio_mmio *transport = machine->drives[from];
+
+    memmove(&machine->config.drives[1], &machine->config.drives[0], from * sizeof(config));
+    memmove(&machine->drives[1], &machine->drives[0], from * sizeof(transport));
+    machine->config.drives[0] = config;
+    machine->drives[0] = transport;
+}
+
+struct error *machine_put_drive(struct machine *machine, struct drive_config *config)
+{
+    struct virtio_mmio *transport;
+    struct error *error = check_not_started(machine, "drives");
+    size_t place;
+
+    if (error == NULL)
+        error = check_id("drive_id", config->drive_id);
+    if (error != NULL)
+        return error;
+    place = drive_find(&machine->config, config->drive_id);
+    error = check_drive(machine, config, place);
+    if (error == NULL)
+        error = machine_drive_new(machine, config, &transport);
+    if (error != NULL)
+        return error;
+
+    if (place == machine->config.drive_count) {
+        machine->config.drive_count++;
+    } else {
+        machine_device_free(machine, &machine->drives[place]);
+        drive_config_free(&machine->config.drives[place]);
+    }
+    machine->drives[place] = transport;
+    take_config(&machine->config.drives[place], config);
+    if (machine->config.drives[place].is_root_device)
+        drive_move_to_front(machine, place);
+    machine_prepare_later(machine);
+    return NULL;
+}
+
+static size_t network_interface_find(const struct vm_config *config, const char *iface_id)
+{
+    size_t i = 0;
+
+    while (i < config->network_interface_count && strcmp(config->network_interfaces[i].iface_id, iface_id) != 0)
+        i++;
+    return i;
+}
+
+static struct error *check_network_interface(const struct machine *machine,
+                                             const struct network_interface_config *config, size_t place)
+{
+    const struct vm_config *all = &machine->config;
+
+    if (config->host_dev_name == NULL)
+        return error_new(ERROR_INPUT, "host_dev_name: missing, expected the name of a tap device");
+    for (size_t i = 0; i < all->network_interface_count; i++) {
+        const struct network_interface_config *other = &all->network_interfaces[i];
+
+        if (i == place)
+            continue;
+        if (config->guest_mac != NULL && other->guest_mac != NULL &&
+            strcasecmp(config->guest_mac, other->guest_mac) == 0)
+            return error_new(ERROR_INPUT, "guest_mac: '%s' is the address of interface '%s' already", config->guest_mac,
+                             other->iface_id);
+        if (strcmp(config->host_dev_name, other->host_dev_name) == 0)
+            return error_new(ERROR_INPUT, "host_dev_name: '%s' is the device of interface '%s' already",
+                             config->host_dev_name, other->iface_id);
+    }
+    return place < all->network_interface_count ? NULL : check_room_for_device(machine, "network-interfaces");
+}
+
+/* A device that lost its place to a successor which then failed comes back; if it cannot, the start will tell. */
+static void bring_back_devices(struct machine *machine)
+{
+    struct error *error = machine_devices_complete(machine);
+
+    if (error != NULL)
+        log_warning("%s", error->message);
+    error_free(error);
+}
+
+struct error *machine_put_network_interface(struct machine *machine, struct network_interface_config *config)
+{
+    struct network_interface_config *configs = machine->config.network_interfaces;
+    struct virtio_mmio *transport;
+    struct error *error = check_not_started(machine, "network-interfaces");
+    size_t place;
+
+    if (error == NULL)
+        error = check_id("iface_id", config->iface_id);
+    if (error != NULL)
+        return error;
+    place = network_interface_find(&machine->config, config->iface_id);
+    error = check_network_interface(machine, config, place);
+    if (error != NULL)
+        return error;
+
+    /* A tap has one owner at a time: the one to be replaced lets go first. */
+    bool replaces = place < machine->config.network_interface_count;
+    if (replaces)
+        machine_device_free(machine, &machine->network_interfaces[place]);
+    error = machine_network_interface_new(machine, config, &transport);
+    if (error != NULL) {
+        bring_back_devices(machine);
+        machine_prepare_later(machine);
+        return error;
+    }
+
+    if (replaces)
+        network_interface_config_free(&configs[place]);
+    else
+        machine->config.network_interface_count++;
+    machine->network_interfaces[place] = transport;
+    take_config(&configs[place], config);
+    machine_prepare_later(machine);
+    return NULL;
+}
+
+struct error *machine_put_entropy(struct machine *machine, struct entropy_config *config)
+{
+    struct virtio_mmio *transport;
+    struct error *error = check_not_started(machine, "entropy");
+
+    if (error == NULL && !machine->config.entropy.present)
+        error = check_room_for_device(machine, "entropy");
+    if (error == NULL)
+        error = machine_entropy_new(machine, config, &transport);
+    if (error != NULL)
+        return error;
+    if (machine->config.entropy.present)
+        machine_device_free(machine, &machine->entropy);
+    machine->entropy = transport;
+    take_config(&machine->config.entropy, config);
+    machine->config.entropy.present = true;
+    machine_prepare_later(machine);
+    return NULL;
+}
+
+struct error *machine_put_console(struct machine *machine, struct console_config *config)
+{
+    struct virtio_mmio *transport;
+    struct error *error = check_not_started(machine, "console");
+
+    if (error == NULL && config->port_count == 0)
+        error = error_new(ERROR_INPUT, "ports: none, expected 1 to %d", CONSOLE_PORTS_MAX);
+    if (error == NULL && machine->config.console.port_count == 0)
+        error = check_room_for_device(machine, "console");
+    if (error != NULL)
+        return error;
+
+    /* Its sockets' paths are taken until the old device lets go of them. */
+    if (machine->console != NULL)
+        machine_device_free(machine, &machine->console);
+    error = machine_console_new(machine, config, &transport);
+    if (error != NULL) {
+        bring_back_devices(machine);
+        machine_prepare_later(machine);
+        return error;
+    }
+    console_config_free(&machine->config.console);
+    machine->console = transport;
+    take_config(&machine->config.console, config);
+    machine_prepare_later(machine);
+    return NULL;
+}
+
+struct error *machine_put_serial(struct machine *machine, struct serial_config *config)
+{
+    struct error *error = check_not_started(machine, "serial");
+
+    /* Opened for the error's sake: the start opens it again. */
+    if (error == NULL)
+        error = serial_check(config);
+    if (error != NULL)
+        return error;
+    serial_config_free(&machine->config.serial);
+    take_config(&machine->config.serial, config);
+    return NULL;
+}

@@ -1,0 +1,154 @@
+/*
+ * mayfly-vmm: one microVM, one process. Parse the command line, configure what it says, serve the API until the guest
+ * is over or nobody wants it any more.
+ */
+#include "api/config_file.h"
+#include "api/server.h"
+#include "vmm/base/cleanup.h"
+#include "vmm/base/event_loop.h"
+#include "vmm/base/log.h"
+#include "vmm/exit_code.h"
+#include "vmm/machine.h"
+#include "vmm/options.h"
+#include "vmm/process.h"
+#include "vmm/signals.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Says why on stderr and in the log, if that is elsewhere; consumes `error`. */
+static int fail(enum exit_code exit_code, struct error *error)
+{
+    log_error("%s: exit code %d", error->message, exit_code);
+    if (!log_is_stderr())
+        fprintf(stderr, "mayfly-vmm: %s\n", error->message);
+    error_free(error);
+    return (int)exit_code;
+}
+
+static char *copy(const char *text)
+{
+    return text == NULL ? NULL : strdup(text);
+}
+
+static struct error *configure_logger(struct machine *machine, const struct options *options)
+{
+    struct logger_config config = {
+        .log_path = copy(options->log_path),
+        .level = copy(options->level),
+        .module = copy(options->module),
+        .show_level = options->show_level,
+        .has_show_level = options->show_level,
+        .show_log_origin = options->show_log_origin,
+        .has_show_log_origin = options->show_log_origin,
+    };
+    struct error *error = machine_put_logger(machine, &config);
+
+    logger_config_free(&config);
+    return error;
+}
+
+static struct error *configure_metrics(struct machine *machine, const struct options *options)
+{
+    struct metrics_config config = {.metrics_path = copy(options->metrics_path)};
+    struct error *error = options->metrics_path == NULL ? NULL : machine_put_metrics(machine, &config);
+
+    metrics_config_free(&config);
+    return error;
+}
+
+static void log_accepted_options(const struct options *options)
+{
+    if (options->enable_pci)
+        log_info("--enable-pci: devices are on virtio-mmio all the same");
+    if (options->no_seccomp || options->seccomp_filter != NULL)
+        log_info("seccomp: there are no filters yet");
+}
+
+static struct error *configure_from_file(struct event_loop *loop, struct machine *machine, const char *path)
+{
+    struct error *error;
+
+    event_loop_lock(loop);
+    error = api_config_file_apply(path, machine);
+    if (error == NULL)
+        error = machine_start(machine);
+    event_loop_unlock(loop);
+    return error == NULL ? NULL : error_wrap(error, "--config-file '%s'", path);
+}
+
+static struct error *serve_api(struct event_loop *loop, struct machine *machine, const struct options *options,
+                               struct api_server **server)
+{
+    struct api_options api_options = {
+        .socket_path = options->api_sock,
+        .max_payload = options->http_api_max_payload_size,
+        .start_time_us = options->start_time_us,
+        .start_time_cpu_us = options->start_time_cpu_us,
+        .parent_cpu_time_us = options->parent_cpu_time_us,
+    };
+
+    return options->no_api ? NULL : api_server_new(loop, machine, &api_options, server);
+}
+
+static int run(const struct options *options)
+{
+    struct event_loop *loop;
+    struct machine *machine;
+    struct api_server *server = NULL;
+    const struct machine_options machine_options = {
+        .id = options->id,
+        .boot_timer = options->boot_timer,
+        .no_kernel_sharing = options->no_kernel_sharing,
+    };
+    struct error *error = event_loop_new(&loop);
+
+    if (error == NULL)
+        error = machine_new(loop, &machine_options, &machine);
+    if (error != NULL)
+        return fail(EXIT_CODE_ERROR, error);
+
+    error = configure_logger(machine, options);
+    if (error == NULL)
+        error = configure_metrics(machine, options);
+    if (error != NULL)
+        return fail(EXIT_CODE_CONFIGURATION, error);
+    log_accepted_options(options);
+
+    error = serve_api(loop, machine, options, &server);
+    if (error != NULL)
+        return fail(EXIT_CODE_ERROR, error);
+    if (options->config_file != NULL)
+        error = configure_from_file(loop, machine, options->config_file);
+    if (error != NULL)
+        return fail(EXIT_CODE_CONFIGURATION, error);
+
+    /* The guest's end, or a signal, ends the process from within. */
+    error = event_loop_run(loop);
+    return error == NULL ? EXIT_CODE_OK : fail(EXIT_CODE_ERROR, error);
+}
+
+int main(int argc, char *argv[])
+{
+    struct options options;
+    struct error *error = process_harden();
+
+    if (error != NULL)
+        return fail(EXIT_CODE_ERROR, error);
+    error = options_parse(argc, argv, &options);
+    if (error != NULL)
+        return fail(EXIT_CODE_ARGUMENTS, error);
+    if (options.help) {
+        options_print_help();
+        return EXIT_CODE_OK;
+    }
+    if (options.version) {
+        puts("Mayfly v" MAYFLY_VERSION);
+        return EXIT_CODE_OK;
+    }
+    log_set_instance(options.id);
+    signals_install();
+    return run(&options);
+}

@@ -1,0 +1,304 @@
+#include "vmm/metrics.h"
+
+#include "vmm/base/cleanup.h"
+#include "vmm/base/log.h"
+
+#include <errno.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+struct metrics metrics;
+
+/* A counter tells what was added since the last line, as Firecracker's do; a value tells what it is. */
+enum metric_kind { METRIC_COUNTER, METRIC_VALUE };
+
+struct metric {
+    const char *group;
+    const char *key;
+    size_t offset; /* in struct metrics */
+    enum metric_kind kind;
+};
+
+#define COUNTER(group_, key_, field)                                                                                   \
+    {                                                                                                                  \
+        group_, key_, offsetof(struct metrics, field), METRIC_COUNTER                                                  \
+    }
+#define VALUE(group_, key_, field)                                                                                     \
+    {                                                                                                                  \
+        group_, key_, offsetof(struct metrics, field), METRIC_VALUE                                                    \
+    }
+
+/* In the order of the line; the rows of a group stand together. */
+static const struct metric table[] = {
+    VALUE("api_server", "process_startup_time_us", start_time_us),
+    VALUE("api_server", "process_startup_time_cpu_us", start_time_cpu_us),
+    COUNTER("api_server", "sync_response_fails", api_server.sync_response_fails),
+    COUNTER("api_server", "get_count", api_server.get_count),
+    COUNTER("api_server", "put_count", api_server.put_count),
+    COUNTER("api_server", "patch_count", api_server.patch_count),
+    COUNTER("api_server", "fails", api_server.fails),
+    COUNTER("block", "activate_fails", block.activate_fails),
+    COUNTER("block", "cfg_fails", block.cfg_fails),
+    COUNTER("block", "no_avail_buffer", block.no_avail_buffer),
+    COUNTER("block", "event_fails", block.event_fails),
+    COUNTER("block", "execute_fails", block.execute_fails),
+    COUNTER("block", "invalid_reqs_count", block.invalid_reqs_count),
+    COUNTER("block", "flush_count", block.flush_count),
+    COUNTER("block", "queue_event_count", block.queue_event_count),
+    COUNTER("block", "rate_limiter_event_count", block.rate_limiter_event_count),
+    COUNTER("block", "update_count", block.update_count),
+    COUNTER("block", "update_fails", block.update_fails),
+    COUNTER("block", "read_bytes", block.read_bytes),
+    COUNTER("block", "write_bytes", block.write_bytes),
+    COUNTER("block", "read_count", block.read_count),
+    COUNTER("block", "write_count", block.write_count),
+    COUNTER("block", "rate_limiter_throttled_events", block.rate_limiter_throttled_events),
+    COUNTER("block", "io_engine_throttled_events", block.io_engine_throttled_events),
+    COUNTER("block", "discard_count", block.discard_count),
+    COUNTER("block", "write_zeroes_count", block.write_zeroes_count),
+    COUNTER("console", "activate_fails", console.activate_fails),
+    COUNTER("console", "event_fails", console.event_fails),
+    COUNTER("console", "rx_bytes", console.rx_bytes),
+    COUNTER("console", "tx_bytes", console.tx_bytes),
+    COUNTER("console", "dropped_bytes", console.dropped_bytes),
+    COUNTER("console", "connections", console.connections),
+    COUNTER("entropy", "activate_fails", entropy.activate_fails),
+    COUNTER("entropy", "entropy_event_fails", entropy.entropy_event_fails),
+    COUNTER("entropy", "entropy_event_count", entropy.entropy_event_count),
+    COUNTER("entropy", "entropy_bytes", entropy.entropy_bytes),
+    COUNTER("entropy", "host_rng_fails", entropy.host_rng_fails),
+    COUNTER("entropy", "entropy_rate_limiter_throttled", entropy.entropy_rate_limiter_throttled),
+    COUNTER("i8042", "error_count", i8042.error_count),
+    COUNTER("i8042", "missed_read_count", i8042.missed_read_count),
+    COUNTER("i8042", "missed_write_count", i8042.missed_write_count),
+    COUNTER("i8042", "read_count", i8042.read_count),
+    COUNTER("i8042", "reset_count", i8042.reset_count),
+    COUNTER("i8042", "write_count", i8042.write_count),
+    COUNTER("logger", "missed_metrics_count", logger.missed_metrics_count),
+    COUNTER("logger", "metrics_fails", logger.metrics_fails),
+    COUNTER("logger", "missed_log_count", logger.missed_log_count),
+    COUNTER("logger", "rate_limited_log_count", logger.rate_limited_log_count),
+    COUNTER("net", "activate_fails", net.activate_fails),
+    COUNTER("net", "cfg_fails", net.cfg_fails),
+    COUNTER("net", "no_rx_avail_buffer", net.no_rx_avail_buffer),
+    COUNTER("net", "event_fails", net.event_fails),
+    COUNTER("net", "rx_queue_event_count", net.rx_queue_event_count),
+    COUNTER("net", "tx_queue_event_count", net.tx_queue_event_count),
+    COUNTER("net", "rx_tap_event_count", net.rx_tap_event_count),
+    COUNTER("net", "rx_rate_limiter_throttled", net.rx_rate_limiter_throttled),
+    COUNTER("net", "tx_rate_limiter_throttled", net.tx_rate_limiter_throttled),
+    COUNTER("net", "rx_bytes_count", net.rx_bytes_count),
+    COUNTER("net", "rx_packets_count", net.rx_packets_count),
+    COUNTER("net", "rx_fails", net.rx_fails),
+    COUNTER("net", "rx_count", net.rx_count),
+    COUNTER("net", "tap_read_fails", net.tap_read_fails),
+    COUNTER("net", "tap_write_fails", net.tap_write_fails),
+    COUNTER("net", "tx_bytes_count", net.tx_bytes_count),
+    COUNTER("net", "tx_malformed_frames", net.tx_malformed_frames),
+    COUNTER("net", "tx_fails", net.tx_fails),
+    COUNTER("net", "tx_count", net.tx_count),
+    COUNTER("net", "tx_packets_count", net.tx_packets_count),
+    VALUE("signals", "sigbus", signals.sigbus),
+    VALUE("signals", "sigsegv", signals.sigsegv),
+    VALUE("signals", "sigxfsz", signals.sigxfsz),
+    VALUE("signals", "sigxcpu", signals.sigxcpu),
+    COUNTER("signals", "sigpipe", sigpipe),
+    VALUE("signals", "sighup", signals.sighup),
+    VALUE("signals", "sigill", signals.sigill),
+    VALUE("seccomp", "num_faults", signals.sigsys),
+    COUNTER("uart", "error_count", uart.error_count),
+    COUNTER("uart", "flush_count", uart.flush_count),
+    COUNTER("uart", "missed_read_count", uart.missed_read_count),
+    COUNTER("uart", "missed_write_count", uart.missed_write_count),
+    COUNTER("uart", "read_count", uart.read_count),
+    COUNTER("uart", "write_count", uart.write_count),
+    COUNTER("uart", "rate_limiter_dropped_bytes", uart.rate_limiter_dropped_bytes),
+    COUNTER("vcpu", "exit_io_in", vcpu.exit_io_in),
+    COUNTER("vcpu", "exit_io_out", vcpu.exit_io_out),
+    COUNTER("vcpu", "exit_mmio_read", vcpu.exit_mmio_read),
+    COUNTER("vcpu", "exit_mmio_write", vcpu.exit_mmio_write),
+    COUNTER("vcpu", "failures", vcpu.failures),
+    COUNTER("vcpu", "unknown_port", vcpu.unknown_port),
+    COUNTER("vcpu", "unknown_mmio", vcpu.unknown_mmio),
+};
+
+enum {
+    METRIC_TEXT_MAX = 64, /* of one row: a group's head, a key, 20 digits, punctuation */
+    LINE_SIZE = 64 + sizeof(table) / sizeof(table[0]) * METRIC_TEXT_MAX,
+};
+
+/*
+ * What metrics_write keeps from line to line. A pipe may take only the first part of a line: the rest goes out before
+ * the next one, so that a reader never sees two lines mixed.
+ */
+static struct {
+    int busy; /* a signal handler must not write over the line that it interrupted */
+    int fd;   /* that the unwritten part belongs to */
+    size_t start, end;
+    uint64_t told[sizeof(table) / sizeof(table[0])];
+    char *members; /* heap-allocated; see metrics_set_members */
+    char *line;    /* NULL: `room` */
+    char room[LINE_SIZE];
+} writer;
+
+/* No printf: this may run in a signal handler. */
+static char *put_text(char *at, const char *text)
+{
+    size_t length = strlen(text);
+
+    memcpy(at, text, length);
+    return at + length;
+}
+
+static char *put_number(char *at, uint64_t number)
+{
+    char digits[20];
+    size_t count = 0;
+
+    do {
+        digits[count++] = (char)('0' + number % 10);
+        number /= 10;
+    } while (number > 0);
+    while (count > 0)
+        *at++ = digits[--count];
+    return at;
+}
+
+static char *put_key(char *at, const char *key)
+{
+    *at++ = '"';
+    at = put_text(at, key);
+    return put_text(at, "\":");
+}
+
+static uint64_t metric_load(const struct metric *metric)
+{
+    const char *base = (const char *)&metrics;
+
+    return __atomic_load_n((const uint64_t *)(const void *)(base + metric->offset), __ATOMIC_RELAXED);
+}
+
+static uint64_t wall_clock_ms(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+/* Fills writer.line and remembers what it told. */
+static void format_line(void)
+{
+    const char *group = NULL;
+    char *line = writer.line != NULL ? writer.line : writer.room;
+    char *at = line;
+
+    *at++ = '{';
+    at = put_key(at, "utc_timestamp_ms");
+    at = put_number(at, wall_clock_ms());
+    if (writer.members != NULL) {
+        *at++ = ',';
+        at = put_text(at, writer.members);
+    }
+    for (size_t i = 0; i < array_length(table); i++) {
+        uint64_t value = metric_load(&table[i]);
+
+        if (group == NULL || strcmp(group, table[i].group) != 0) {
+            at = put_text(at, group == NULL ? "," : "},");
+            at = put_key(at, table[i].group);
+            *at++ = '{';
+            group = table[i].group;
+        } else {
+            *at++ = ',';
+        }
+        at = put_key(at, table[i].key);
+        at = put_number(at, table[i].kind == METRIC_COUNTER ? value - writer.told[i] : value);
+        writer.told[i] = value;
+    }
+    at = put_text(at, "}}\n");
+    writer.start = 0;
+    writer.end = (size_t)(at - line);
+}
+
+/* False, with errno, when there is still something left. */
+static bool write_rest(int fd)
+{
+    const char *line = writer.line != NULL ? writer.line : writer.room;
+
+    while (writer.start < writer.end) {
+        ssize_t written = write(fd, line + writer.start, writer.end - writer.start);
+
+        if (written < 0 && errno == EINTR)
+            continue;
+        if (written < 0)
+            return false;
+        writer.start += (size_t)written;
+    }
+    return true;
+}
+
+/* 0, or an errno: a full pipe's EAGAIN is none. */
+static int write_line(int fd)
+{
+    int code = 0;
+
+    if (__atomic_exchange_n(&writer.busy, 1, __ATOMIC_ACQUIRE))
+        return 0;
+    if (writer.fd != fd)
+        writer.start = writer.end;
+    writer.fd = fd;
+    __atomic_store_n(&metrics.logger.missed_log_count, log_dropped(), __ATOMIC_RELAXED);
+    __atomic_store_n(&metrics.logger.rate_limited_log_count, log_suppressed(), __ATOMIC_RELAXED);
+
+    bool complete = write_rest(fd);
+    if (complete) {
+        format_line();
+        complete = write_rest(fd);
+    }
+    if (!complete && errno == EAGAIN) {
+        METRIC_INCREMENT(logger.missed_metrics_count);
+    } else if (!complete) {
+        METRIC_INCREMENT(logger.metrics_fails);
+        code = errno;
+        writer.start = writer.end;
+    }
+    __atomic_store_n(&writer.busy, 0, __ATOMIC_RELEASE);
+    return code;
+}
+
+struct error *metrics_write(int fd)
+{
+    int code = write_line(fd);
+
+    return code == 0 ? NULL : error_errno(code, "metrics_path: cannot write the metrics");
+}
+
+void metrics_write_at_end(int fd)
+{
+    write_line(fd);
+}
+
+bool metrics_set_members(const char *text)
+{
+    char *members = NULL;
+    char *line = NULL;
+
+    if (text != NULL) {
+        members = strdup(text);
+        line = malloc(LINE_SIZE + 1 + strlen(text));
+        if (members == NULL || line == NULL) {
+            free(members);
+            free(line);
+            return false;
+        }
+    }
+    free(writer.members);
+    free(writer.line);
+    writer.members = members;
+    writer.line = line;
+    writer.start = writer.end = 0;
+    return true;
+}

@@ -1,0 +1,20 @@
+#include "vmm/output.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stddef.h>
+#include <sys/stat.h>
+
+struct error *output_open(const char *field, const char *path, int *fd)
+{
+    int flags = O_APPEND | O_CREAT | O_NONBLOCK | O_NOCTTY | O_CLOEXEC;
+
+    /* Read and write: a FIFO opened so has a reader, us, so neither this call fails nor does a write raise SIGPIPE. */
+    int opened = open(path, flags | O_RDWR, 0600);
+    if (opened < 0 && errno == EACCES)
+        opened = open(path, flags | O_WRONLY, 0600);
+    if (opened < 0)
+        return error_errno(errno, "%s: cannot open '%s' for writing", field, path);
+    *fd = opened;
+    return NULL;
+}

@@ -1,0 +1,213 @@
+#include "vmm/vcpu_exit.h"
+
+#include "vmm/base/cleanup.h"
+#include "vmm/base/log.h"
+#include "vmm/exit_code.h"
+#include "vmm/mapped_file.h"
+#include "vmm/metrics.h"
+#include "vmm/vcpu.h"
+
+#include <errno.h>
+#include <linux/kvm.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+
+enum { REASON_MAX = 160 };
+
+/* ioctl(2) takes its request as an unsigned long in glibc, as an int in musl. */
+#ifdef __GLIBC__
+typedef unsigned long ioctl_request;
+#else
+typedef int ioctl_request;
+#endif
+
+/* What helps to find out why a guest died. */
+static void log_registers(const struct vcpu *vcpu)
+{
+    struct kvm_regs regs;
+    struct kvm_sregs sregs;
+
+    if (ioctl(vcpu->fd, (ioctl_request)KVM_GET_REGS, &regs) < 0 ||
+        ioctl(vcpu->fd, (ioctl_request)KVM_GET_SREGS, &sregs) < 0)
+        return;
+    log_error("%s: rip 0x%llx rsp 0x%llx rflags 0x%llx rax 0x%llx cr0 0x%llx cr2 0x%llx cr3 0x%llx cr4 0x%llx "
+              "efer 0x%llx cs 0x%x",
+              vcpu->name, regs.rip, regs.rsp, regs.rflags, regs.rax, sregs.cr0, sregs.cr2, sregs.cr3, sregs.cr4,
+              sregs.efer, (unsigned)sregs.cs.selector);
+}
+
+static bool end_guest(struct vcpu *vcpu, int exit_code, const char *reason)
+{
+    struct vcpus *vcpus = vcpu->vcpus;
+
+    if (exit_code != EXIT_CODE_OK) {
+        METRIC_INCREMENT(vcpu.failures);
+        log_registers(vcpu);
+    }
+    event_loop_lock(vcpus->loop);
+    vcpus->end(vcpus->owner, exit_code, reason);
+    event_loop_unlock(vcpus->loop);
+    return false;
+}
+
+/* One access; nobody there reads as all ones, as on a bus without pull-downs, and swallows writes. */
+static bool access_bus(struct vcpu *vcpu, const struct bus *bus, bool is_write, uint64_t address, uint8_t *data,
+                       uint32_t length)
+{
+    const struct bus_range *range = bus_find(bus, address, length);
+
+    if (range == NULL) {
+        if (!is_write)
+            memset(data, 0xff, length);
+        return false;
+    }
+    event_loop_lock(vcpu->vcpus->loop);
+    if (is_write)
+        range->ops->write(range->device, address - range->start, data, length);
+    else
+        range->ops->read(range->device, address - range->start, data, length);
+    event_loop_unlock(vcpu->vcpus->loop);
+    return true;
+}
+
+/* `count` is more than one for the string instructions (rep outsb): the same port, one element after the other. */
+static bool handle_port(struct vcpu *vcpu)
+{
+    struct kvm_run *run = vcpu->run;
+    uint8_t *data = (uint8_t *)run + run->io.data_offset;
+    uint32_t size = run->io.size;
+    bool is_write = run->io.direction == KVM_EXIT_IO_OUT;
+
+    if (is_write)
+        METRIC_INCREMENT(vcpu.exit_io_out);
+    else
+        METRIC_INCREMENT(vcpu.exit_io_in);
+    for (uint32_t i = 0; i < run->io.count; i++)
+        if (!access_bus(vcpu, vcpu->vcpus->ports, is_write, run->io.port, data + (size_t)i * size, size))
+            METRIC_INCREMENT(vcpu.unknown_port);
+    return true;
+}
+
+static bool handle_mmio(struct vcpu *vcpu)
+{
+    struct kvm_run *run = vcpu->run;
+
+    if (run->mmio.is_write)
+        METRIC_INCREMENT(vcpu.exit_mmio_write);
+    else
+        METRIC_INCREMENT(vcpu.exit_mmio_read);
+    if (!access_bus(vcpu, vcpu->vcpus->mmio, run->mmio.is_write, run->mmio.phys_addr, run->mmio.data, run->mmio.len))
+        METRIC_INCREMENT(vcpu.unknown_mmio);
+    return true;
+}
+
+static bool handle_shutdown(struct vcpu *vcpu)
+{
+    return end_guest(vcpu, EXIT_CODE_ERROR, "triple fault");
+}
+
+/* With the irqchip in the kernel a vCPU halts there; out here, nobody could wake it. */
+static bool handle_halt(struct vcpu *vcpu)
+{
+    return end_guest(vcpu, EXIT_CODE_ERROR, "a vCPU halted for ever");
+}
+
+static bool handle_system_event(struct vcpu *vcpu)
+{
+    switch (vcpu->run->system_event.type) {
+    case KVM_SYSTEM_EVENT_SHUTDOWN:
+        return end_guest(vcpu, EXIT_CODE_OK, "the guest powered off");
+    case KVM_SYSTEM_EVENT_RESET:
+        return end_guest(vcpu, EXIT_CODE_OK, "the guest reset");
+    case KVM_SYSTEM_EVENT_CRASH:
+        return end_guest(vcpu, EXIT_CODE_ERROR, "the guest reported a crash");
+    default: {
+        char reason[REASON_MAX];
+
+        snprintf(reason, sizeof(reason), "unknown KVM system event %u", vcpu->run->system_event.type);
+        return end_guest(vcpu, EXIT_CODE_ERROR, reason);
+    }
+    }
+}
+
+static const char *internal_error_name(uint32_t suberror)
+{
+    switch (suberror) {
+    case KVM_INTERNAL_ERROR_EMULATION:
+        return "an instruction that KVM cannot emulate";
+    case KVM_INTERNAL_ERROR_SIMUL_EX:
+        return "exceptions at the same time";
+    case KVM_INTERNAL_ERROR_DELIVERY_EV:
+        return "an event that cannot be delivered";
+    case KVM_INTERNAL_ERROR_UNEXPECTED_EXIT_REASON:
+        return "an unexpected hardware exit";
+    default:
+        return "unknown";
+    }
+}
+
+/* KVM adds data words, the failed instruction's bytes among them where it knows them. */
+static bool handle_internal_error(struct vcpu *vcpu)
+{
+    const struct kvm_run *run = vcpu->run;
+    char reason[REASON_MAX];
+    int used = snprintf(reason, sizeof(reason), "KVM internal error %u (%s), data", run->internal.suberror,
+                        internal_error_name(run->internal.suberror));
+
+    for (uint32_t i = 0; i < run->internal.ndata && i < 4 && used > 0 && (size_t)used < sizeof(reason); i++)
+        used += snprintf(reason + used, sizeof(reason) - (size_t)used, " 0x%llx", run->internal.data[i]);
+    return end_guest(vcpu, EXIT_CODE_ERROR, reason);
+}
+
+static bool handle_fail_entry(struct vcpu *vcpu)
+{
+    char reason[REASON_MAX];
+
+    snprintf(reason, sizeof(reason), "the processor refused to enter the guest: hardware reason 0x%llx",
+             vcpu->run->fail_entry.hardware_entry_failure_reason);
+    return end_guest(vcpu, EXIT_CODE_ERROR, reason);
+}
+
+static bool handle_interrupted(struct vcpu *vcpu)
+{
+    (void)vcpu;
+    return true;
+}
+
+/* By exit reason. What is not here, KVM was never asked for. */
+static bool (*const handlers[])(struct vcpu *vcpu) = {
+    [KVM_EXIT_IO] = handle_port,
+    [KVM_EXIT_MMIO] = handle_mmio,
+    [KVM_EXIT_INTR] = handle_interrupted,
+    [KVM_EXIT_HLT] = handle_halt,
+    [KVM_EXIT_SHUTDOWN] = handle_shutdown,
+    [KVM_EXIT_SYSTEM_EVENT] = handle_system_event,
+    [KVM_EXIT_INTERNAL_ERROR] = handle_internal_error,
+    [KVM_EXIT_FAIL_ENTRY] = handle_fail_entry,
+};
+
+bool vcpu_exit_handle(struct vcpu *vcpu)
+{
+    uint32_t exit_reason = vcpu->run->exit_reason;
+
+    if (exit_reason < array_length(handlers) && handlers[exit_reason] != NULL)
+        return handlers[exit_reason](vcpu);
+
+    char reason[REASON_MAX];
+    snprintf(reason, sizeof(reason), "unexpected KVM exit %u", exit_reason);
+    return end_guest(vcpu, EXIT_CODE_ERROR, reason);
+}
+
+/* EFAULT is guest memory that the host cannot give: with no hole in the memslots, a mapped file that shrank. */
+void vcpu_exit_failed(struct vcpu *vcpu, int code)
+{
+    char reason[2 * REASON_MAX];
+    const char *file = code == EFAULT ? mapped_file_truncated() : NULL;
+
+    if (file != NULL)
+        snprintf(reason, sizeof(reason), "'%s' was truncated while mapped into guest memory", file);
+    else
+        snprintf(reason, sizeof(reason), "KVM_RUN of %s: %s", vcpu->name, strerror(code));
+    end_guest(vcpu, EXIT_CODE_ERROR, reason);
+}
