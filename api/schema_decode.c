@@ -59,13 +59,13 @@ static const char *path_text(const struct decoder *decoder, char text[PATH_TEXT_
         const char *name = frame->kind == FRAME_MAP ? frame->name : frame->field != NULL ? frame->field->name : NULL;
         int wanted = 0;
 
-        if (frame->kind == FRAME_ARRAY) {
+        if (frame->kind == FRAME_ARRAY && frame->field->object != NULL) {
             size_t count;
 
             /* An item that has been opened is counted already. */
             memcpy(&count, frame->object + frame->field->count, sizeof(count));
             wanted = snprintf(text + used, PATH_TEXT_MAX - used, "[%zu]", i + 1 < decoder->depth ? count - 1 : count);
-        } else if (name != NULL) {
+        } else if (frame->kind != FRAME_ARRAY && name != NULL) {
             wanted = snprintf(text + used, PATH_TEXT_MAX - used, "%s%s", used == 0 ? "" : ".", name);
         }
         used += (size_t)wanted;
@@ -586,10 +586,9 @@ struct error *schema_decode(const struct schema *schema, const char *text, size_
 
     if (!partial)
         schema_defaults(schema, object);
-    if (length == 0)
-        return error_new(ERROR_INPUT, "empty, expected a JSON object");
 
-    struct error *error = parse(&decoder, text, length);
+    struct error *error =
+        length > 0 ? parse(&decoder, text, length) : error_new(ERROR_INPUT, "empty, expected a JSON object");
     if (error != NULL && !partial)
         schema_free(schema, object);
     if (error == NULL && given != NULL)

@@ -1,0 +1,260 @@
+#include "tests/unit/harness.h"
+
+#include "tests/unit/fake_machine.h"
+
+#include "api/routes.h"
+
+#include <stdio.h>
+
+static struct api_context context = {.machine = &fake_machine, .app_name = "Mayfly"};
+
+static int setup(void **state)
+{
+    (void)state;
+    fake_machine_reset();
+    memset(&metrics, 0, sizeof(metrics));
+    return 0;
+}
+
+static const char *const names[] = {
+    [API_GET] = "GET", [API_PUT] = "PUT", [API_PATCH] = "PATCH", [API_OTHER_METHOD] = "DELETE"};
+
+/* Carries a request out; returns the status, and in `text` the body. */
+static unsigned request(enum api_method method, const char *path, const char *body, char text[2048])
+{
+    struct api_request request = {.method = method,
+                                  .method_name = names[method],
+                                  .path = path,
+                                  .body = body,
+                                  .body_length = body == NULL ? 0 : strlen(body)};
+    struct api_reply reply;
+    size_t length;
+
+    api_handle(&context, &request, &reply);
+    text[0] = '\0';
+    if (reply.status != 204) {
+        const char *json = json_text(&reply.body, &length);
+
+        assert_non_null(json);
+        snprintf(text, 2048, "%s", json);
+    }
+    unsigned status = reply.status;
+    api_reply_free(&reply);
+    return status;
+}
+
+static void assert_reply(enum api_method method, const char *path, const char *body, unsigned status, const char *part)
+{
+    char text[2048];
+    unsigned got = request(method, path, body, text);
+
+    if (got != status || strstr(text, part) == NULL)
+        fail_msg("%s %s: %u %s, expected %u with \"%s\"", names[method], path, got, text, status, part);
+}
+
+static const struct {
+    enum api_method method;
+    const char *path;
+    const char *body;
+} right[] = {
+    {API_GET, "/", NULL},
+    {API_GET, "/version", NULL},
+    {API_GET, "/machine-config", NULL},
+    {API_PUT, "/machine-config", "{\"vcpu_count\": 2, \"mem_size_mib\": 256}"},
+    {API_PATCH, "/machine-config", "{\"vcpu_count\": 2}"},
+    {API_PUT, "/boot-source", "{\"kernel_image_path\": \"/k\"}"},
+    {API_PUT, "/drives/d1", "{\"drive_id\": \"d1\", \"is_root_device\": true, \"path_on_host\": \"/d\"}"},
+    {API_PATCH, "/drives/d1", "{\"drive_id\": \"d1\", \"path_on_host\": \"/e\"}"},
+    {API_PUT, "/network-interfaces/n1", "{\"iface_id\": \"n1\", \"host_dev_name\": \"tap0\"}"},
+    {API_PATCH, "/network-interfaces/n1", "{\"iface_id\": \"n1\"}"},
+    {API_PUT, "/entropy", "{}"},
+    {API_PUT, "/serial", "{\"serial_out_path\": \"/s\"}"},
+    {API_PUT, "/logger", "{\"level\": \"Info\"}"},
+    {API_PUT, "/metrics", "{\"metrics_path\": \"/m\"}"},
+    {API_PUT, "/actions", "{\"action_type\": \"FlushMetrics\"}"},
+    {API_PATCH, "/vm", "{\"state\": \"Paused\"}"},
+    {API_GET, "/vm/config", NULL},
+    {API_PUT, "/mayfly/console", "{\"ports\": [{\"name\": \"a\", \"output_path\": \"/a\"}]}"},
+};
+
+static const struct route *route_of(size_t i)
+{
+    assert_int_equal(array_length(right), route_count);
+    return &routes[i]; /* `right` has the same order */
+}
+
+static void test_every_route_answers_in_its_states_and_refuses_in_others(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < array_length(right); i++) {
+        for (enum machine_state when = MACHINE_NOT_STARTED; when <= MACHINE_PAUSED; when++) {
+            const struct route *route = route_of(i);
+            bool fits = route->states >> when & 1;
+
+            assert_int_equal(route->method, right[i].method);
+            if (strcmp(route->path, "/actions") == 0)
+                continue;
+            fake_machine_reset();
+            fake_machine.state = when;
+            assert_reply(right[i].method, right[i].path, right[i].body,
+                         !fits                  ? 400
+                         : route->reply != NULL ? 200
+                                                : 204,
+                         fits ? "" : "{\"fault_message\":\"");
+        }
+    }
+    fake_machine_reset();
+}
+
+static void test_refused_request_leaves_the_machine_as_it_was(void **state)
+{
+    (void)state;
+    fake_machine.refusal = "no such file";
+    assert_reply(API_PUT, "/boot-source", "{\"kernel_image_path\": \"/k\"}", 400, "no such file");
+    assert_null(fake_machine.config.boot_source.kernel_image_path);
+    assert_reply(API_PUT, "/machine-config", "{\"vcpu_count\": 0, \"mem_size_mib\": 256}", 400, "vcpu_count: 0 given");
+    assert_int_equal(fake_machine.config.machine.mem_size_mib, 128);
+    fake_machine.refusal = "no such device";
+    assert_reply(API_PUT, "/drives/a", "{\"drive_id\": \"a\", \"is_root_device\": true, \"path_on_host\": \"/d\"}", 400,
+                 "no such device");
+    assert_int_equal(fake_machine.config.drive_count, 0);
+}
+
+static void test_put_gives_defaults_and_patch_keeps_what_is_not_given(void **state)
+{
+    (void)state;
+    assert_reply(API_PUT, "/machine-config",
+                 "{\"vcpu_count\": 4, \"mem_size_mib\": 256, \"smt\": true, \"track_dirty_pages\": true}", 204, "");
+    assert_reply(API_PATCH, "/machine-config", "{\"mem_size_mib\": 512}", 204, "");
+    assert_reply(API_GET, "/machine-config", NULL, 200,
+                 "{\"vcpu_count\":4,\"mem_size_mib\":512,\"smt\":true,\"track_dirty_pages\":true,\"huge_pages\":"
+                 "\"None\"}");
+    assert_reply(API_PATCH, "/machine-config", "{\"vcpu_count\": 3}", 400, "expected 1 or an even number");
+    assert_reply(API_PUT, "/machine-config", "{\"vcpu_count\": 1, \"mem_size_mib\": 128}", 204, "");
+    assert_reply(API_GET, "/machine-config", NULL, 200, "\"smt\":false,\"track_dirty_pages\":false");
+    assert_reply(API_PATCH, "/machine-config", "{}", 400, "no field given");
+}
+
+static void test_id_in_the_path_must_be_the_one_in_the_body(void **state)
+{
+    (void)state;
+    assert_reply(API_PUT, "/drives/a", "{\"drive_id\": \"b\", \"is_root_device\": true, \"path_on_host\": \"/d\"}", 400,
+                 "\\\"b\\\" given in the body, expected \\\"a\\\" as in the path");
+    assert_reply(API_PUT, "/drives/", "{\"drive_id\": \"b\", \"is_root_device\": true, \"path_on_host\": \"/d\"}", 400,
+                 "expected \\\"\\\" as in the path");
+    assert_reply(API_PUT, "/drives/a/b", "{}", 400, "no such path");
+    assert_reply(API_PUT, "/drives", "{}", 400, "no such path");
+    assert_int_equal(fake_machine.config.drive_count, 0);
+}
+
+static void test_unknown_paths_and_methods_are_told_apart(void **state)
+{
+    (void)state;
+    assert_reply(API_GET, "/machine", NULL, 400, "GET /machine: no such path");
+    assert_reply(API_GET, "/machine-config/x", NULL, 400, "no such path");
+    assert_reply(API_GET, "/machine-config/", NULL, 200, "vcpu_count");
+    assert_reply(API_GET, "//", NULL, 400, "no such path");
+    assert_reply(API_GET, "/?x=1", NULL, 400, "no such path");
+    assert_reply(API_PATCH, "/boot-source", "{}", 400, "PATCH /boot-source: no such method, expected PUT");
+    assert_reply(API_GET, "/mayfly/nothing", NULL, 404, "no such path");
+    assert_reply(API_GET, "/mayfly/console", NULL, 405, "no such method, expected PUT");
+    assert_reply(API_OTHER_METHOD, "/mayfly/console", NULL, 405, "no such method");
+}
+
+static void test_get_with_a_body_and_put_without_one_are_refused(void **state)
+{
+    (void)state;
+    assert_reply(API_GET, "/", "{}", 400, "a GET with a body of 2 bytes");
+    assert_reply(API_PUT, "/entropy", NULL, 400, "empty, expected a JSON object");
+}
+
+static void test_instance_says_what_it_is(void **state)
+{
+    (void)state;
+    assert_reply(API_GET, "/", NULL, 200,
+                 "{\"app_name\":\"Mayfly\",\"id\":\"fake-1\",\"state\":\"Not started\",\"vmm_version\":\"1.17.0\"}");
+    fake_machine.state = MACHINE_PAUSED;
+    assert_reply(API_GET, "/", NULL, 200, "\"state\":\"Paused\"");
+    assert_reply(API_GET, "/version", NULL, 200, "{\"firecracker_version\":\"1.17.0\"}");
+}
+
+static void test_actions_reach_the_machine_in_their_states(void **state)
+{
+    (void)state;
+    assert_reply(API_PUT, "/actions", "{\"action_type\": \"FlushMetrics\"}", 400, "has not started");
+    assert_reply(API_PUT, "/actions", "{\"action_type\": \"SendCtrlAltDel\"}", 400, "has not started");
+    fake_machine.refusal = "kernel_image_path: missing";
+    assert_reply(API_PUT, "/actions", "{\"action_type\": \"InstanceStart\"}", 400, "kernel_image_path: missing");
+    assert_reply(API_PUT, "/actions", "{\"action_type\": \"InstanceStart\"}", 204, "");
+    assert_reply(API_PUT, "/actions", "{\"action_type\": \"InstanceStart\"}", 400, "is running");
+    assert_reply(API_PUT, "/actions", "{\"action_type\": \"FlushMetrics\"}", 204, "");
+    assert_reply(API_PATCH, "/vm", "{\"state\": \"Paused\"}", 204, "");
+    assert_reply(API_PUT, "/actions", "{\"action_type\": \"SendCtrlAltDel\"}", 204, "");
+    assert_reply(API_PATCH, "/vm", "{\"state\": \"Resumed\"}", 204, "");
+    assert_reply(API_PUT, "/actions", "{\"action_type\": \"Explode\"}", 400,
+                 "action_type: \\\"Explode\\\" given, expected \\\"FlushMetrics\\\", \\\"InstanceStart\\\" or "
+                 "\\\"SendCtrlAltDel\\\"");
+    assert_int_equal(fake_machine.starts, 1);
+    assert_int_equal(fake_machine.flushes, 1);
+    assert_int_equal(fake_machine.ctrl_alt_dels, 1);
+    assert_int_equal(fake_machine.state, MACHINE_RUNNING);
+}
+
+static void test_vm_config_has_exactly_the_known_keys(void **state)
+{
+    (void)state;
+    assert_reply(API_PUT, "/drives/d1", right[6].body, 204, "");
+    assert_reply(API_PUT, "/network-interfaces/n1", right[8].body, 204, "");
+    assert_reply(API_PUT, "/entropy", "{}", 204, "");
+    assert_reply(API_PUT, "/logger", right[12].body, 204, "");
+    assert_reply(API_PUT, "/metrics", right[13].body, 204, "");
+    assert_reply(API_PUT, "/mayfly/console", right[17].body, 204, "");
+    assert_reply(
+        API_GET, "/vm/config", NULL, 200,
+        "{\"balloon\":null,\"drives\":[{\"drive_id\":\"d1\",\"partuuid\":null,\"is_root_device\":true,\"cache_type\":"
+        "\"Unsafe\",\"is_read_only\":false,\"path_on_host\":\"/d\",\"rate_limiter\":null,\"io_engine\":\"Sync\","
+        "\"socket\":null}],\"boot-source\":{\"kernel_image_path\":\"\",\"initrd_path\":null,\"boot_args\":null},"
+        "\"cpu-config\":null,\"logger\":null,\"machine-config\":{\"vcpu_count\":1,\"mem_size_mib\":128,\"smt\":false,"
+        "\"track_dirty_pages\":false,\"huge_pages\":\"None\"},\"metrics\":null,\"memory-hotplug\":null,\"mmds-config\":"
+        "null,\"network-interfaces\":[{\"iface_id\":\"n1\",\"host_dev_name\":\"tap0\",\"guest_mac\":null,\"mtu\":null,"
+        "\"rx_rate_limiter\":null,\"tx_rate_limiter\":null}],\"pmem\":[],\"vsock\":null,\"entropy\":{\"rate_limiter\":"
+        "null}}");
+}
+
+static void test_requests_and_refusals_are_counted(void **state)
+{
+    (void)state;
+    assert_reply(API_GET, "/", NULL, 200, "");
+    assert_reply(API_PUT, "/entropy", "{", 400, "not JSON");
+    assert_reply(API_PATCH, "/vm", "{\"state\": \"Paused\"}", 400, "");
+    assert_int_equal(metrics.api_server.get_count, 1);
+    assert_int_equal(metrics.api_server.put_count, 1);
+    assert_int_equal(metrics.api_server.patch_count, 1);
+    assert_int_equal(metrics.api_server.fails, 2);
+}
+
+static void test_deprecated_field_is_told_in_the_reply(void **state)
+{
+    const char *body = "{\"vcpu_count\": 1, \"mem_size_mib\": 128, \"cpu_template\": \"None\"}";
+    struct api_request request = {
+        .method = API_PUT, .method_name = "PUT", .path = "/machine-config", .body = body, .body_length = strlen(body)};
+    struct api_reply reply;
+
+    (void)state;
+    api_handle(&context, &request, &reply);
+    assert_int_equal(reply.status, 204);
+    assert_true(reply.deprecation);
+    assert_true(fake_machine.config.machine.has_cpu_template);
+    api_reply_free(&reply);
+    assert_reply(API_GET, "/machine-config", NULL, 200, "\"smt\":false,\"track_dirty_pages\"");
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, setup)
+
+TEST_MAIN(TEST(test_every_route_answers_in_its_states_and_refuses_in_others),
+          TEST(test_refused_request_leaves_the_machine_as_it_was),
+          TEST(test_put_gives_defaults_and_patch_keeps_what_is_not_given),
+          TEST(test_id_in_the_path_must_be_the_one_in_the_body), TEST(test_unknown_paths_and_methods_are_told_apart),
+          TEST(test_get_with_a_body_and_put_without_one_are_refused), TEST(test_instance_says_what_it_is),
+          TEST(test_actions_reach_the_machine_in_their_states), TEST(test_vm_config_has_exactly_the_known_keys),
+          TEST(test_requests_and_refusals_are_counted), TEST(test_deprecated_field_is_told_in_the_reply))
