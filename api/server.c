@@ -36,13 +36,14 @@ static void first_reply(struct http_host *host)
     metrics.start_time_cpu_us = clock_process_cpu_us() - server->start_time_cpu_us + server->parent_cpu_time_us;
 }
 
+#define FULL_TEXT "{\"error\":\"10 connections are open, no more can be\"}"
+_Static_assert(CONNECTIONS_MAX == 10 && sizeof(FULL_TEXT) == 51 + 1, "as the text and its header say");
+
 static void refuse_connection(int fd)
 {
     static const char full[] = "HTTP/1.1 503 Service Unavailable\r\nServer: Mayfly API\r\nConnection: close\r\n"
-                               "Content-Type: application/json\r\nContent-Length: 39\r\n\r\n"
-                               "{\"error\": \"10 connections open, no more\"}";
+                               "Content-Type: application/json\r\nContent-Length: 51\r\n\r\n" FULL_TEXT;
 
-    _Static_assert(CONNECTIONS_MAX == 10, "as the text says");
     if (send(fd, full, sizeof(full) - 1, MSG_NOSIGNAL) < 0)
         log_warning("a caller left before it was told that there are %d others", CONNECTIONS_MAX);
     close(fd);
