@@ -94,7 +94,7 @@ static bool is_left_to_sanitizer(int signal)
 
 void signals_install(void)
 {
-    struct sigaction dying = {.sa_sigaction = die, .sa_flags = (int)(SA_SIGINFO | SA_RESETHAND)};
+    struct sigaction dying = {.sa_sigaction = die, .sa_flags = SA_SIGINFO};
     struct sigaction counting = {.sa_handler = count_sigpipe, .sa_flags = SA_RESTART};
 
     sigemptyset(&dying.sa_mask);

@@ -1,0 +1,106 @@
+#include "tests/unit/harness.h"
+
+#include "vmm/guest_memory.h"
+
+#include <string.h>
+
+/* Two regions with a hole between them, as with more than 3 GiB. */
+static struct guest_memory memory;
+
+static int setup(void **state)
+{
+    (void)state;
+    memory = (struct guest_memory){
+        .regions = {{.gpa = 0, .size = 0x4000}, {.gpa = 0x100000, .size = 0x2000}},
+        .count = 2,
+    };
+    assert_no_error(guest_memory_map(&memory, HUGE_PAGES_NONE));
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    guest_memory_unmap(&memory);
+    return 0;
+}
+
+static void test_range_within_a_region_has_a_host_address(void **state)
+{
+    (void)state;
+    assert_ptr_equal(guest_memory_at(&memory, 0, 0x4000), memory.regions[0].hva);
+    assert_ptr_equal(guest_memory_at(&memory, 0x101fff, 1), memory.regions[1].hva + 0x1fff);
+    assert_int_equal(guest_memory_size(&memory), 0x6000);
+}
+
+static void test_range_outside_or_across_regions_has_none(void **state)
+{
+    static const struct {
+        uint64_t gpa, length;
+    } bad[] = {{0x3fff, 2},
+               {0x4000, 1},
+               {0xfffff, 1},
+               {0xfffff, 2},
+               {0x102000, 1},
+               {0x101000, 0x1001},
+               {0, UINT64_MAX},
+               {UINT64_MAX, 1},
+               {0x1000, UINT64_MAX - 0xfff},
+               {UINT64_MAX - 1, UINT64_MAX},
+               {0, 0x104000}};
+
+    (void)state;
+    for (size_t i = 0; i < array_length(bad); i++)
+        assert_null(guest_memory_at(&memory, bad[i].gpa, bad[i].length));
+}
+
+static void test_refused_copy_copies_nothing(void **state)
+{
+    uint8_t bytes[16];
+
+    (void)state;
+    memset(bytes, 0x11, sizeof(bytes));
+    assert_false(guest_memory_write(&memory, 0x3ff8, bytes, sizeof(bytes)));
+    assert_int_equal(memory.regions[0].hva[0x3ff8], 0);
+    assert_false(guest_memory_read(&memory, 0x101ff8, bytes, sizeof(bytes)));
+    assert_int_equal(bytes[0], 0x11);
+}
+
+static void test_copy_goes_there_and_back(void **state)
+{
+    const char text[] = "through the guest";
+    char back[sizeof(text)];
+
+    (void)state;
+    assert_true(guest_memory_write(&memory, 0x100100, text, sizeof(text)));
+    assert_true(guest_memory_read(&memory, 0x100100, back, sizeof(back)));
+    assert_string_equal(back, text);
+}
+
+static void test_clear_brings_zeros_at_the_same_address(void **state)
+{
+    uint8_t *first = memory.regions[0].hva;
+
+    (void)state;
+    memset(first, 0xff, 0x4000);
+    assert_no_error(guest_memory_clear(&memory, HUGE_PAGES_NONE));
+    assert_ptr_equal(memory.regions[0].hva, first);
+    for (size_t i = 0; i < 0x4000; i++)
+        assert_int_equal(first[i], 0);
+}
+
+static void test_too_much_memory_is_an_error_that_names_the_field(void **state)
+{
+    struct guest_memory too_much = {.regions = {{.size = 0x1000}, {.gpa = 0x1000, .size = 1ull << 62}}, .count = 2};
+
+    (void)state;
+    assert_error(guest_memory_map(&too_much, HUGE_PAGES_NONE), ERROR_HOST, "mem_size_mib");
+    assert_null(too_much.regions[0].hva);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+TEST_MAIN(TEST(test_range_within_a_region_has_a_host_address), TEST(test_range_outside_or_across_regions_has_none),
+          TEST(test_refused_copy_copies_nothing), TEST(test_copy_goes_there_and_back),
+          TEST(test_clear_brings_zeros_at_the_same_address),
+          TEST(test_too_much_memory_is_an_error_that_names_the_field))
