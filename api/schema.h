@@ -27,16 +27,15 @@ enum field_type {
 
 enum field_flags {
     FIELD_REQUIRED = 1 << 0,
-    FIELD_NULLABLE = 1 << 1,     /* null means: not given */
-    FIELD_ZERO_NULL = 1 << 2,    /* 0 is how the struct says: not given; encoded as null */
-    FIELD_SHOW_NULL = 1 << 3,    /* encoded as null whatever it holds */
-    FIELD_HIDDEN = 1 << 4,       /* not encoded */
-    FIELD_SHOW_ALWAYS = 1 << 5,  /* a nested object that is encoded even when it was never given */
-    FIELD_DEPRECATED = 1 << 6,   /* a request that gives it is answered with "Deprecation: true" */
-    FIELD_IGNORE_CASE = 1 << 7,  /* of `names` */
-    FIELD_LIST = 1 << 8,         /* FIELD_UNSUPPORTED only: it is an array */
-    FIELD_IDENTIFIES = 1 << 9,   /* must equal the id in the request's path */
-    FIELD_UNDOCUMENTED = 1 << 10 /* not in the OpenAPI document */
+    FIELD_NULLABLE = 1 << 1,    /* null means: not given */
+    FIELD_ZERO_NULL = 1 << 2,   /* 0 is how the struct says: not given; encoded as null */
+    FIELD_SHOW_NULL = 1 << 3,   /* encoded as null whatever it holds */
+    FIELD_HIDDEN = 1 << 4,      /* not encoded */
+    FIELD_SHOW_ALWAYS = 1 << 5, /* a nested object that is encoded even when it was never given */
+    FIELD_DEPRECATED = 1 << 6,  /* a request that gives it is answered with "Deprecation: true" */
+    FIELD_IGNORE_CASE = 1 << 7, /* of `names` */
+    FIELD_LIST = 1 << 8,        /* FIELD_UNSUPPORTED only: it is an array */
+    FIELD_IDENTIFIES = 1 << 9   /* must equal the id in the request's path */
 };
 
 enum { SCHEMA_DEPTH_MAX = 8 };
@@ -60,6 +59,7 @@ struct field {
     const char *const *names; /* of an enum, or of the strings that may be given; ends with NULL */
     field_format *format;
     const char *expected; /* strings with a format, in words: "letters, digits and _" */
+    const char *pattern;  /* the same as a regular expression, for the OpenAPI document */
     const struct schema *object;
     const char *description;
 };

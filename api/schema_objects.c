@@ -13,7 +13,7 @@
 #define PATH .minimum = 1, .maximum = PATH_MAX - 1
 #define SOCKET_PATH .minimum = 1, .maximum = sizeof(((struct sockaddr_un *)NULL)->sun_path) - 1
 #define UNSIGNED_64 .minimum = 0, .maximum = UINT64_MAX
-#define NO_DEVICE FIELD_UNSUPPORTED, .flags = FIELD_UNDOCUMENTED
+#define NO_DEVICE FIELD_UNSUPPORTED, .description = "There is no such device."
 #define SCHEMA(fields_, type) .fields = (fields_), .field_count = array_length(fields_), .size = sizeof(type)
 
 static bool every_character(const char *text, const char *others)
@@ -30,14 +30,16 @@ static bool format_device_id(char *text)
     return every_character(text, "_");
 }
 #define DEVICE_ID                                                                                                      \
-    .minimum = 1, .maximum = ID_LENGTH_MAX, .format = format_device_id, .expected = "letters, digits and _"
+    .minimum = 1, .maximum = ID_LENGTH_MAX, .format = format_device_id, .expected = "letters, digits and _",           \
+    .pattern = "^[0-9A-Za-z_]+$"
 
 static bool format_port_name(char *text)
 {
     return every_character(text, "_-.");
 }
 #define PORT_NAME                                                                                                      \
-    .minimum = 1, .maximum = ID_LENGTH_MAX, .format = format_port_name, .expected = "letters, digits, _, - and ."
+    .minimum = 1, .maximum = ID_LENGTH_MAX, .format = format_port_name, .expected = "letters, digits, _, - and .",     \
+    .pattern = "^[0-9A-Za-z_.-]+$"
 
 /* Goes into the kernel's command line as root=PARTUUID=<it>, where a space would begin another argument. */
 static bool format_word(char *text)
@@ -213,7 +215,7 @@ static const struct field drive_fields[] = {
     {"drive_id", FIELD_STRING, FIELD_REQUIRED | FIELD_IDENTIFIES, MEMBER(struct drive_config, drive_id), DEVICE_ID,
      .description = "The drive's id, the same as in the path; the guest reads it as the disk's serial number."},
     {"partuuid", FIELD_STRING, FIELD_NULLABLE, MEMBER(struct drive_config, partuuid), .minimum = 1, .maximum = 64,
-     .format = format_word, .expected = "no spaces",
+     .format = format_word, .expected = "no spaces", .pattern = "^[!-~]+$",
      .description = "The partition that holds the root file system, when is_root_device is true."},
     {"is_root_device", FIELD_BOOL, FIELD_REQUIRED, MEMBER(struct drive_config, is_root_device),
      .description = "Whether the guest's root file system is on this drive."},
@@ -254,9 +256,10 @@ static const struct field network_interface_fields[] = {
      DEVICE_ID, .description = "The interface's id, the same as in the path."},
     {"host_dev_name", FIELD_STRING, FIELD_REQUIRED, MEMBER(struct network_interface_config, host_dev_name),
      .minimum = 1, .maximum = IFNAMSIZ - 1, .format = format_interface_name, .expected = "the name of an interface",
-     .description = "The tap interface on the host."},
+     .pattern = "^[^/: ]+$", .description = "The tap interface on the host."},
     {"guest_mac", FIELD_STRING, FIELD_NULLABLE, MEMBER(struct network_interface_config, guest_mac),
      .minimum = MAC_LENGTH, .maximum = MAC_LENGTH, .format = format_mac, .expected = "as in 06:00:ac:10:00:02",
+     .pattern = "^([0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}$",
      .description = "The guest's MAC address; the guest chooses when not given."},
     {"mtu", FIELD_INTEGER, FIELD_NULLABLE | FIELD_ZERO_NULL, MEMBER(struct network_interface_config, mtu),
      .minimum = 68, .maximum = 65535, .description = "The MTU that the guest is advised of."},
@@ -371,32 +374,38 @@ static struct error *check_console(const void *object)
 const struct schema console_schema = {"Console", SCHEMA(console_fields, struct console_config),
                                       .description = "A virtio console with several ports.", .check = check_console};
 
-/* In the order of enum vm_config_field. */
 static const struct field vm_config_fields[] = {
-    {"balloon", NO_DEVICE},
-    {"drives", FIELD_ARRAY, 0, MEMBER(struct vm_config, drives), .count = offsetof(struct vm_config, drive_count),
-     .maximum = VIRTIO_DEVICES_MAX, .object = &drive_schema, .description = "The root device first."},
-    {"boot-source", FIELD_OBJECT, FIELD_SHOW_ALWAYS, MEMBER(struct vm_config, boot_source),
-     .object = &boot_source_schema},
-    {"cpu-config", NO_DEVICE},
-    {"logger", FIELD_OBJECT, FIELD_NULLABLE | FIELD_SHOW_NULL, MEMBER(struct vm_config, logger),
-     .object = &logger_schema},
-    {"machine-config", FIELD_OBJECT, FIELD_NULLABLE | FIELD_SHOW_ALWAYS, MEMBER(struct vm_config, machine),
-     .object = &machine_config_schema},
-    {"metrics", FIELD_OBJECT, FIELD_NULLABLE | FIELD_SHOW_NULL, MEMBER(struct vm_config, metrics),
-     .object = &metrics_schema},
-    {"memory-hotplug", NO_DEVICE},
-    {"mmds-config", NO_DEVICE},
-    {"network-interfaces", FIELD_ARRAY, 0, MEMBER(struct vm_config, network_interfaces),
-     .count = offsetof(struct vm_config, network_interface_count), .maximum = VIRTIO_DEVICES_MAX,
-     .object = &network_interface_schema},
-    {"pmem", FIELD_UNSUPPORTED, .flags = FIELD_LIST | FIELD_UNDOCUMENTED},
-    {"vsock", NO_DEVICE},
-    {"entropy", FIELD_OBJECT, FIELD_NULLABLE, MEMBER(struct vm_config, entropy),
-     PRESENCE(struct vm_config, entropy.present), .object = &entropy_schema},
-    {"serial", FIELD_OBJECT, FIELD_NULLABLE | FIELD_HIDDEN, MEMBER(struct vm_config, serial), .object = &serial_schema},
-    {"mayfly-console", FIELD_OBJECT, FIELD_NULLABLE | FIELD_HIDDEN, MEMBER(struct vm_config, console),
-     .object = &console_schema},
+    [VM_CONFIG_BALLOON] = {"balloon", NO_DEVICE},
+    [VM_CONFIG_DRIVES] = {"drives", FIELD_ARRAY, 0, MEMBER(struct vm_config, drives),
+                          .count = offsetof(struct vm_config, drive_count), .maximum = VIRTIO_DEVICES_MAX,
+                          .object = &drive_schema, .description = "The root device first."},
+    [VM_CONFIG_BOOT_SOURCE] = {"boot-source", FIELD_OBJECT, FIELD_SHOW_ALWAYS, MEMBER(struct vm_config, boot_source),
+                               .object = &boot_source_schema, .description = "As put to /boot-source."},
+    [VM_CONFIG_CPU_CONFIG] = {"cpu-config", NO_DEVICE},
+    [VM_CONFIG_LOGGER] = {"logger", FIELD_OBJECT, FIELD_NULLABLE | FIELD_SHOW_NULL, MEMBER(struct vm_config, logger),
+                          .object = &logger_schema, .description = "As put to /logger; never shown."},
+    [VM_CONFIG_MACHINE_CONFIG] = {"machine-config", FIELD_OBJECT, FIELD_NULLABLE | FIELD_SHOW_ALWAYS,
+                                  MEMBER(struct vm_config, machine), .object = &machine_config_schema,
+                                  .description = "As put to /machine-config."},
+    [VM_CONFIG_METRICS] = {"metrics", FIELD_OBJECT, FIELD_NULLABLE | FIELD_SHOW_NULL, MEMBER(struct vm_config, metrics),
+                           .object = &metrics_schema, .description = "As put to /metrics; never shown."},
+    [VM_CONFIG_MEMORY_HOTPLUG] = {"memory-hotplug", NO_DEVICE},
+    [VM_CONFIG_MMDS_CONFIG] = {"mmds-config", NO_DEVICE},
+    [VM_CONFIG_NETWORK_INTERFACES] = {"network-interfaces", FIELD_ARRAY, 0,
+                                      MEMBER(struct vm_config, network_interfaces),
+                                      .count = offsetof(struct vm_config, network_interface_count),
+                                      .maximum = VIRTIO_DEVICES_MAX, .object = &network_interface_schema,
+                                      .description = "In the order in which they were put."},
+    [VM_CONFIG_PMEM] = {"pmem", FIELD_UNSUPPORTED, .flags = FIELD_LIST, .description = "There is no such device."},
+    [VM_CONFIG_VSOCK] = {"vsock", NO_DEVICE},
+    [VM_CONFIG_ENTROPY] = {"entropy", FIELD_OBJECT, FIELD_NULLABLE, MEMBER(struct vm_config, entropy),
+                           PRESENCE(struct vm_config, entropy.present), .object = &entropy_schema,
+                           .description = "As put to /entropy."},
+    [VM_CONFIG_SERIAL] = {"serial", FIELD_OBJECT, FIELD_NULLABLE | FIELD_HIDDEN, MEMBER(struct vm_config, serial),
+                          .object = &serial_schema, .description = "As put to /serial; only in a configuration file."},
+    [VM_CONFIG_MAYFLY_CONSOLE] = {"mayfly-console", FIELD_OBJECT, FIELD_NULLABLE | FIELD_HIDDEN,
+                                  MEMBER(struct vm_config, console), .object = &console_schema,
+                                  .description = "As put to /mayfly/console; only in a configuration file."},
 };
 const struct schema vm_config_schema = {"FullVmConfiguration", SCHEMA(vm_config_fields, struct vm_config),
                                         .description = "The whole configuration."};

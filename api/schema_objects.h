@@ -47,7 +47,7 @@ extern const struct schema metrics_schema;
 extern const struct schema console_schema;
 extern const struct schema vm_config_schema; /* GET /vm/config and --config-file */
 
-/* The fields of struct vm_config, in the order of its table: bits of schema_given. */
+/* Where each field of struct vm_config is in its table: bits of schema_given. */
 enum vm_config_field {
     VM_CONFIG_BALLOON,
     VM_CONFIG_DRIVES,

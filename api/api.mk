@@ -1,0 +1,10 @@
+# The OpenAPI document is kept in the tree; tests/unit/test_openapi holds it against the tables.
+openapi: ## write api/openapi.yaml from the tables of routes and fields
+	@$(MAKE) --no-print-directory -s VARIANT=check $(BUILD)/check/openapi
+	$(BUILD)/check/openapi > api/openapi.yaml.new
+	mv api/openapi.yaml.new api/openapi.yaml
+
+ifneq ($(VARIANT),release)
+$(OUT)/openapi: $(OUT)/api/tools/openapi_main.o $(OUT)/libapi.a $(OUT)/libvmm.a
+	$(call LINK_glibc,$^ $(OUT)/libapi.a,$(LIBS_glibc)) -o $@
+endif
