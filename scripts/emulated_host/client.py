@@ -245,7 +245,8 @@ class Host:
     # Files.
 
     def put(self, sources, target, timeout=120):
-        """Copies files and directories, with their permission bits. A target that ends in / is a directory to put them
+        """Copies files and directories, with their permission bits; a source that is a link is followed, links in a
+        directory stay links. A target that ends in / is a directory to put them
         into, and is made; otherwise it is the new name of the one source."""
         sources = [Path(source) for source in sources]
         into = str(target).endswith("/")
@@ -259,7 +260,7 @@ class Host:
             try:
                 with open(write_end, "wb") as stream, tarfile.open(fileobj=stream, mode="w|", format=tarfile.GNU_FORMAT) as tar:
                     for source in sources:
-                        name = source.resolve().name if into else os.path.basename(target)
+                        name = (source.name or source.resolve().name) if into else os.path.basename(target)
                         tar.add(source.resolve(), name, filter=as_root)
             except BrokenPipeError:
                 pass

@@ -1,0 +1,107 @@
+"""What the Linux tests share: the emulated host with Mayfly and its guest in it, and images built for a test.
+
+    result = mayfly_run("sh", "-c", "exit 42", options=["--vcpus", "4"])
+    result.code, result.stdout, result.stderr
+
+Paths in the emulated host: /mayfly/release has the binaries, /mayfly/guest the default guest (where mayfly looks for
+it), /mayfly/images what tests build. Guests boot in one to five seconds; the limits are there to end a test that hangs.
+"""
+
+import hashlib
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "tests")]
+sys.dont_write_bytecode = True
+from emulated_host.client import Host, Options  # noqa: E402
+
+BUILD = Path(os.environ.get("MAYFLY_BUILD", ROOT / "build"))
+MAYFLY = "/mayfly/release/mayfly"
+VMM = "/mayfly/release/mayfly-vmm"
+GUEST_FILES = ("vmlinux", "initramfs.cpio", "rootfs.erofs", "cmdline")
+
+host = Host()
+
+
+def put_once(sources, directory):
+    """Copies files into a directory of the host, unless just these are there: test programs share the host."""
+    digest = hashlib.sha256()
+    for source in sources:
+        digest.update(source.name.encode() + b"\0" + source.read_bytes())
+    stamp = f"/mayfly/.put-{digest.hexdigest()[:32]}"
+    if host.run(["test", "-e", stamp]).code != 0:
+        host.put(sources, directory)
+        host.check(["touch", stamp])
+
+
+def ready():
+    """Boots the host unless tests/run has, and puts the binaries and the guest in."""
+    if host.status() is None:
+        host.start(Options(parent_pid=os.getpid()))
+    host.check(["mkdir", "-p", "/mayfly/images"])
+    put_once([BUILD / "release/mayfly", BUILD / "release/mayfly-vmm"], "/mayfly/release/")
+    put_once([BUILD / "guest" / name for name in GUEST_FILES], "/mayfly/guest/")
+
+
+def mayfly_run(*command, options=(), stdin=None, timeout=120, env=None):
+    """`mayfly run OPTIONS -- COMMAND` in the emulated host."""
+    ready()
+    return host.run([MAYFLY, "run", *options, "--", *command], stdin=stdin, timeout=timeout, env=env)
+
+
+def guest_shell(text, **arguments):
+    """The same with `sh -c`; stdout as text. It must succeed."""
+    result = mayfly_run("sh", "-c", text, **arguments)
+    if result.code != 0:
+        raise AssertionError(f"{text}: exit code {result.code}\n{result.stderr.decode(errors='replace')}{result.stdout[-2000:]!r}")
+    return result.stdout.decode()
+
+
+def image(kind, size=None):
+    """A root file system image of `kind` with the default guest's files and /marker; its path in the host."""
+    ready()
+    path = f"/mayfly/images/root.{kind}"
+    if host.run(["test", "-e", path]).code == 0:
+        return path
+    with tempfile.TemporaryDirectory() as folder:
+        tree = Path(folder) / "tree"
+        make_tree(tree)
+        (tree / "marker").write_text(f"this is {kind}\n")
+        if kind == "initramfs":
+            # All in memory: the init of the default initramfs finds no root= and stays.
+            subprocess.run(["cpio", "-i", "--quiet", "-F", BUILD / "guest/initramfs.cpio", "init"], cwd=tree, check=True)
+        target = Path(folder) / f"root.{kind}"
+        command = [ROOT / "rootfs/build", *(["--size", size] if size else []), kind, tree, target]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise AssertionError(f"rootfs/build: {done.stdout}{done.stderr}")
+        host.put([target], "/mayfly/images/")
+    return path
+
+
+def make_tree(tree):
+    """busybox and what programs take for granted."""
+    for name in ("bin", "dev", "etc", "mnt", "proc", "root", "run", "sbin", "sys", "tmp", "usr/bin", "usr/sbin"):
+        (tree / name).mkdir(parents=True)
+    (tree / "bin/busybox").write_bytes(Path("/bin/busybox").read_bytes())
+    (tree / "bin/busybox").chmod(0o755)
+    for applet in subprocess.run(["/bin/busybox", "--list"], capture_output=True, text=True, check=True).stdout.split():
+        if applet != "busybox":
+            (tree / "bin" / applet).symlink_to("busybox")
+    (tree / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
+    (tree / "etc/group").write_text("root:x:0:\n")
+
+
+def debian_guest(series):
+    """(kernel, initrd) of Debian's cloud kernel in the host."""
+    ready()
+    directory = f"/mayfly/debian-{series}"
+    with tempfile.TemporaryDirectory() as folder:
+        command = [ROOT / "scripts/debian-guest", "--kernel", series, "--initramfs", BUILD / "guest/initramfs.cpio", folder]
+        subprocess.run(command, check=True, stdout=sys.stderr)
+        put_once([Path(folder) / "vmlinuz", Path(folder) / "initrd"], directory + "/")
+    return f"{directory}/vmlinuz", f"{directory}/initrd"
