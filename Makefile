@@ -47,7 +47,8 @@ LINK_glibc = $(CC_$(VARIANT)) $(CFLAGS_$(VARIANT)) $(1) $(2)
 LINK_check = $(LINK_glibc)
 LINK_asan = $(LINK_glibc)
 LINK_tsan = $(LINK_glibc)
-LIBS_glibc := -lyajl -lhttp_parser -luring -lcap-ng -lpthread
+# Debian's shared liburing leaves out symbols that its archive has.
+LIBS_glibc := -lyajl -lhttp_parser -l:liburing.a -lcap-ng -lpthread
 
 SHIMS_release := $(OUT)/vmm/base/musl_shims.o
 base_sources := $(filter-out vmm/base/musl_shims.c,$(wildcard vmm/base/*.c))

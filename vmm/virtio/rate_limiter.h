@@ -13,7 +13,9 @@ struct token_bucket {
     bool limited;
     uint64_t size;           /* tokens */
     uint64_t refill_us;      /* time in which `size` tokens are added */
-    uint64_t tokens;         /* now */
+    uint64_t tokens;         /* now, at most `size` */
+    uint64_t debt;           /* taken beyond what there was; refills pay it back first */
+    uint64_t remainder;      /* of a token not yet added, in 1/refill_us tokens */
     uint64_t one_time_burst; /* extra tokens, never refilled */
     uint64_t last_refill_us;
 };
@@ -29,7 +31,7 @@ void rate_limiter_update(struct rate_limiter *limiter, const struct rate_limiter
 
 /* A lone bucket, as the serial port has one. */
 void token_bucket_init(struct token_bucket *bucket, const struct token_bucket_config *config, uint64_t now_us);
-/* Takes up to `tokens`; returns how many there were. */
+/* Takes up to `tokens`; returns how many there were. An unlimited bucket has as many as asked for. */
 uint64_t token_bucket_take(struct token_bucket *bucket, uint64_t tokens, uint64_t now_us);
 
 /*

@@ -82,6 +82,14 @@ void virtqueue_unpop(struct virtqueue *queue);
 /* Returns chain `head` to the guest with `written` bytes in its writable buffers. Nothing on a broken queue. */
 void virtqueue_push(struct virtqueue *queue, uint16_t head, uint32_t written);
 
+/*
+ * The same in two steps, for chains that the guest must see all at once (the buffers of one network frame):
+ * virtqueue_fill writes the used element `ahead` places from the next one, virtqueue_publish hands `count` of them
+ * over.
+ */
+void virtqueue_fill(struct virtqueue *queue, uint16_t ahead, uint16_t head, uint32_t written);
+void virtqueue_publish(struct virtqueue *queue, uint16_t count);
+
 /* Whether the guest wants an interrupt for what was pushed since the last call (EVENT_IDX or the no-interrupt flag). */
 bool virtqueue_needs_signal(struct virtqueue *queue);
 
@@ -101,6 +109,6 @@ size_t virtqueue_chain_write(const struct virtqueue_chain *chain, size_t offset,
 
 /*
  * Fills `iov` (room for VIRTQUEUE_IOV_MAX) with the part of `from` (`count` entries) after the first `skip` bytes and
- * at most `length` bytes long; returns the number of entries.
+ * at most `length` bytes long; returns the number of entries. `iov` may be `from`, or before it in the same array.
  */
 size_t iovec_slice(struct iovec *iov, const struct iovec *from, size_t count, size_t skip, size_t length);

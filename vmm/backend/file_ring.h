@@ -1,0 +1,36 @@
+/*
+ * Disk operations through io_uring: many at a time, without a thread. The ring may do nothing but read, write, sync and
+ * fallocate the one file that it was made for. Everything runs with the event loop's lock held.
+ */
+#pragma once
+
+#include <stdbool.h>
+
+#include "vmm/backend/file.h"
+#include "vmm/base/error.h"
+#include "vmm/base/event_loop.h"
+
+enum { FILE_RING_DEPTH = 128 }; /* requests in flight */
+
+struct file_ring;
+
+/*
+ * Makes a ring for `file` (borrowed; open until file_ring_free). After each batch of completions `settled` is called
+ * once with `owner`. Fails with ERROR_HOST when the host has no io_uring (Linux 5.10 or newer).
+ */
+struct error *file_ring_new(struct event_loop *loop, const struct disk_file *file, void (*settled)(void *owner),
+                            void *owner, struct file_ring **ring);
+/* Drains first. NULL is fine. */
+void file_ring_free(struct file_ring *ring);
+
+bool file_ring_full(const struct file_ring *ring);
+
+/* Queues `request`, which stays in place until request->complete was called; not on a full ring. */
+void file_ring_queue(struct file_ring *ring, struct disk_request *request);
+/* Hands what was queued to the kernel. */
+void file_ring_submit(struct file_ring *ring);
+/* Waits until nothing is in flight. Completes requests, does not call `settled`. */
+void file_ring_drain(struct file_ring *ring);
+
+/* Works on `file` from now on. Nothing may be in flight. On failure the ring keeps its old file. */
+struct error *file_ring_set_file(struct file_ring *ring, const struct disk_file *file);
