@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 
 /* Deep enough for a log line inside a device; the sanitizers' frames are several times larger. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -103,6 +104,7 @@ static void *vcpu_thread(void *argument)
     struct vcpu *vcpu = argument;
 
     log_set_thread(vcpu->name);
+    prctl(PR_SET_NAME, vcpu->name); /* from inside: from outside it takes a /proc, which a jail has not */
     while (wait_for_run(vcpu)) {
         if (run_until_kicked(vcpu))
             continue;
@@ -146,7 +148,6 @@ struct error *vcpu_thread_start(struct vcpus *vcpus)
     if (code != 0)
         return error_errno(code, "vcpu_count: cannot start the thread of vCPU %u", vcpu->index);
     vcpu->started = true;
-    pthread_setname_np(vcpu->thread, vcpu->name);
     return NULL;
 }
 
