@@ -130,5 +130,5 @@ struct error *api_config_file_apply(const char *path, struct machine *machine)
         schema_free(&vm_config_schema, config);
     free(config);
     bytes_free(&text);
-    return error == NULL ? NULL : error_wrap(error, "configuration file %s", path);
+    return error;
 }

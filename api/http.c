@@ -33,10 +33,10 @@ struct http_connection {
     bool in_header_value;
     bool expects_continue;
     struct bytes unparsed; /* read, but the replies before it must leave first */
-    struct bytes output;
-    bool ended;      /* the caller will send no more */
-    bool closing;    /* what is in `output` is the last */
-    bool discarding; /* the last reply has left, our side is shut */
+    struct bytes output;   /* replies that the caller has yet to take */
+    bool ended;            /* the caller will send no more */
+    bool closing;          /* what is in `output` is the last */
+    bool discarding;       /* the last reply has left, our side is shut */
     size_t discarded;
     struct error *refusal; /* what HTTP refuses in the request being parsed, with its status */
     unsigned refusal_status;
@@ -58,6 +58,7 @@ static void connection_close(struct http_connection *connection)
 {
     struct http_host *host = connection->host;
 
+    host->output_length = 0;
     event_source_remove(&connection->source);
     fd_close(&connection->source.fd);
     *connection->place = connection->next;
@@ -94,6 +95,34 @@ static const char *reason(unsigned status)
     }
 }
 
+static size_t output_length(const struct http_connection *connection)
+{
+    return connection->output.length + connection->host->output_length;
+}
+
+/* Moves what stands in the host's buffer behind the connection's own. */
+static bool keep_output(struct http_connection *connection)
+{
+    struct http_host *host = connection->host;
+    size_t length = host->output_length;
+
+    host->output_length = 0;
+    return bytes_append(&connection->output, host->output, length);
+}
+
+/* Queues data[0..length) for sending. Of the two buffers one is empty at any time. */
+static bool put_output(struct http_connection *connection, const char *data, size_t length)
+{
+    struct http_host *host = connection->host;
+
+    if (connection->output.length == 0 && length <= HTTP_OUTPUT_SIZE - host->output_length) {
+        memcpy(host->output + host->output_length, data, length);
+        host->output_length += length;
+        return true;
+    }
+    return keep_output(connection) && bytes_append(&connection->output, data, length);
+}
+
 /* Queues the reply. Without memory for it the connection ends: the caller cannot be told anything. */
 static void queue_reply(struct http_connection *connection, struct api_reply *reply)
 {
@@ -114,8 +143,7 @@ static void queue_reply(struct http_connection *connection, struct api_reply *re
         snprintf(head, sizeof(head), "HTTP/1.1 %u %s\r\nServer: Mayfly API\r\nConnection: %s\r\n%s%s%s\r\n",
                  reply->status, reason(reply->status), connection->closing ? "close" : "keep-alive", allow,
                  reply->deprecation ? "Deprecation: true\r\n" : "", content);
-    if (!bytes_append(&connection->output, head, (size_t)head_length) ||
-        !bytes_append(&connection->output, text, length))
+    if (!put_output(connection, head, (size_t)head_length) || !put_output(connection, text, length))
         connection->closing = true;
 }
 
@@ -231,7 +259,7 @@ static int on_headers_complete(http_parser *parser)
     if (connection->expects_continue && has_body) {
         static const char go_on[] = "HTTP/1.1 100 Continue\r\n\r\n";
 
-        if (!bytes_append(&connection->output, go_on, sizeof(go_on) - 1))
+        if (!put_output(connection, go_on, sizeof(go_on) - 1))
             return -1;
     }
     return 0;
@@ -265,7 +293,7 @@ static int on_message_complete(http_parser *parser)
     api_reply_free(&reply);
     bytes_free(&connection->path);
     bytes_free(&connection->body);
-    if (connection->closing || connection->output.length >= OUTPUT_PAUSE)
+    if (connection->closing || output_length(connection) >= OUTPUT_PAUSE)
         http_parser_pause(parser, 1);
     return 0;
 }
@@ -316,20 +344,37 @@ static size_t parse(struct http_connection *connection, const char *data, size_t
     return length;
 }
 
-/* False when the caller is gone. */
+/* Sends data[0..length); `sent` bytes went. False when the caller is gone. */
+static bool send_some(struct http_connection *connection, const char *data, size_t length, size_t *sent)
+{
+    ssize_t count = send(connection->source.fd, data, length, MSG_NOSIGNAL);
+
+    *sent = count > 0 ? (size_t)count : 0;
+    return count >= 0 || errno == EAGAIN || errno == EINTR;
+}
+
+/* Sends what it can; the rest is in connection->output. False when the caller is gone, or there is no memory. */
 static bool flush(struct http_connection *connection)
 {
-    struct bytes *output = &connection->output;
+    struct http_host *host = connection->host;
+    bool own = connection->output.length > 0;
+    size_t sent;
 
-    if (output->length == 0)
+    if (output_length(connection) == 0)
         return true;
+    if (!send_some(connection, own ? connection->output.data : host->output, output_length(connection), &sent))
+        return false;
+    if (own) {
+        bytes_drop(&connection->output, sent);
+    } else {
+        size_t rest = host->output_length - sent;
 
-    ssize_t sent = send(connection->source.fd, output->data, output->length, MSG_NOSIGNAL);
-    if (sent < 0)
-        return errno == EAGAIN || errno == EINTR;
-    bytes_drop(output, (size_t)sent);
-    if (output->length == 0 && connection->host->served != NULL)
-        connection->host->served(connection->host);
+        host->output_length = 0;
+        if (rest > 0 && !bytes_append(&connection->output, host->output + sent, rest))
+            return false;
+    }
+    if (connection->output.length == 0 && host->served != NULL)
+        host->served(host);
     return true;
 }
 

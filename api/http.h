@@ -15,7 +15,7 @@
 #include "vmm/base/error.h"
 #include "vmm/base/event_loop.h"
 
-enum { HTTP_INPUT_SIZE = 16 * 1024, HTTP_HEADER_MAX = 16 * 1024, HTTP_PATH_MAX = 1024 };
+enum { HTTP_INPUT_SIZE = 16 * 1024, HTTP_OUTPUT_SIZE = 2048, HTTP_HEADER_MAX = 16 * 1024, HTTP_PATH_MAX = 1024 };
 
 struct http_connection;
 
@@ -28,7 +28,10 @@ struct http_host {
     void (*closed)(struct http_host *host); /* after a connection has ended; may be NULL */
     struct http_connection *connections;
     size_t connection_count;
-    char input[HTTP_INPUT_SIZE]; /* read into by one connection at a time, never kept */
+    /* Of the connection being served; what it cannot send at once moves to memory of its own. */
+    char output[HTTP_OUTPUT_SIZE];
+    size_t output_length;
+    char input[HTTP_INPUT_SIZE];
 };
 
 /*

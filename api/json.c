@@ -6,16 +6,28 @@
 #include <string.h>
 #include <yajl/yajl_gen.h>
 
+/* The generator's own buffer would begin with 2 KiB: most of our texts are a line. */
+static void print(void *context, const char *text, size_t length)
+{
+    struct json_writer *writer = context;
+
+    if (!bytes_append(&writer->text, text, length))
+        writer->failed = true;
+}
+
 void json_writer_init(struct json_writer *writer)
 {
-    writer->generator = yajl_gen_alloc(NULL);
+    *writer = (struct json_writer){.generator = yajl_gen_alloc(NULL)};
     writer->failed = writer->generator == NULL;
+    if (!writer->failed)
+        yajl_gen_config(writer->generator, yajl_gen_print_callback, print, writer);
 }
 
 void json_writer_free(struct json_writer *writer)
 {
     if (writer->generator != NULL)
         yajl_gen_free(writer->generator);
+    bytes_free(&writer->text);
     writer->generator = NULL;
 }
 
@@ -99,11 +111,8 @@ void json_string(struct json_writer *writer, const char *value)
 
 const char *json_text(struct json_writer *writer, size_t *length)
 {
-    const unsigned char *text;
-
-    if (writer->failed || yajl_gen_get_buf(writer->generator, &text, length) != yajl_gen_status_ok)
-        return NULL;
-    return (const char *)text;
+    *length = writer->text.length;
+    return writer->failed ? NULL : writer->text.data;
 }
 
 /* Unicode 15, table 3-7: the second byte's range is what excludes overlong forms, surrogates and the too large. */

@@ -6,14 +6,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "vmm/base/error.h"
+#include "api/bytes.h"
 
 struct json_writer {
     struct yajl_gen_t *generator;
+    struct bytes text;
     bool failed;
 };
 
-/* Always to be closed with json_writer_free. */
+/* Keeps a pointer to `writer`, which must stay in place; always to be closed with json_writer_free. */
 void json_writer_init(struct json_writer *writer);
 void json_writer_free(struct json_writer *writer);
 

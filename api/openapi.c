@@ -70,9 +70,9 @@ static bool is_nullable(const struct field *field)
 static void write_integer(FILE *out, const struct field *field, bool partial)
 {
     fprintf(out, "          type: integer\n          format: int%u\n", field->size * 8u);
-    fprintf(out, "          minimum: %" PRIu64 "\n          maximum: %" PRIu64 "\n", field->minimum, field->maximum);
+    fprintf(out, "          minimum: %u\n          maximum: %" PRIu64 "\n", field->minimum, field->maximum);
     if (field->initial != 0 && !(field->flags & FIELD_REQUIRED) && !partial)
-        fprintf(out, "          default: %" PRIu64 "\n", field->initial);
+        fprintf(out, "          default: %u\n", field->initial);
 }
 
 static void write_string(FILE *out, const struct field *field, bool partial)
@@ -82,12 +82,11 @@ static void write_string(FILE *out, const struct field *field, bool partial)
         fputs("          enum: ", out);
         write_names(out, field->names);
     } else if (field->maximum > 0) { /* those that only replies have are not limited */
-        fprintf(out, "          minLength: %" PRIu64 "\n          maxLength: %" PRIu64 "\n", field->minimum,
-                field->maximum);
+        fprintf(out, "          minLength: %u\n          maxLength: %" PRIu64 "\n", field->minimum, field->maximum);
     }
-    if (field->pattern != NULL) {
+    if (field->format != NULL) {
         fputs("          pattern: ", out);
-        write_text(out, field->pattern);
+        write_text(out, field->format->pattern);
         fputs("\n", out);
     }
     if (field->type == FIELD_ENUM && !(field->flags & FIELD_REQUIRED) && !partial)
@@ -96,8 +95,8 @@ static void write_string(FILE *out, const struct field *field, bool partial)
 
 static void write_array(FILE *out, const struct field *field)
 {
-    fprintf(out, "          type: array\n          minItems: %" PRIu64 "\n          maxItems: %" PRIu64 "\n",
-            field->minimum, field->maximum);
+    fprintf(out, "          type: array\n          minItems: %u\n          maxItems: %" PRIu64 "\n", field->minimum,
+            field->maximum);
     if (field->object == NULL) {
         fputs("          items: {}\n", out);
         return;

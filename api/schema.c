@@ -34,7 +34,7 @@ void schema_defaults(const struct schema *schema, void *object)
         if (field->type == FIELD_OBJECT)
             schema_defaults(field->object, value_at(object, field));
         else if (field->initial != 0) /* little-endian: the low bytes are the value whatever its size */
-            memcpy(value_at(object, field), &field->initial, field->size);
+            memcpy(value_at(object, field), &(uint64_t){field->initial}, field->size);
     }
 }
 

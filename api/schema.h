@@ -40,8 +40,12 @@ enum field_flags {
 
 enum { SCHEMA_DEPTH_MAX = 8 };
 
-/* Says whether a string is well-formed; may put it into its canonical form, never longer. */
-typedef bool field_format(char *text);
+/* What the text of a string must look like. */
+struct field_format {
+    bool (*fits)(char *text); /* may put the text into its canonical form, never longer */
+    const char *expected;     /* in words: "letters, digits and _" */
+    const char *pattern;      /* as a regular expression, for the OpenAPI document */
+};
 
 struct schema;
 
@@ -53,13 +57,11 @@ struct field {
     uint16_t size;     /* of the value */
     uint16_t presence; /* offset + 1 of a bool that says whether it was given; 0: there is none */
     uint16_t count;    /* arrays: offset of their length */
-    uint64_t minimum;  /* integers: the bounds; strings: of the length in bytes; arrays: of the number of items */
+    uint16_t initial;  /* what a bool, an integer or an enum is when not given */
+    uint16_t minimum;  /* integers: the bounds; strings: of the length in bytes; arrays and maps: of their number */
     uint64_t maximum;
-    uint64_t initial;         /* what a bool, an integer or an enum is when not given */
     const char *const *names; /* of an enum, or of the strings that may be given; ends with NULL */
-    field_format *format;
-    const char *expected; /* strings with a format, in words: "letters, digits and _" */
-    const char *pattern;  /* the same as a regular expression, for the OpenAPI document */
+    const struct field_format *format;
     const struct schema *object;
     const char *description;
 };

@@ -102,9 +102,9 @@ static void describe_string(const struct field *field, char text[EXPECTED_MAX])
     else if (field->minimum == 0)
         snprintf(text, EXPECTED_MAX, "a string of at most %" PRIu64 " bytes", field->maximum);
     else
-        snprintf(text, EXPECTED_MAX, "a string of %" PRIu64 " to %" PRIu64 " bytes", field->minimum, field->maximum);
-    if (field->expected != NULL)
-        append(text, strlen(text), EXPECTED_MAX, ": %s", field->expected);
+        snprintf(text, EXPECTED_MAX, "a string of %u to %" PRIu64 " bytes", field->minimum, field->maximum);
+    if (field->format != NULL)
+        append(text, strlen(text), EXPECTED_MAX, ": %s", field->format->expected);
 }
 
 /* What would have been right, in words. */
@@ -114,7 +114,7 @@ static const char *expected_text(const struct field *field, char text[EXPECTED_M
     case FIELD_BOOL:
         return "true or false";
     case FIELD_INTEGER:
-        snprintf(text, EXPECTED_MAX, "an integer from %" PRIu64 " to %" PRIu64, field->minimum, field->maximum);
+        snprintf(text, EXPECTED_MAX, "an integer from %u to %" PRIu64, field->minimum, field->maximum);
         break;
     case FIELD_ENUM:
     case FIELD_KEYWORD:
@@ -130,7 +130,7 @@ static const char *expected_text(const struct field *field, char text[EXPECTED_M
         return "an object";
     case FIELD_ARRAY:
     case FIELD_HEAP_ARRAY:
-        snprintf(text, EXPECTED_MAX, "an array of %" PRIu64 " to %" PRIu64 " objects", field->minimum, field->maximum);
+        snprintf(text, EXPECTED_MAX, "an array of %u to %" PRIu64 " objects", field->minimum, field->maximum);
         break;
     case FIELD_UNSUPPORTED:
         return field->flags & FIELD_LIST ? "null or []: there is no such device" : "null: there is no such device";
@@ -275,7 +275,7 @@ static int take_text(struct decoder *decoder, struct value value)
     char *old;
     if (copy == NULL)
         return out_of_memory(decoder);
-    if (field->format != NULL && !field->format(copy)) {
+    if (field->format != NULL && !field->format->fits(copy)) {
         free(copy);
         return refuse(decoder, value);
     }

@@ -24,40 +24,38 @@ static bool every_character(const char *text, const char *others)
     return true;
 }
 
-/* Of drives and interfaces. */
-static bool format_device_id(char *text)
+static bool is_device_id(char *text)
 {
     return every_character(text, "_");
 }
-#define DEVICE_ID                                                                                                      \
-    .minimum = 1, .maximum = ID_LENGTH_MAX, .format = format_device_id, .expected = "letters, digits and _",           \
-    .pattern = "^[0-9A-Za-z_]+$"
+static const struct field_format device_id_format = {is_device_id, "letters, digits and _", "^[0-9A-Za-z_]+$"};
+#define DEVICE_ID .minimum = 1, .maximum = ID_LENGTH_MAX, .format = &device_id_format
 
-static bool format_port_name(char *text)
+static bool is_port_name(char *text)
 {
     return every_character(text, "_-.");
 }
-#define PORT_NAME                                                                                                      \
-    .minimum = 1, .maximum = ID_LENGTH_MAX, .format = format_port_name, .expected = "letters, digits, _, - and .",     \
-    .pattern = "^[0-9A-Za-z_.-]+$"
+static const struct field_format port_name_format = {is_port_name, "letters, digits, _, - and .", "^[0-9A-Za-z_.-]+$"};
 
 /* Goes into the kernel's command line as root=PARTUUID=<it>, where a space would begin another argument. */
-static bool format_word(char *text)
+static bool is_word(char *text)
 {
     for (; *text != '\0'; text++)
         if (!isgraph((unsigned char)*text))
             return false;
     return true;
 }
+static const struct field_format word_format = {is_word, "no spaces", "^[!-~]+$"};
 
-/* Linux' rule for interface names (dev_valid_name). */
-static bool format_interface_name(char *text)
+/* Linux' rule (dev_valid_name). */
+static bool is_interface_name(char *text)
 {
-    return format_word(text) && strpbrk(text, "/:") == NULL && strcmp(text, ".") != 0 && strcmp(text, "..") != 0;
+    return is_word(text) && strpbrk(text, "/:") == NULL && strcmp(text, ".") != 0 && strcmp(text, "..") != 0;
 }
+static const struct field_format interface_name_format = {is_interface_name, "the name of an interface", "^[^/: ]+$"};
 
 /* Six pairs of hexadecimal digits; canonical in lower case. */
-static bool format_mac(char *text)
+static bool is_mac(char *text)
 {
     for (size_t i = 0; text[i] != '\0'; i++) {
         bool right = i % 3 == 2 ? text[i] == ':' : isxdigit((unsigned char)text[i]) != 0;
@@ -68,6 +66,8 @@ static bool format_mac(char *text)
     }
     return true;
 }
+static const struct field_format mac_format = {is_mac, "as in 06:00:ac:10:00:02",
+                                               "^([0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}$"};
 enum { MAC_LENGTH = 17 };
 
 static const char *const state_names[] = {
@@ -215,7 +215,7 @@ static const struct field drive_fields[] = {
     {"drive_id", FIELD_STRING, FIELD_REQUIRED | FIELD_IDENTIFIES, MEMBER(struct drive_config, drive_id), DEVICE_ID,
      .description = "The drive's id, the same as in the path; the guest reads it as the disk's serial number."},
     {"partuuid", FIELD_STRING, FIELD_NULLABLE, MEMBER(struct drive_config, partuuid), .minimum = 1, .maximum = 64,
-     .format = format_word, .expected = "no spaces", .pattern = "^[!-~]+$",
+     .format = &word_format,
      .description = "The partition that holds the root file system, when is_root_device is true."},
     {"is_root_device", FIELD_BOOL, FIELD_REQUIRED, MEMBER(struct drive_config, is_root_device),
      .description = "Whether the guest's root file system is on this drive."},
@@ -255,11 +255,10 @@ static const struct field network_interface_fields[] = {
     {"iface_id", FIELD_STRING, FIELD_REQUIRED | FIELD_IDENTIFIES, MEMBER(struct network_interface_config, iface_id),
      DEVICE_ID, .description = "The interface's id, the same as in the path."},
     {"host_dev_name", FIELD_STRING, FIELD_REQUIRED, MEMBER(struct network_interface_config, host_dev_name),
-     .minimum = 1, .maximum = IFNAMSIZ - 1, .format = format_interface_name, .expected = "the name of an interface",
-     .pattern = "^[^/: ]+$", .description = "The tap interface on the host."},
+     .minimum = 1, .maximum = IFNAMSIZ - 1, .format = &interface_name_format,
+     .description = "The tap interface on the host."},
     {"guest_mac", FIELD_STRING, FIELD_NULLABLE, MEMBER(struct network_interface_config, guest_mac),
-     .minimum = MAC_LENGTH, .maximum = MAC_LENGTH, .format = format_mac, .expected = "as in 06:00:ac:10:00:02",
-     .pattern = "^([0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}$",
+     .minimum = MAC_LENGTH, .maximum = MAC_LENGTH, .format = &mac_format,
      .description = "The guest's MAC address; the guest chooses when not given."},
     {"mtu", FIELD_INTEGER, FIELD_NULLABLE | FIELD_ZERO_NULL, MEMBER(struct network_interface_config, mtu),
      .minimum = 68, .maximum = 65535, .description = "The MTU that the guest is advised of."},
@@ -331,8 +330,8 @@ const struct schema metrics_schema = {"Metrics", SCHEMA(metrics_fields, struct m
                                       .description = "Where the metrics go."};
 
 static const struct field console_port_fields[] = {
-    {"name", FIELD_STRING, FIELD_REQUIRED, MEMBER(struct console_port_config, name), PORT_NAME,
-     .description = "What the guest finds the port by."},
+    {"name", FIELD_STRING, FIELD_REQUIRED, MEMBER(struct console_port_config, name), .minimum = 1,
+     .maximum = ID_LENGTH_MAX, .format = &port_name_format, .description = "What the guest finds the port by."},
     {"socket_path", FIELD_STRING, FIELD_NULLABLE, MEMBER(struct console_port_config, socket_path), SOCKET_PATH,
      .description = "A Unix socket to listen on; the port is open in the guest while a peer is connected."},
     {"output_path", FIELD_STRING, FIELD_NULLABLE, MEMBER(struct console_port_config, output_path), PATH,

@@ -68,7 +68,7 @@ static void test_only_what_the_file_has_is_put(void **state)
     assert_int_equal(fake_machine.config.drive_count, 0);
 }
 
-static void test_wrong_file_is_refused_whole_with_its_path(void **state)
+static void test_wrong_file_is_refused_whole(void **state)
 {
     (void)state;
     assert_error(apply("{\"boot-source\": {\"kernel_image_path\": \"/k\"}, \"machine-config\": {\"vcpu_count\": 99}}"),
@@ -77,7 +77,7 @@ static void test_wrong_file_is_refused_whole_with_its_path(void **state)
     assert_error(apply("{\"boot_source\": {}}"), ERROR_INPUT, "unknown field \"boot_source\"");
     assert_error(apply("{\"vsock\": {\"guest_cid\": 3}}"), ERROR_INPUT, "vsock: an object given, expected null");
     assert_error(apply("{\"pmem\": [{}]}"), ERROR_INPUT, "pmem: an object given, expected null or []");
-    assert_error(apply(""), ERROR_INPUT, path);
+    assert_error(apply(""), ERROR_INPUT, "empty, expected a JSON object");
     assert_error(apply("{\"drives\": [{\"drive_id\": \"a\", \"is_root_device\": true}]}"), ERROR_INPUT,
                  "drives[0].path_on_host: missing");
 }
@@ -94,12 +94,12 @@ static void test_missing_file_is_an_error_of_the_host(void **state)
 {
     (void)state;
     assert_error(api_config_file_apply("/nonexistent/mayfly.json", &fake_machine), ERROR_HOST,
-                 "configuration file /nonexistent/mayfly.json: cannot open it: No such file or directory");
+                 "cannot open it: No such file or directory");
     assert_error(api_config_file_apply("/dev/zero", &fake_machine), ERROR_INPUT, "expected fewer");
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, setup)
 
 TEST_MAIN(TEST(test_every_object_of_the_file_reaches_the_machine), TEST(test_only_what_the_file_has_is_put),
-          TEST(test_wrong_file_is_refused_whole_with_its_path), TEST(test_refusal_by_the_machine_names_the_key),
+          TEST(test_wrong_file_is_refused_whole), TEST(test_refusal_by_the_machine_names_the_key),
           TEST(test_missing_file_is_an_error_of_the_host))

@@ -24,7 +24,7 @@ static void write_value(FILE *out, const struct field *field)
         fprintf(out, "true");
         break;
     case FIELD_INTEGER:
-        fprintf(out, "%" PRIu64, field->initial != 0 ? field->initial : field->minimum);
+        fprintf(out, "%u", field->initial != 0 ? field->initial : field->minimum);
         break;
     case FIELD_ENUM:
     case FIELD_KEYWORD:
@@ -236,10 +236,10 @@ static void check_bounds(const struct schema *schema)
 
         if (field->type != FIELD_INTEGER)
             continue;
-        snprintf(number, sizeof(number), "%" PRIu64, field->minimum);
+        snprintf(number, sizeof(number), "%u", field->minimum);
         assert_taken(schema, &change);
         if (field->minimum > 0) {
-            snprintf(number, sizeof(number), "%" PRIu64, field->minimum - 1);
+            snprintf(number, sizeof(number), "%u", field->minimum - 1);
             assert_refused(schema, &change, " given, expected an integer from ");
         }
         if (field->maximum < UINT64_MAX) {
@@ -261,7 +261,7 @@ static void check_lengths(const struct schema *schema)
 {
     for (size_t i = 0; i < schema->field_count; i++) {
         const struct field *field = &schema->fields[i];
-        cleanup_free char *value = calloc(1, field->maximum + 4);
+        cleanup_free char *value = calloc(1, field->type == FIELD_STRING ? field->maximum + 4 : 1);
         struct change change = {.field = field, .value = value};
 
         if (field->type != FIELD_STRING || field->names != NULL || strcmp(field->name, "output_path") == 0)
