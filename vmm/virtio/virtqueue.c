@@ -200,17 +200,29 @@ void virtqueue_unpop(struct virtqueue *queue)
     queue->next_available--;
 }
 
-void virtqueue_push(struct virtqueue *queue, uint16_t head, uint32_t written)
+void virtqueue_fill(struct virtqueue *queue, uint16_t ahead, uint16_t head, uint32_t written)
 {
     if (!queue_works(queue))
         return;
 
-    vring_used_elem_t *element = &queue->used->ring[queue->next_used & (queue->size - 1)];
+    vring_used_elem_t *element = &queue->used->ring[(queue->next_used + ahead) & (queue->size - 1)];
 
     __atomic_store_n(&element->id, head, __ATOMIC_RELAXED);
     __atomic_store_n(&element->len, written, __ATOMIC_RELAXED);
-    queue->next_used++;
+}
+
+void virtqueue_publish(struct virtqueue *queue, uint16_t count)
+{
+    if (!queue_works(queue))
+        return;
+    queue->next_used = (uint16_t)(queue->next_used + count);
     store_ordered(&queue->used->idx, queue->next_used);
+}
+
+void virtqueue_push(struct virtqueue *queue, uint16_t head, uint32_t written)
+{
+    virtqueue_fill(queue, 0, head, written);
+    virtqueue_publish(queue, 1);
 }
 
 bool virtqueue_needs_signal(struct virtqueue *queue)

@@ -1,0 +1,74 @@
+#include "vmm/backend/tap.h"
+
+#include "vmm/base/cleanup.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/if_tun.h>
+#include <net/if.h>
+#include <string.h>
+#include <sys/ioctl.h>
+
+static struct error *missing(const char *name)
+{
+    return error_new(ERROR_INPUT, "\"%s\" is not a network interface of this host: expected an existing tap", name);
+}
+
+static struct error *attach_refused(const char *name, int code)
+{
+    if (code == EBUSY)
+        return error_errno(code, "\"%s\": another process has this tap", name);
+    if (code == EINVAL)
+        return error_errno(code, "\"%s\" is not a tap with a single queue", name);
+    return error_errno(code, "\"%s\": cannot attach to this tap", name);
+}
+
+/*
+ * TUNSETIFF makes an interface when there is none of that name. So look first; should it vanish between the look and
+ * the attachment, what TUNSETIFF made shows by not being persistent (one that is and has a single queue could not have
+ * been attached to otherwise), and is gone when the descriptor is closed.
+ */
+static struct error *tap_attach(int fd, const char *name)
+{
+    struct ifreq request = {.ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR};
+
+    if (if_nametoindex(name) == 0)
+        return missing(name);
+    strncpy(request.ifr_name, name, sizeof(request.ifr_name) - 1);
+    if (ioctl(fd, TUNSETIFF, &request) < 0)
+        return attach_refused(name, errno);
+    if (ioctl(fd, TUNGETIFF, &request) < 0)
+        return error_errno(errno, "\"%s\": cannot read the flags of this tap", name);
+    if ((request.ifr_flags & IFF_PERSIST) == 0)
+        return missing(name);
+    return NULL;
+}
+
+struct error *tap_open(const char *name, int *fd)
+{
+    int header_size = TAP_HEADER_SIZE;
+
+    if (name[0] == '\0' || strlen(name) >= IFNAMSIZ)
+        return error_new(ERROR_INPUT, "\"%s\" has %zu characters: expected 1 to %d", name, strlen(name), IFNAMSIZ - 1);
+
+    cleanup_fd int opened = open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC);
+    if (opened < 0)
+        return error_errno(errno, "\"%s\": cannot open /dev/net/tun", name);
+
+    struct error *error = tap_attach(opened, name);
+    if (error == NULL && ioctl(opened, TUNSETVNETHDRSZ, &header_size) < 0)
+        error = error_errno(errno, "\"%s\": cannot set the size of the virtio-net header", name);
+    if (error == NULL)
+        error = tap_set_offloads(opened, 0);
+    if (error != NULL)
+        return error;
+    *fd = take_fd(&opened);
+    return NULL;
+}
+
+struct error *tap_set_offloads(int fd, unsigned offloads)
+{
+    if (ioctl(fd, TUNSETOFFLOAD, (unsigned long)offloads) < 0)
+        return error_errno(errno, "cannot set the offloads of a tap to %#x", offloads);
+    return NULL;
+}

@@ -1,0 +1,22 @@
+/*
+ * A TAP interface of the host, carrying Ethernet frames behind a virtio-net header (TUNSETVNETHDRSZ). Source: the
+ * kernel's Documentation/networking/tuntap.rst and <linux/if_tun.h>.
+ */
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "vmm/base/error.h"
+
+/* Bytes of struct virtio_net_hdr_v1 ahead of every frame that is read or written. */
+enum { TAP_HEADER_SIZE = 12 };
+
+/*
+ * Attaches to the existing interface `name`; *fd is non-blocking, closed on exec, the caller's. All offloads are off.
+ * A missing interface is an error: it is never created (TUNSETIFF would). Messages begin with the quoted name.
+ */
+struct error *tap_open(const char *name, int *fd);
+
+/* What frames read from `fd` may need of the reader: TUN_F_CSUM and others; 0 for plain frames. */
+struct error *tap_set_offloads(int fd, unsigned offloads);
