@@ -217,7 +217,7 @@ static void test_request_may_be_split_at_any_byte(void **state)
     for (size_t i = 1; i < strlen(PUT_RIGHT); i++) {
         say_bytes(fd, PUT_RIGHT, i);
         wait_until_read(fd);
-        say(fd, PUT_RIGHT + i);
+        say(fd, &PUT_RIGHT[i]);
         assert_hears(fd, 204, "");
     }
     for (const char *byte = PUT_RIGHT; *byte != '\0'; byte++) {
