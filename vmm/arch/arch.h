@@ -17,6 +17,8 @@
 #define ARCH_BOOT_TIMER_GPA 0xc0000000ull  /* the guest writes 123 here: "booted" */
 #define ARCH_VIRTIO_MMIO_GPA 0xc0001000ull /* slot n at + n * 0x1000 */
 enum { ARCH_VIRTIO_GSI_FIRST = 5, ARCH_SERIAL_GSI = 4, ARCH_CMDLINE_MAX = 2048 };
+enum { ARCH_ACPI_SLEEP_PORT = 0x600 }; /* two ports, as ACPI tells; a byte with ARCH_ACPI_SLEEP_ENABLE: power off */
+enum { ARCH_ACPI_SLEEP_ENABLE = 0x20 };
 
 /* Fills the gpa and size of the regions for `size` bytes of RAM (a MiB multiple); sets count. */
 void arch_memory_layout(uint64_t size, struct guest_memory *memory);

@@ -1,0 +1,13 @@
+#include "vmm/arch/x86_64/layout.h"
+
+#include "vmm/arch/arch.h"
+
+void arch_memory_layout(uint64_t size, struct guest_memory *memory)
+{
+    uint64_t low = size < ARCH_MMIO_HOLE_START ? size : ARCH_MMIO_HOLE_START;
+
+    memory->regions[0] = (struct guest_region){.gpa = 0, .size = low};
+    memory->count = 1;
+    if (size > low)
+        memory->regions[memory->count++] = (struct guest_region){.gpa = LAYOUT_HOLE_END, .size = size - low};
+}
