@@ -1,0 +1,274 @@
+/* The API of the real VMM: what its document says, its states, and callers that misbehave. */
+#include "tests/machine/machine.h"
+
+#include <ctype.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+static char *read_document(void)
+{
+    FILE *in = fopen("api/openapi.yaml", "r");
+    char *text = calloc(1, 256 * 1024);
+
+    assert_non_null(in);
+    assert_true(fread(text, 1, 256 * 1024 - 1, in) > 0);
+    fclose(in);
+    return text;
+}
+
+static void assert_contains(struct vm *vm, const char *path, const char *part)
+{
+    cleanup_free char *body = vm_get(vm, path);
+
+    if (strstr(body, part) == NULL)
+        vm_fail(vm, "GET %s: %s, expected \"%s\"", path, body, part);
+}
+
+/* Asks for an operation with an empty object, which it may refuse, but must know. */
+static void assert_known(struct vm *vm, const char *method, const char *path)
+{
+    struct api_response response;
+    bool get = strcmp(method, "GET") == 0;
+
+    assert_no_error(api_client_request(vm->api, method, path, get ? NULL : "{}", get ? 0 : 2, &response));
+    if (response.status == 404 || response.status == 405 || response.status >= 500 ||
+        strstr(response.body, "no such path") != NULL || strstr(response.body, "no such method") != NULL)
+        vm_fail(vm, "%s %s: %u %s", method, path, response.status, response.body);
+    api_response_free(&response);
+}
+
+static void test_every_operation_of_the_document_is_served(void **state)
+{
+    cleanup_free char *text = read_document();
+    struct vm *vm = vm_start();
+    char path[128] = "/";
+    size_t operations = 0;
+
+    (void)state;
+    for (char *line = strtok(strstr(text, "\npaths:\n") + 8, "\n"); strcmp(line, "components:") != 0;
+         line = strtok(NULL, "\n")) {
+        char method[8];
+
+        if (strncmp(line, "  /", 3) == 0) {
+            snprintf(path, sizeof(path), "%.*s", (int)strcspn(line + 2, ":"), line + 2);
+        } else if (strncmp(line, "    ", 4) == 0 && islower((unsigned char)line[4])) {
+            snprintf(method, sizeof(method), "%.*s", (int)strcspn(line + 4, ":"), line + 4);
+            for (char *c = method; *c != '\0'; c++)
+                *c = (char)toupper((unsigned char)*c);
+            assert_known(vm, method, path);
+            operations++;
+        }
+    }
+    assert_true(operations > 15);
+}
+
+static void put_machine_value(struct vm *vm, const char *field, uint64_t value, bool fits)
+{
+    char body[160];
+
+    snprintf(body, sizeof(body), "{\"%s\": %" PRIu64 "}", field, value);
+    if (fits)
+        vm_patch(vm, "/machine-config", "%s", body);
+    else
+        vm_refuses(vm, "PATCH", "/machine-config", body, field);
+}
+
+static void test_bounds_of_the_document_are_those_of_the_server(void **state)
+{
+    cleanup_free char *text = read_document();
+    struct vm *vm = vm_start();
+    char field[64] = "";
+    size_t bounds = 0;
+
+    (void)state;
+    strtok(strstr(text, "\n    MachineConfigurationUpdate:\n") + 1, "\n");
+    for (char *line = strtok(NULL, "\n"); isspace((unsigned char)line[4]); line = strtok(NULL, "\n")) {
+        uint64_t bound;
+
+        if (strncmp(line, "        ", 8) == 0 && line[8] != ' ')
+            snprintf(field, sizeof(field), "%.*s", (int)strcspn(line + 8, ":"), line + 8);
+        if (sscanf(line, "          minimum: %" SCNu64, &bound) == 1) {
+            put_machine_value(vm, field, bound, true);
+            put_machine_value(vm, field, bound - 1, false);
+            bounds++;
+        } else if (sscanf(line, "          maximum: %" SCNu64, &bound) == 1) {
+            put_machine_value(vm, field, bound + 1, false);
+            bounds++;
+        }
+    }
+    assert_int_equal(bounds, 4);
+}
+
+static void test_state_follows_the_life_of_the_guest(void **state)
+{
+    struct vm *vm = vm_start();
+
+    (void)state;
+    assert_contains(vm, "/", "\"state\":\"Not started\"");
+    vm_refuses(vm, "PATCH", "/vm", "{\"state\": \"Paused\"}", "has not started");
+    vm_refuses(vm, "PUT", "/actions", "{\"action_type\": \"SendCtrlAltDel\"}", "has not started");
+    vm_refuses(vm, "PUT", "/actions", "{\"action_type\": \"InstanceStart\"}", "boot");
+    vm_boot(vm, "spin", NULL);
+    vm_expect(vm, "spinning\n");
+    assert_contains(vm, "/", "\"state\":\"Running\"");
+    vm_refuses(vm, "PUT", "/machine-config", "{\"vcpu_count\": 1, \"mem_size_mib\": 128}", "is running");
+    vm_refuses(vm, "PUT", "/actions", "{\"action_type\": \"InstanceStart\"}", "is running");
+    vm_patch(vm, "/vm", "{\"state\": \"Paused\"}");
+    assert_contains(vm, "/", "\"state\":\"Paused\"");
+    vm_refuses(vm, "PUT", "/entropy", "{}", "is paused");
+    vm_patch(vm, "/vm", "{\"state\": \"Paused\"}");
+    vm_patch(vm, "/vm", "{\"state\": \"Resumed\"}");
+    vm_patch(vm, "/vm", "{\"state\": \"Resumed\"}");
+    vm_say(vm, "q");
+    vm_expect_exit(vm, 0);
+}
+
+static void test_configuration_is_shown_as_it_was_put(void **state)
+{
+    struct vm *vm = vm_start();
+    const char *first = vm_file(vm, "first", 1 << 20, 'a'), *second = vm_file(vm, "second", 2 << 20, 'b');
+    char expected[2048];
+
+    (void)state;
+    vm_put(vm, "/machine-config", "{\"vcpu_count\": 1, \"mem_size_mib\": 64, \"cpu_template\": \"None\"}");
+    assert_contains(vm, "/machine-config",
+                    "{\"vcpu_count\":1,\"mem_size_mib\":64,\"smt\":false,\"track_dirty_pages\":false,\"huge_pages\":"
+                    "\"None\"}");
+    vm_drive(vm, "d1", first, ", \"rate_limiter\": {\"ops\": {\"size\": 9, \"refill_time\": 8}, \"bandwidth\": null}");
+    vm_put(vm, "/entropy", "{}");
+    vm_boot(vm, "spin", "quiet");
+    vm_expect(vm, "spinning\n");
+    vm_patch(
+        vm, "/drives/d1",
+        "{\"drive_id\": \"d1\", \"path_on_host\": \"%s\", \"rate_limiter\": {\"ops\": {\"size\": 0, \"refill_time\": "
+        "0}, \"bandwidth\": {\"size\": 5, \"refill_time\": 6, \"one_time_burst\": 7}}}",
+        second);
+    snprintf(expected, sizeof(expected), "\"path_on_host\":\"%s\"", second);
+    assert_contains(vm, "/vm/config", expected);
+    assert_contains(
+        vm, "/vm/config",
+        "\"rate_limiter\":{\"bandwidth\":{\"size\":5,\"one_time_burst\":7,\"refill_time\":6},\"ops\":null}");
+    assert_contains(vm, "/vm/config", "\"initrd_path\":null,\"boot_args\":\"quiet\"}");
+    assert_contains(vm, "/vm/config", "\"entropy\":{\"rate_limiter\":null}}");
+    assert_contains(vm, "/vm/config", "{\"balloon\":null,\"drives\":[{\"drive_id\":\"d1\",\"partuuid\":null,");
+}
+
+static void test_files_that_are_not_there_are_named(void **state)
+{
+    struct vm *vm = vm_start();
+
+    (void)state;
+    vm_refuses(vm, "PUT", "/boot-source", "{\"kernel_image_path\": \"/nonexistent/kernel\"}", "/nonexistent/kernel");
+    vm_refuses(vm, "PUT", "/drives/a",
+               "{\"drive_id\": \"a\", \"is_root_device\": false, \"path_on_host\": \"/nonexistent/disk\"}",
+               "/nonexistent/disk");
+    vm_refuses(vm, "PUT", "/logger", "{\"log_path\": \"/nonexistent/log\"}", "/nonexistent/log");
+    vm_refuses(vm, "PUT", "/metrics", "{\"metrics_path\": \"/nonexistent/metrics\"}", "/nonexistent/metrics");
+    assert_contains(vm, "/vm/config", "\"drives\":[],\"boot-source\":{\"kernel_image_path\":\"\"");
+}
+
+static int dial(const struct vm *vm)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    assert_true(fd >= 0);
+    strcpy(address.sun_path, vm->api_path);
+    assert_int_equal(connect(fd, (struct sockaddr *)&address, sizeof(address)), 0);
+    return fd;
+}
+
+static void test_all_requests_may_come_at_once(void **state)
+{
+    struct vm *vm = vm_start();
+    char boot[512], text[2048];
+    int fd = dial(vm);
+
+    (void)state;
+    snprintf(boot, sizeof(boot), "{\"kernel_image_path\": \"%s\"}", guest_image("hello"));
+    snprintf(text, sizeof(text),
+             "PUT /machine-config HTTP/1.1\r\nContent-Length: 38\r\n\r\n{\"vcpu_count\": 1, \"mem_size_mib\": 128}"
+             "PUT /boot-source HTTP/1.1\r\nContent-Length: %zu\r\n\r\n%s"
+             "PUT /actions HTTP/1.1\r\nContent-Length: 32\r\n\r\n{\"action_type\": \"InstanceStart\"}",
+             strlen(boot), boot);
+    assert_int_equal(send(fd, text, strlen(text), MSG_NOSIGNAL), strlen(text));
+    vm_expect(vm, "hello\n");
+    vm_expect_exit(vm, 0);
+    close(fd);
+}
+
+static void test_caller_may_leave_in_the_middle_of_a_request(void **state)
+{
+    static const char text[] = "PUT /machine-config HTTP/1.1\r\nContent-Length: 38\r\n\r\n"
+                               "{\"vcpu_count\": 1, \"mem_size_mib\": 128}GET /vm/config HTTP/1.1\r\n\r\n";
+    struct vm *vm = vm_start();
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(text); i++) {
+        int fd = dial(vm);
+
+        assert_int_equal(send(fd, text, i, MSG_NOSIGNAL), i);
+        close(fd);
+        assert_contains(vm, "/", "\"state\":\"Not started\"");
+    }
+}
+
+static void test_socket_of_a_living_vm_is_left_alone(void **state)
+{
+    struct vm *vm = vm_start();
+    const char *arguments[] = {"--api-sock", vm->api_path, NULL};
+    struct vm *other = vm_start_with(&(struct machine_options){.arguments = arguments, .no_api = true});
+
+    (void)state;
+    vm_expect_exit(other, 1);
+    vm_expect_log(other, vm->api_path);
+    assert_contains(vm, "/", "\"state\":\"Not started\"");
+}
+
+static void write_config(const char *path, const char *text)
+{
+    FILE *out = fopen(path, "w");
+
+    assert_non_null(out);
+    assert_true(fputs(text, out) >= 0);
+    assert_int_equal(fclose(out), 0);
+}
+
+static void test_configuration_file_starts_the_guest(void **state)
+{
+    char path[] = "/tmp/mayfly-config-XXXXXX", text[512];
+    const char *arguments[] = {"--no-api", "--config-file", path, NULL};
+
+    (void)state;
+    close(mkstemp(path));
+    snprintf(
+        text, sizeof(text),
+        "{\"boot-source\": {\"kernel_image_path\": \"%s\", \"initrd_path\": null}, \"drives\": [], \"balloon\": null,"
+        " \"machine-config\": {\"vcpu_count\": 1, \"mem_size_mib\": 64}}",
+        guest_image("hello"));
+    write_config(path, text);
+
+    struct vm *vm = vm_start_with(&(struct machine_options){.arguments = arguments, .no_api = true});
+    vm_expect(vm, "hello\n");
+    vm_expect_exit(vm, 0);
+    write_config(path, "{\"machine-config\": {\"vcpu_count\": 99, \"mem_size_mib\": 64}}");
+    vm = vm_start_with(&(struct machine_options){.arguments = arguments, .no_api = true});
+    vm_expect_exit(vm, 152);
+    vm_expect_log(vm, "machine-config.vcpu_count: 99 given");
+    unlink(path);
+}
+
+TEST_MAIN(machine_test(test_every_operation_of_the_document_is_served),
+          machine_test(test_bounds_of_the_document_are_those_of_the_server),
+          machine_test(test_state_follows_the_life_of_the_guest),
+          machine_test(test_configuration_is_shown_as_it_was_put),
+          machine_test(test_files_that_are_not_there_are_named), machine_test(test_all_requests_may_come_at_once),
+          machine_test(test_caller_may_leave_in_the_middle_of_a_request),
+          machine_test(test_socket_of_a_living_vm_is_left_alone),
+          machine_test(test_configuration_file_starts_the_guest))
