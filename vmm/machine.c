@@ -28,15 +28,24 @@ static void guest_reset(void *owner)
     machine_leave(owner, EXIT_CODE_OK, "the guest reset");
 }
 
+static void guest_powered_off(void *owner)
+{
+    machine_leave(owner, EXIT_CODE_OK, "the guest powered off");
+}
+
 static struct error *add_legacy_devices(struct machine *machine)
 {
     struct error *error;
 
     serial_init(&machine->serial, machine->loop);
     i8042_init(&machine->i8042, guest_reset, machine);
+    machine->acpi_sleep = (struct acpi_sleep){.power_off = guest_powered_off, .owner = machine};
     error = bus_add(&machine->ports, SERIAL_PORT, SERIAL_PORTS, &serial_bus_ops, &machine->serial);
     if (error == NULL)
         error = bus_add(&machine->ports, I8042_PORT, I8042_PORTS, &i8042_bus_ops, &machine->i8042);
+    if (error == NULL)
+        error =
+            bus_add(&machine->ports, ARCH_ACPI_SLEEP_PORT, ACPI_SLEEP_PORTS, &acpi_sleep_bus_ops, &machine->acpi_sleep);
     if (error == NULL && machine->options.boot_timer)
         error =
             bus_add(&machine->mmio, ARCH_BOOT_TIMER_GPA, BOOT_TIMER_SIZE, &boot_timer_bus_ops, &machine->boot_timer);
@@ -85,6 +94,7 @@ void machine_free(struct machine *machine)
     virtio_mmio_free(machine->console);
     serial_close(&machine->serial);
     event_timer_cancel(&machine->metrics_timer);
+    event_timer_cancel(&machine->prepare_timer);
     event_source_remove(&machine->termination);
     fd_close(&machine->termination.fd);
     fd_close(&machine->metrics_fd);

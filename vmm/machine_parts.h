@@ -4,6 +4,7 @@
  */
 #pragma once
 
+#include "vmm/acpi_sleep.h"
 #include "vmm/arch/arch.h"
 #include "vmm/base/event_loop.h"
 #include "vmm/boot_timer.h"
@@ -53,8 +54,11 @@ struct machine {
     struct bus mmio;
     struct boot_timer boot_timer;
     struct i8042 i8042;
+    struct acpi_sleep acpi_sleep;
 
     struct event_task prepare_task;
+    struct event_timer prepare_timer;
+    bool size_settled; /* a machine-config was put */
     struct event_task started_task;
     struct event_timer metrics_timer;
     int metrics_fd;

@@ -10,6 +10,7 @@
 #include "vmm/machine_parts.h"
 
 #include "vmm/base/cleanup.h"
+#include "vmm/base/clock.h"
 #include "vmm/base/log.h"
 #include "vmm/exit_code.h"
 #include "vmm/kvm.h"
@@ -18,6 +19,8 @@
 
 #include <errno.h>
 #include <unistd.h>
+
+enum { QUIET_US = 2000 };
 
 /* --- What no longer fits --- */
 
@@ -297,12 +300,36 @@ static bool prepare_one(struct machine *machine, struct error **error)
     return false;
 }
 
+/*
+ * Callers who put no machine-config get the default size; callers who put it late would see a VM of that size thrown
+ * away. So memory and vCPUs wait for a machine-config, or for a moment of quiet.
+ */
+static bool waits_for_size(const struct machine *machine)
+{
+    return machine->vm_fd >= 0 && machine->memory.count == 0 && !machine->size_settled;
+}
+
+static void quiet(struct event_timer *timer)
+{
+    struct machine *machine = container_of(timer, struct machine, prepare_timer);
+
+    machine->size_settled = true;
+    event_loop_when_idle(machine->loop, &machine->prepare_task);
+}
+
 static void prepare_when_idle(struct event_task *task)
 {
     struct machine *machine = container_of(task, struct machine, prepare_task);
     struct error *error;
 
-    if (machine->state != MACHINE_NOT_STARTED || !prepare_one(machine, &error))
+    if (machine->state != MACHINE_NOT_STARTED)
+        return;
+    if (waits_for_size(machine)) {
+        machine->prepare_timer.expired = quiet;
+        event_timer_set(machine->loop, &machine->prepare_timer, clock_monotonic_us() + QUIET_US);
+        return;
+    }
+    if (!prepare_one(machine, &error))
         return;
     if (error == NULL) {
         event_loop_when_idle(machine->loop, task);
@@ -317,6 +344,7 @@ void machine_prepare_later(struct machine *machine)
 {
     if (!connections_fit(machine))
         machine_vm_discard(machine);
+    event_timer_cancel(&machine->prepare_timer);
     machine->prepare_task.run = prepare_when_idle;
     event_loop_when_idle(machine->loop, &machine->prepare_task);
 }

@@ -46,19 +46,25 @@ static struct error *check_machine_config(const struct machine_config *config)
     return NULL;
 }
 
+/* Whether a VM prepared for one will do for the other. */
+static bool same_vm(const struct machine_config *one, const struct machine_config *other)
+{
+    return one->vcpu_count == other->vcpu_count && one->mem_size_mib == other->mem_size_mib && one->smt == other->smt &&
+           one->track_dirty_pages == other->track_dirty_pages && one->huge_pages == other->huge_pages;
+}
+
 struct error *machine_put_machine_config(struct machine *machine, struct machine_config *config)
 {
-    const struct machine_config *old = &machine->config.machine;
     struct error *error = check_not_started(machine, "machine-config");
 
     if (error == NULL)
         error = check_machine_config(config);
     if (error != NULL)
         return error;
-    if (old->vcpu_count != config->vcpu_count || old->mem_size_mib != config->mem_size_mib || old->smt != config->smt ||
-        old->track_dirty_pages != config->track_dirty_pages || old->huge_pages != config->huge_pages)
+    if (machine->memory.count > 0 && !same_vm(&machine->config.machine, config))
         machine_vm_discard(machine);
     take_config(&machine->config.machine, config);
+    machine->size_settled = true;
     machine_prepare_later(machine);
     return NULL;
 }
