@@ -5,6 +5,6 @@ openapi: ## write api/openapi.yaml from the tables of routes and fields
 	mv api/openapi.yaml.new api/openapi.yaml
 
 ifneq ($(VARIANT),release)
-$(OUT)/openapi: $(OUT)/api/tools/openapi_main.o $(OUT)/libapi.a $(OUT)/libvmm.a
-	$(call LINK_glibc,$^ $(OUT)/libapi.a,$(LIBS_glibc)) -o $@
+$(OUT)/openapi: $(OUT)/api/tools/openapi_main.o $(OUT)/libapi.a $(OUT)/libvmm.a $(OUT)/libbase.a
+	$(call LINK_glibc,$^,$(LIBS_glibc)) -o $@
 endif

@@ -246,9 +246,11 @@ static struct error *carry_out(const struct api_context *context, const struct r
 {
     union request_body body;
     schema_given given = 0;
+    char what[64];
     struct error *error;
 
-    error = check_state(context->machine, route->states, request->method_name);
+    snprintf(what, sizeof(what), "%s %s", request->method_name, route->path);
+    error = check_state(context->machine, route->states, what);
     if (error != NULL)
         return error;
     if (route->body == NULL) {

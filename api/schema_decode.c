@@ -1,6 +1,8 @@
 /* JSON into structs: a yajl parser whose callbacks walk the tables of the schema, so that nothing is built twice. */
 #include "api/schema.h"
 
+#include "api/schema_text.h"
+
 #include "vmm/base/cleanup.h"
 #include "vmm/config.h"
 
@@ -11,7 +13,7 @@
 #include <strings.h>
 #include <yajl/yajl_parse.h>
 
-enum { QUOTE_MAX = 64, PATH_TEXT_MAX = 256, EXPECTED_MAX = 512 };
+enum { QUOTE_MAX = 64, PATH_TEXT_MAX = 256 };
 
 enum frame_kind { FRAME_OBJECT, FRAME_ARRAY, FRAME_MAP };
 
@@ -75,82 +77,19 @@ static const char *path_text(const struct decoder *decoder, char text[PATH_TEXT_
     return text;
 }
 
-static size_t append(char *text, size_t used, size_t size, const char *format, ...)
-    __attribute__((format(printf, 4, 5)));
-
-static size_t append(char *text, size_t used, size_t size, const char *format, ...)
-{
-    va_list args;
-
-    va_start(args, format);
-    int wanted = vsnprintf(text + used, size - used, format, args);
-    va_end(args);
-    return used + (size_t)wanted < size ? used + (size_t)wanted : size - 1;
-}
-
-static size_t append_names(char *text, size_t used, size_t size, const char *const *names)
-{
-    for (size_t i = 0; names[i] != NULL; i++)
-        used = append(text, used, size, "%s\"%s\"", i == 0 ? "" : names[i + 1] == NULL ? " or " : ", ", names[i]);
-    return used;
-}
-
-static void describe_string(const struct field *field, char text[EXPECTED_MAX])
-{
-    if (field->names != NULL)
-        append_names(text, 0, EXPECTED_MAX, field->names);
-    else if (field->minimum == 0)
-        snprintf(text, EXPECTED_MAX, "a string of at most %" PRIu64 " bytes", field->maximum);
-    else
-        snprintf(text, EXPECTED_MAX, "a string of %u to %" PRIu64 " bytes", field->minimum, field->maximum);
-    if (field->format != NULL)
-        append(text, strlen(text), EXPECTED_MAX, ": %s", field->format->expected);
-}
-
-/* What would have been right, in words. */
-static const char *expected_text(const struct field *field, char text[EXPECTED_MAX])
-{
-    switch (field->type) {
-    case FIELD_BOOL:
-        return "true or false";
-    case FIELD_INTEGER:
-        snprintf(text, EXPECTED_MAX, "an integer from %u to %" PRIu64, field->minimum, field->maximum);
-        break;
-    case FIELD_ENUM:
-    case FIELD_KEYWORD:
-        append_names(text, 0, EXPECTED_MAX, field->names);
-        break;
-    case FIELD_STRING:
-        describe_string(field, text);
-        break;
-    case FIELD_STRING_MAP:
-        snprintf(text, EXPECTED_MAX, "an object of at most %" PRIu64 " strings", field->maximum);
-        break;
-    case FIELD_OBJECT:
-        return "an object";
-    case FIELD_ARRAY:
-    case FIELD_HEAP_ARRAY:
-        snprintf(text, EXPECTED_MAX, "an array of %u to %" PRIu64 " objects", field->minimum, field->maximum);
-        break;
-    case FIELD_UNSUPPORTED:
-        return field->flags & FIELD_LIST ? "null or []: there is no such device" : "null: there is no such device";
-    }
-    return text;
-}
-
 /* Refuses the value that has just come. All refusals end here. */
 static int refuse(struct decoder *decoder, struct value value)
 {
-    char path[PATH_TEXT_MAX], text[EXPECTED_MAX];
+    char path[PATH_TEXT_MAX], text[FIELD_EXPECTED_MAX];
     const struct frame *frame = decoder->depth > 0 ? top(decoder) : NULL;
     const char *expected = "a JSON object";
     const char *quote = value.is_string ? "\"" : "";
     bool cut = value.length > QUOTE_MAX;
 
     if (frame != NULL)
-        expected = frame->kind == FRAME_OBJECT    ? expected_text(frame->field, text)
+        expected = frame->kind == FRAME_OBJECT    ? field_expected(frame->field, text)
                    : frame->kind == FRAME_MAP     ? "a string"
-                   : frame->field->object == NULL ? expected_text(frame->field, text)
+                   : frame->field->object == NULL ? field_expected(frame->field, text)
                                                   : "an object";
     if (cut)
         for (value.length = QUOTE_MAX; value.length > 0 && (value.text[value.length] & 0xc0) == 0x80; value.length--)
@@ -442,13 +381,13 @@ static int take_map_key(struct decoder *decoder, const char *key, size_t length)
 static int refuse_unknown(struct decoder *decoder, const char *key, size_t length)
 {
     struct frame *frame = top(decoder);
-    char path[PATH_TEXT_MAX], known[EXPECTED_MAX];
+    char path[PATH_TEXT_MAX], known[FIELD_EXPECTED_MAX];
     size_t used = 0;
 
     frame->field = NULL;
     path_text(decoder, path);
     for (size_t i = 0; i < frame->schema->field_count; i++)
-        used = append(known, used, sizeof(known), "%s%s", i == 0 ? "" : ", ", frame->schema->fields[i].name);
+        used = text_append(known, used, sizeof(known), "%s%s", i == 0 ? "" : ", ", frame->schema->fields[i].name);
     decoder->error = error_new(ERROR_INPUT, "%s%sunknown field \"%.*s\", expected one of: %s", path,
                                path[0] == '\0' ? "" : ": ", (int)(length > QUOTE_MAX ? QUOTE_MAX : length), key, known);
     return 0;
@@ -485,11 +424,11 @@ static int take_key(void *context, const unsigned char *bytes, size_t length)
 
 static int refuse_missing(struct decoder *decoder, const struct field *field)
 {
-    char path[PATH_TEXT_MAX], text[EXPECTED_MAX];
+    char path[PATH_TEXT_MAX], text[FIELD_EXPECTED_MAX];
 
     top(decoder)->field = field;
     decoder->error =
-        error_new(ERROR_INPUT, "%s: missing, expected %s", path_text(decoder, path), expected_text(field, text));
+        error_new(ERROR_INPUT, "%s: missing, expected %s", path_text(decoder, path), field_expected(field, text));
     return 0;
 }
 
