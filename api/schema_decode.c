@@ -1,6 +1,5 @@
 /* JSON into structs: a yajl parser whose callbacks walk the tables of the schema, so that nothing is built twice. */
 #include "api/schema.h"
-
 #include "api/schema_text.h"
 
 #include "vmm/base/cleanup.h"
