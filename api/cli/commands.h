@@ -1,0 +1,8 @@
+/* The subcommands of `mayfly`. Each gets the arguments from its own name on and returns the process's exit code. */
+#pragma once
+
+/* What `mayfly` itself fails with, so that a script can tell it from the command's own codes. */
+enum { EXIT_MAYFLY_FAILED = 125 };
+
+int command_run(int argc, char **argv);
+int command_version(int argc, char **argv);

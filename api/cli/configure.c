@@ -1,0 +1,120 @@
+#include "api/cli/configure.h"
+
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "api/client/connect.h"
+#include "rootfs/protocol.h"
+#include "vmm/base/cleanup.h"
+#include "vmm/base/clock.h"
+
+enum { CONNECT_TIMEOUT_US = 5000000 };
+
+/* For kernels that bring no command line of their own: a quick boot, and an end that ends the VMM. */
+static const char default_cmdline[] = "quiet panic=-1 reboot=k 8250.nr_uarts=0";
+
+static const struct {
+    const char *name;   /* in the guest */
+    const char *socket; /* in the private directory */
+} ports[RUN_PORT_COUNT] = {
+    [RUN_PORT_STDIN] = {PROTOCOL_PORT_STDIN, "stdin"},
+    [RUN_PORT_STDOUT] = {PROTOCOL_PORT_STDOUT, "stdout"},
+    [RUN_PORT_STDERR] = {PROTOCOL_PORT_STDERR, "stderr"},
+    [RUN_PORT_CONTROL] = {PROTOCOL_PORT_CONTROL, "control"},
+};
+
+static struct error *put_machine(struct api_client *client, const struct run_options *options)
+{
+    struct body *body = body_new();
+
+    body_integer(body, "vcpu_count", options->vcpus);
+    body_integer(body, "mem_size_mib", options->memory_mib);
+    return api_client_put(client, "/machine-config", body);
+}
+
+/* The VMM has the same working directory: paths are passed on as they were given. */
+static struct error *put_boot_source(struct api_client *client, const struct run_options *options,
+                                     const struct located *located)
+{
+    struct body *body = body_new();
+    cleanup_free char *boot_args = NULL;
+    bool overlay = located->rootfs != NULL && !options->writable;
+
+    if (asprintf(&boot_args, "%s%s%s%s", located->cmdline != NULL ? located->cmdline : default_cmdline,
+                 overlay ? " mayfly.overlay" : "", options->boot_args != NULL ? " " : "",
+                 options->boot_args != NULL ? options->boot_args : "") < 0)
+        abort();
+    body_string(body, "kernel_image_path", located->kernel);
+    body_string(body, "initrd_path", located->initrd);
+    body_string(body, "boot_args", boot_args);
+    return api_client_put(client, "/boot-source", body);
+}
+
+static struct error *put_root_drive(struct api_client *client, const struct run_options *options,
+                                    const struct located *located)
+{
+    struct body *body;
+
+    if (located->rootfs == NULL)
+        return NULL;
+    body = body_new();
+    body_string(body, "drive_id", "rootfs");
+    body_string(body, "path_on_host", located->rootfs);
+    body_boolean(body, "is_root_device", true);
+    body_boolean(body, "is_read_only", !options->writable);
+    body_string(body, "cache_type", options->writable ? "Writeback" : "Unsafe");
+    return api_client_put(client, "/drives/rootfs", body);
+}
+
+static struct error *put_console(struct api_client *client, const struct vmm_process *process)
+{
+    struct body *body = body_new();
+
+    body_open_array(body, "ports");
+    for (size_t i = 0; i < RUN_PORT_COUNT; i++) {
+        char path[VMM_PATH_SIZE];
+
+        vmm_process_path(process, ports[i].socket, path);
+        body_open_object(body, NULL);
+        body_string(body, "name", ports[i].name);
+        body_string(body, "socket_path", path);
+        body_close_object(body);
+    }
+    body_close_array(body);
+    return api_client_put(client, "/mayfly/console", body);
+}
+
+struct error *configure(struct api_client *client, const struct run_options *options, const struct located *located,
+                        const struct vmm_process *process)
+{
+    struct error *error = put_machine(client, options);
+
+    if (error == NULL)
+        error = put_boot_source(client, options, located);
+    if (error == NULL)
+        error = put_root_drive(client, options, located);
+    if (error == NULL)
+        error = api_client_put(client, "/entropy", body_new());
+    if (error == NULL)
+        error = put_console(client, process);
+    return error;
+}
+
+struct error *configure_connect_ports(const struct vmm_process *process, int fds[RUN_PORT_COUNT])
+{
+    for (size_t i = 0; i < RUN_PORT_COUNT; i++) {
+        char path[VMM_PATH_SIZE];
+        struct error *error;
+
+        vmm_process_path(process, ports[i].socket, path);
+        error =
+            socket_connect_when_ready(path, process->process_fd, clock_monotonic_us() + CONNECT_TIMEOUT_US, &fds[i]);
+        if (error != NULL)
+            return error_wrap(error, "port %s", ports[i].name);
+    }
+    return NULL;
+}

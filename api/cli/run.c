@@ -1,0 +1,165 @@
+/* `mayfly run`: one command in one microVM. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "api/cli/commands.h"
+#include "api/cli/configure.h"
+#include "api/cli/locate.h"
+#include "api/cli/run_options.h"
+#include "api/cli/session.h"
+#include "api/cli/timeline.h"
+#include "api/cli/vmm_process.h"
+#include "vmm/base/cleanup.h"
+
+enum { API_TIMEOUT_MS = 10000 };
+
+/*
+ * A standard descriptor that is closed would become the first file that we open: put /dev/null there. Returns whether
+ * there was a stdin.
+ */
+static bool fill_standard_descriptors(void)
+{
+    bool has_stdin = fcntl(STDIN_FILENO, F_GETFD) >= 0;
+    int fd;
+
+    do {
+        fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+    } while (fd >= 0 && fd <= STDERR_FILENO);
+    fd_close(&fd);
+    return has_stdin;
+}
+
+static struct error *open_console(const char *path, int *fd)
+{
+    if (path == NULL)
+        return NULL;
+    *fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    return *fd >= 0 ? NULL : error_errno(errno, "--console %s", path);
+}
+
+/* From nothing to a running vCPU. */
+static struct error *start(struct vmm_process *process, const struct run_options *options, struct timeline *timeline)
+{
+    struct located located;
+    struct api_client *client = NULL;
+    char api[VMM_PATH_SIZE];
+    struct error *error = locate(&located, options);
+
+    if (error == NULL)
+        error = vmm_process_start(process, located.vmm);
+    if (error == NULL) {
+        timeline_end(timeline, STAGE_PROCESS_START);
+        vmm_process_path(process, "api", api);
+        error = api_client_connect(api, process->process_fd, API_TIMEOUT_MS, &client);
+    }
+    if (error == NULL) {
+        timeline_end(timeline, STAGE_API_READY);
+        error = configure(client, options, &located, process);
+    }
+    if (error == NULL) {
+        timeline_end(timeline, STAGE_CONFIGURED);
+        error = api_client_action(client, "InstanceStart");
+    }
+    if (error == NULL)
+        timeline_end(timeline, STAGE_VCPU_RUNNING);
+    api_client_free(client);
+    located_free(&located);
+    return error;
+}
+
+/* One line: {"exit_code": ..., "error": ..., "timeline": [...], "total_us": ...} */
+static struct error *write_json(const struct timeline *timeline, const char *path, int exit_code, const char *failure)
+{
+    struct body *body = body_new();
+    cleanup_fd int opened = -1;
+    const char *text;
+    size_t length;
+
+    body_integer(body, "exit_code", (uint64_t)exit_code);
+    body_string(body, "error", failure);
+    timeline_add_to(timeline, body);
+    text = body_text(body, &length);
+    if (path != NULL)
+        opened = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (path != NULL && opened < 0) {
+        body_free(body);
+        return error_errno(errno, "--json=%s", path);
+    }
+    dprintf(path != NULL ? opened : STDERR_FILENO, "%s\n", text != NULL ? text : "{}");
+    body_free(body);
+    return NULL;
+}
+
+/* What was asked for besides the command's own output. A report that cannot be written is said, and changes no code. */
+static void report(const struct run_options *options, const struct timeline *timeline, int exit_code,
+                   const char *failure)
+{
+    struct error *error = NULL;
+
+    if (options->timeline && options->timeline_path == NULL)
+        timeline_print(timeline, STDERR_FILENO);
+    if (options->timeline && options->timeline_path != NULL)
+        error = timeline_write_svg(timeline, options->timeline_path);
+    if (error != NULL)
+        dprintf(STDERR_FILENO, "mayfly: %s\n", error->message);
+    error_free(error);
+    error = options->json ? write_json(timeline, options->json_path, exit_code, failure) : NULL;
+    if (error != NULL)
+        dprintf(STDERR_FILENO, "mayfly: %s\n", error->message);
+    error_free(error);
+}
+
+static int run(const struct run_options *options, struct timeline *timeline, bool has_stdin)
+{
+    struct vmm_process process;
+    struct session session;
+    int signal_fd = -1, console_fd = -1, exit_code = EXIT_MAYFLY_FAILED;
+    struct error *error;
+
+    vmm_process_init(&process);
+    error = session_take_signals(&signal_fd);
+    if (error == NULL)
+        error = open_console(options->console_path, &console_fd);
+    session_init(&session, &process, timeline, signal_fd, console_fd);
+    if (error == NULL)
+        error = start(&process, options, timeline);
+    if (error == NULL)
+        error = session_run(&session, options, has_stdin, &exit_code);
+    if (error != NULL) {
+        dprintf(STDERR_FILENO, "mayfly: %s\n", error->message);
+        session_show_last_words(&session);
+    }
+    report(options, timeline, exit_code, error != NULL ? error->message : NULL);
+    error_free(error);
+    vmm_process_end(&process);
+    session_free(&session);
+    return exit_code;
+}
+
+int command_run(int argc, char **argv)
+{
+    struct run_options options;
+    struct timeline timeline;
+    bool has_stdin = fill_standard_descriptors();
+    struct error *error;
+    int exit_code;
+
+    timeline_begin(&timeline);
+    error = run_options_parse(&options, argc, argv);
+    if (error != NULL) {
+        dprintf(STDERR_FILENO, "mayfly: %s\n", error->message);
+        exit_code = EXIT_MAYFLY_FAILED;
+        error_free(error);
+    } else if (options.help) {
+        fputs(run_help, stdout);
+        exit_code = 0;
+    } else {
+        exit_code = run(&options, &timeline, has_stdin);
+    }
+    run_options_free(&options);
+    return exit_code;
+}

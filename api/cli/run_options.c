@@ -1,0 +1,238 @@
+#include "api/cli/run_options.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <getopt.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "vmm/base/checked.h"
+#include "vmm/config.h"
+
+const char run_help[] = "Usage: mayfly run [OPTION...] [--] COMMAND [ARG...]\n"
+                        "\n"
+                        "Starts a microVM, runs COMMAND in it with this terminal's stdin, stdout and stderr, and\n"
+                        "exits with the command's exit code. Nothing is left when it is over.\n"
+                        "\n"
+                        "The machine:\n"
+                        "  --vcpus N          processors, 1 to 32 (default 1)\n"
+                        "  --memory SIZE      memory in MiB, or with M or G behind the number (default 128)\n"
+                        "  --kernel FILE      kernel: vmlinux or bzImage\n"
+                        "  --initrd FILE      initial RAM disk, which holds Mayfly's init\n"
+                        "  --rootfs FILE      root file system image: ext4, erofs or squashfs\n"
+                        "  --rw               writes go to the image; without it they go to memory and are lost\n"
+                        "  --boot-args TEXT   more words for the kernel's command line\n"
+                        "  --vmm FILE         the mayfly-vmm to use\n"
+                        "\n"
+                        "The command:\n"
+                        "  --env K=V          sets a variable; may be repeated. --env K passes this one on\n"
+                        "  --cwd DIR          working directory (default /)\n"
+                        "  --hostname NAME    host name\n"
+                        "\n"
+                        "What happened:\n"
+                        "  --timeline         prints on stderr where the time went; --timeline=FILE.svg draws it\n"
+                        "  --json             prints the exit code and the timeline on stderr, as one line of JSON;\n"
+                        "                     --json=FILE writes it there\n"
+                        "  --console FILE     keeps what the kernel says on the serial port\n"
+                        "  -h, --help         prints this text\n"
+                        "\n"
+                        "Kernel, initrd and rootfs that are not given are vmlinux, initramfs.cpio and rootfs.erofs in\n"
+                        "$MAYFLY_GUEST, ../share/mayfly or ../guest, seen from where mayfly is.\n"
+                        "\n"
+                        "SIGINT, SIGTERM, SIGHUP and SIGQUIT are passed on to the command; the second of a kind ends\n"
+                        "the microVM at once. Exit code: the command's; 128 + N when signal N killed it; 127 when it\n"
+                        "was not found; 126 when it could not be executed; 125 when the microVM failed.\n";
+
+enum option_code {
+    OPTION_VCPUS = 0x100,
+    OPTION_MEMORY,
+    OPTION_KERNEL,
+    OPTION_INITRD,
+    OPTION_ROOTFS,
+    OPTION_RW,
+    OPTION_BOOT_ARGS,
+    OPTION_VMM,
+    OPTION_ENV,
+    OPTION_CWD,
+    OPTION_HOSTNAME,
+    OPTION_TIMELINE,
+    OPTION_JSON,
+    OPTION_CONSOLE,
+};
+
+static const struct option long_options[] = {
+    {"vcpus", required_argument, NULL, OPTION_VCPUS},
+    {"memory", required_argument, NULL, OPTION_MEMORY},
+    {"kernel", required_argument, NULL, OPTION_KERNEL},
+    {"initrd", required_argument, NULL, OPTION_INITRD},
+    {"rootfs", required_argument, NULL, OPTION_ROOTFS},
+    {"rw", no_argument, NULL, OPTION_RW},
+    {"boot-args", required_argument, NULL, OPTION_BOOT_ARGS},
+    {"vmm", required_argument, NULL, OPTION_VMM},
+    {"env", required_argument, NULL, OPTION_ENV},
+    {"cwd", required_argument, NULL, OPTION_CWD},
+    {"hostname", required_argument, NULL, OPTION_HOSTNAME},
+    {"timeline", optional_argument, NULL, OPTION_TIMELINE},
+    {"json", optional_argument, NULL, OPTION_JSON},
+    {"console", required_argument, NULL, OPTION_CONSOLE},
+    {"help", no_argument, NULL, 'h'},
+    {0},
+};
+
+/* Digits only: no sign, no blanks. Returns what follows them, or NULL. */
+static const char *parse_digits(const char *text, uint64_t *value)
+{
+    char *end;
+
+    if (!isdigit((unsigned char)*text))
+        return NULL;
+    errno = 0;
+    *value = strtoull(text, &end, 10);
+    return errno == 0 ? end : NULL;
+}
+
+struct error *run_options_parse_memory(const char *text, uint64_t *mib)
+{
+    uint64_t value;
+    const char *unit = parse_digits(text, &value);
+    uint64_t factor = 1;
+
+    if (unit != NULL && (*unit == 'M' || *unit == 'G')) {
+        factor = *unit == 'G' ? 1024 : 1;
+        unit++;
+    }
+    if (unit == NULL || *unit != '\0' || !checked_mul(value, factor, &value) || value == 0)
+        return error_new(ERROR_INPUT, "--memory \"%s\": expected a number of MiB, or one with M or G behind it", text);
+    *mib = value;
+    return NULL;
+}
+
+static struct error *parse_vcpus(const char *text, uint32_t *vcpus)
+{
+    uint64_t value = 0;
+    const char *end = parse_digits(text, &value);
+
+    if (end == NULL || *end != '\0' || value < 1 || value > VCPUS_MAX)
+        return error_new(ERROR_INPUT, "--vcpus \"%s\": expected 1 to %d", text, VCPUS_MAX);
+    *vcpus = (uint32_t)value;
+    return NULL;
+}
+
+/* "K=V" as it is; "K" with the value it has here, or not at all. */
+static struct error *add_environment(struct run_options *options, const char *text)
+{
+    const char *equals = strchr(text, '=');
+    const char *value;
+    const char **slot = &options->environment[options->environment_count];
+    size_t name_length;
+    char *joined;
+
+    if (equals == text || *text == '\0')
+        return error_new(ERROR_INPUT, "--env \"%s\": expected NAME=VALUE or NAME", text);
+    value = equals == NULL ? getenv(text) : NULL;
+    if (equals == NULL && value == NULL)
+        return NULL;
+    name_length = strlen(text);
+    joined = malloc(name_length + (value != NULL ? strlen(value) + 2 : 1));
+    if (joined == NULL)
+        abort();
+    strcpy(joined, text);
+    if (value != NULL) {
+        joined[name_length] = '=';
+        strcpy(joined + name_length + 1, value);
+    }
+    *slot = joined;
+    options->environment_count++;
+    return NULL;
+}
+
+static struct error *take_option(struct run_options *options, int option, const char *value)
+{
+    switch (option) {
+    case OPTION_VCPUS:
+        return parse_vcpus(value, &options->vcpus);
+    case OPTION_MEMORY:
+        return run_options_parse_memory(value, &options->memory_mib);
+    case OPTION_KERNEL:
+        options->kernel = value;
+        return NULL;
+    case OPTION_INITRD:
+        options->initrd = value;
+        return NULL;
+    case OPTION_ROOTFS:
+        options->rootfs = value;
+        return NULL;
+    case OPTION_RW:
+        options->writable = true;
+        return NULL;
+    case OPTION_BOOT_ARGS:
+        options->boot_args = value;
+        return NULL;
+    case OPTION_VMM:
+        options->vmm = value;
+        return NULL;
+    case OPTION_ENV:
+        return add_environment(options, value);
+    case OPTION_CWD:
+        options->cwd = value;
+        return NULL;
+    case OPTION_HOSTNAME:
+        options->hostname = value;
+        return NULL;
+    case OPTION_TIMELINE:
+        options->timeline = true;
+        options->timeline_path = value;
+        return NULL;
+    case OPTION_JSON:
+        options->json = true;
+        options->json_path = value;
+        return NULL;
+    case OPTION_CONSOLE:
+        options->console_path = value;
+        return NULL;
+    default:
+        options->help = true;
+        return NULL;
+    }
+}
+
+struct error *run_options_parse(struct run_options *options, int argc, char **argv)
+{
+    *options = (struct run_options){.vcpus = 1, .memory_mib = MEM_SIZE_MIB_DEFAULT};
+    options->environment = calloc((size_t)argc + 1, sizeof(*options->environment));
+    if (options->environment == NULL)
+        abort();
+    opterr = 0;
+    optind = 0; /* so that glibc and musl start afresh */
+    for (;;) {
+        int option = getopt_long(argc, argv, "+:h", long_options, NULL);
+        struct error *error;
+
+        if (option == -1)
+            break;
+        if (option == ':')
+            return error_new(ERROR_INPUT, "%s: expected a value", argv[optind - 1]);
+        if (option == '?')
+            return error_new(ERROR_INPUT,
+                             "%s: no such option (or a value that it does not take); see mayfly run --help",
+                             argv[optind - 1]);
+        error = take_option(options, option, optarg);
+        if (error != NULL)
+            return error;
+    }
+    options->command = argv + optind;
+    options->command_count = (size_t)(argc - optind);
+    if (options->command_count == 0 && !options->help)
+        return error_new(ERROR_INPUT, "no command given; see mayfly run --help");
+    if (options->command_count > 0 && options->command[0][0] == '\0')
+        return error_new(ERROR_INPUT, "the command is an empty word");
+    return NULL;
+}
+
+void run_options_free(struct run_options *options)
+{
+    for (size_t i = 0; i < options->environment_count; i++)
+        free((void *)(uintptr_t)options->environment[i]);
+    free(options->environment);
+    *options = (struct run_options){0};
+}

@@ -1,0 +1,387 @@
+#include "api/cli/session.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "api/cli/commands.h"
+#include "vmm/base/cleanup.h"
+
+enum { LAST_WORDS_LINES = 40, END_PATIENCE_MS = 2000 };
+
+static const int passed_signals[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT};
+
+struct error *session_take_signals(int *signal_fd)
+{
+    sigset_t set;
+
+    sigemptyset(&set);
+    for (size_t i = 0; i < array_length(passed_signals); i++)
+        sigaddset(&set, passed_signals[i]);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    signal(SIGPIPE, SIG_IGN);
+    *signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    return *signal_fd >= 0 ? NULL : error_errno(errno, "signalfd");
+}
+
+void session_init(struct session *session, struct vmm_process *process, struct timeline *timeline, int signal_fd,
+                  int console_fd)
+{
+    *session = (struct session){.process = process,
+                                .timeline = timeline,
+                                .signal_fd = signal_fd,
+                                .console_fd = console_fd,
+                                .in = {.from = -1, .to = -1},
+                                .out = {.from = -1, .to = -1},
+                                .err = {.from = -1, .to = -1}};
+    for (size_t i = 0; i < RUN_PORT_COUNT; i++)
+        session->ports[i] = -1;
+}
+
+void session_free(struct session *session)
+{
+    for (size_t i = 0; i < RUN_PORT_COUNT; i++)
+        fd_close(&session->ports[i]);
+    fd_close(&session->signal_fd);
+    fd_close(&session->console_fd);
+    pump_free(&session->in);
+    pump_free(&session->out);
+    pump_free(&session->err);
+    free(session->outgoing);
+    session->outgoing = NULL;
+}
+
+/* --- To the guest --- */
+
+static void send_frame(struct session *session, const uint8_t *frame, size_t length)
+{
+    size_t pending = session->outgoing_end - session->outgoing_start;
+    uint8_t *grown = malloc(pending + length);
+
+    if (grown == NULL)
+        abort();
+    if (pending > 0)
+        memcpy(grown, session->outgoing + session->outgoing_start, pending);
+    memcpy(grown + pending, frame, length);
+    free(session->outgoing);
+    session->outgoing = grown;
+    session->outgoing_start = 0;
+    session->outgoing_end = pending + length;
+}
+
+static void send_signal(struct session *session, int signal)
+{
+    uint8_t frame[TALK_SIGNAL_FRAME_SIZE];
+
+    talk_signal_frame(signal, frame);
+    send_frame(session, frame, sizeof(frame));
+}
+
+static void flush_outgoing(struct session *session)
+{
+    ssize_t sent = send(session->ports[RUN_PORT_CONTROL], session->outgoing + session->outgoing_start,
+                        session->outgoing_end - session->outgoing_start, MSG_DONTWAIT | MSG_NOSIGNAL);
+
+    if (sent > 0)
+        session->outgoing_start += (size_t)sent;
+    else if (sent < 0 && errno != EAGAIN && errno != EINTR)
+        session->outgoing_start = session->outgoing_end; /* the end shows in what we receive */
+}
+
+/* --- From the guest --- */
+
+static uint64_t difference_us(uint64_t later_ns, uint64_t earlier_ns)
+{
+    return later_ns > earlier_ns ? (later_ns - earlier_ns) / 1000 : 0;
+}
+
+static void note_progress(struct session *session, enum talk_state before)
+{
+    const struct talk *talk = &session->talk;
+
+    if (talk->state == before)
+        return;
+    switch (talk->state) {
+    case TALK_EXPECTS_START:
+        timeline_end_ago(session->timeline, STAGE_KERNEL,
+                         difference_us(talk->hello.hello_ns, talk->hello.init_start_ns));
+        break;
+    case TALK_EXPECTS_EXIT:
+        timeline_end(session->timeline, STAGE_INIT);
+        break;
+    case TALK_EXITED:
+        timeline_end_ago(session->timeline, STAGE_COMMAND, difference_us(talk->exited.time_ns, talk->exited.exit_ns));
+        break;
+    default:
+        break;
+    }
+}
+
+static struct error *receive_control(struct session *session)
+{
+    uint8_t bytes[4096];
+    ssize_t got = recv(session->ports[RUN_PORT_CONTROL], bytes, sizeof(bytes), MSG_DONTWAIT);
+
+    if (got < 0 && (errno == EAGAIN || errno == EINTR))
+        return NULL;
+    if (got <= 0) {
+        fd_close(&session->ports[RUN_PORT_CONTROL]);
+        return NULL;
+    }
+    for (size_t at = 0, taken; at < (size_t)got; at += taken) {
+        enum talk_state before = session->talk.state;
+        struct error *error = talk_receive(&session->talk, bytes + at, (size_t)got - at, &taken);
+
+        if (error != NULL)
+            return error;
+        note_progress(session, before);
+    }
+    return NULL;
+}
+
+/* Reads what there is from a pipe of the VMM into its tail; closes it at its end. False when there was nothing. */
+static bool receive_tail(int *fd, struct tail *tail, int copy_fd)
+{
+    char bytes[4096];
+    ssize_t got = *fd < 0 ? 0 : read(*fd, bytes, sizeof(bytes));
+
+    if (got > 0) {
+        tail_add(tail, bytes, (size_t)got);
+        if (copy_fd >= 0 && write(copy_fd, bytes, (size_t)got) < 0)
+            return true; /* a full disk costs the copy, not the command */
+    } else if (got == 0 || (errno != EAGAIN && errno != EINTR)) {
+        fd_close(fd);
+    }
+    return got > 0;
+}
+
+/* --- Signals --- */
+
+static void receive_signal(struct session *session)
+{
+    struct signalfd_siginfo info;
+
+    if (read(session->signal_fd, &info, sizeof(info)) != sizeof(info))
+        return;
+    if ((session->signals_seen & 1ull << info.ssi_signo) != 0)
+        session->killed_by = (int)info.ssi_signo;
+    session->signals_seen |= 1ull << info.ssi_signo;
+    send_signal(session, (int)info.ssi_signo);
+}
+
+/* --- The loop --- */
+
+static bool guest_gone(const struct session *session)
+{
+    return session->ports[RUN_PORT_CONTROL] < 0 && pump_done(&session->out) && pump_done(&session->err);
+}
+
+static bool output_complete(const struct session *session)
+{
+    const struct protocol_exited *exited = &session->talk.exited;
+
+    return session->out.taken >= exited->stdout_bytes && pump_empty(&session->out) &&
+           session->err.taken >= exited->stderr_bytes && pump_empty(&session->err);
+}
+
+static bool finished(const struct session *session)
+{
+    if (session->killed_by != 0)
+        return true;
+    if (session->talk.state == TALK_FAILED)
+        return true;
+    if (session->talk.state == TALK_EXITED && output_complete(session))
+        return true;
+    return guest_gone(session);
+}
+
+/* What a write to our stdout or stderr ran into: EPIPE kills a command (unless it minds), the rest is our failure. */
+static struct error *check_output(struct session *session, const struct pump *pump, const char *name)
+{
+    if (pump->error == 0)
+        return NULL;
+    if (pump->error != EPIPE)
+        return error_errno(pump->error, "cannot write to %s", name);
+    if (!session->told_broken_pipe)
+        send_signal(session, SIGPIPE);
+    session->told_broken_pipe = true;
+    return NULL;
+}
+
+static void run_stdin(struct session *session, const struct pollfd wait[2])
+{
+    struct pump *in = &session->in;
+
+    pump_run(in, wait);
+    if (in->error != 0)
+        in->from = -1; /* nobody reads it: leave the rest to whom it belongs */
+    if (pump_done(in) && in->to >= 0) {
+        shutdown(in->to, SHUT_WR);
+        in->to = -1;
+    }
+}
+
+static struct error *turn(struct session *session)
+{
+    enum { SIGNAL, PROCESS, CONTROL, SERIAL, LOG, IN, OUT = IN + 2, ERR = OUT + 2, COUNT = ERR + 2 };
+    bool pending = session->outgoing_start < session->outgoing_end;
+    struct pollfd wait[COUNT] = {
+        [SIGNAL] = {.fd = session->signal_fd, .events = POLLIN},
+        [PROCESS] = {.fd = session->process_ended ? -1 : session->process->process_fd, .events = POLLIN},
+        [CONTROL] = {.fd = session->ports[RUN_PORT_CONTROL], .events = (short)(pending ? POLLIN | POLLOUT : POLLIN)},
+        [SERIAL] = {.fd = session->process->serial_fd, .events = POLLIN},
+        [LOG] = {.fd = session->process->log_fd, .events = POLLIN},
+    };
+    struct error *error = NULL;
+
+    pump_poll(&session->in, &wait[IN]);
+    pump_poll(&session->out, &wait[OUT]);
+    pump_poll(&session->err, &wait[ERR]);
+    if (poll(wait, COUNT, -1) < 0)
+        return errno == EINTR ? NULL : error_errno(errno, "poll");
+    if (wait[SIGNAL].revents != 0)
+        receive_signal(session);
+    if (wait[PROCESS].revents != 0)
+        session->process_ended = true;
+    if (wait[SERIAL].revents != 0)
+        receive_tail(&session->process->serial_fd, &session->serial, session->console_fd);
+    if (wait[LOG].revents != 0)
+        receive_tail(&session->process->log_fd, &session->log, -1);
+    if ((wait[CONTROL].revents & POLLOUT) != 0)
+        flush_outgoing(session);
+    if ((wait[CONTROL].revents & ~POLLOUT) != 0)
+        error = receive_control(session);
+    run_stdin(session, &wait[IN]);
+    pump_run(&session->out, &wait[OUT]);
+    pump_run(&session->err, &wait[ERR]);
+    if (error == NULL)
+        error = check_output(session, &session->out, "stdout");
+    if (error == NULL)
+        error = check_output(session, &session->err, "stderr");
+    return error;
+}
+
+/* --- Before and after --- */
+
+/* Both names of one pipe, file or terminal: the guest may keep the order in which the command wrote. */
+static bool same_output(void)
+{
+    struct stat out, err;
+
+    return fstat(STDOUT_FILENO, &out) == 0 && fstat(STDERR_FILENO, &err) == 0 && out.st_dev == err.st_dev &&
+           out.st_ino == err.st_ino && out.st_rdev == err.st_rdev;
+}
+
+/* /dev/null has nothing to say; a terminal that we are not in front of would stop us for reading. */
+static bool stdin_is_of_use(void)
+{
+    struct stat status;
+
+    if (fstat(STDIN_FILENO, &status) != 0)
+        return false;
+    if (S_ISCHR(status.st_mode) && status.st_rdev == makedev(1, 3))
+        return false;
+    return !isatty(STDIN_FILENO) || tcgetpgrp(STDIN_FILENO) == getpgrp();
+}
+
+static struct error *begin(struct session *session, const struct run_options *options, bool has_stdin)
+{
+    cleanup_free uint8_t *frame = NULL;
+    bool merge = same_output();
+    uint32_t flags = merge ? PROTOCOL_RUN_MERGE_STDERR : 0;
+    size_t length;
+    struct error *error;
+
+    has_stdin = has_stdin && stdin_is_of_use();
+    if (!has_stdin)
+        flags |= PROTOCOL_RUN_NO_STDIN;
+    error = talk_run_frame(options, flags, &frame, &length);
+    if (error == NULL)
+        error = configure_connect_ports(session->process, session->ports);
+    if (error != NULL)
+        return error;
+    send_frame(session, frame, length);
+    if (has_stdin)
+        pump_init(&session->in, STDIN_FILENO, session->ports[RUN_PORT_STDIN]);
+    pump_init(&session->out, session->ports[RUN_PORT_STDOUT], STDOUT_FILENO);
+    pump_init(&session->err, session->ports[RUN_PORT_STDERR], STDERR_FILENO);
+    return NULL;
+}
+
+/* Says how the VMM ended, if it did. */
+static struct error *describe_end(struct session *session, const char *when)
+{
+    struct pollfd process = {.fd = session->process->process_fd, .events = POLLIN};
+    int status;
+
+    if (poll(&process, 1, END_PATIENCE_MS) <= 0 || waitpid(session->process->pid, &status, WNOHANG) <= 0)
+        return error_new(ERROR_HOST, "the guest hung up %s", when);
+    session->process->pid = 0;
+    if (WIFSIGNALED(status))
+        return error_new(ERROR_HOST, "the microVM ended %s: mayfly-vmm was killed by signal %d", when,
+                         WTERMSIG(status));
+    if (WEXITSTATUS(status) == 0)
+        return error_new(ERROR_HOST, "the guest reset or powered off %s", when);
+    return error_new(ERROR_HOST, "the microVM ended %s: mayfly-vmm exited with code %d", when, WEXITSTATUS(status));
+}
+
+static struct error *outcome(struct session *session, int *exit_code)
+{
+    static const char *const moments[] = {
+        [TALK_EXPECTS_HELLO] = "before its init was up",
+        [TALK_EXPECTS_START] = "before the command ran",
+        [TALK_EXPECTS_EXIT] = "before the command was over",
+        [TALK_EXITED] = "before all of the command's output had come",
+    };
+    const struct talk *talk = &session->talk;
+
+    if (session->killed_by != 0) {
+        *exit_code = 128 + session->killed_by;
+        return NULL;
+    }
+    if (talk->state == TALK_FAILED) {
+        *exit_code = (int)talk->failed.exit_code;
+        dprintf(STDERR_FILENO, "mayfly: %s\n", talk->failed_text);
+        return NULL;
+    }
+    if (talk->state != TALK_EXITED || !output_complete(session))
+        return describe_end(session, moments[talk->state]);
+    timeline_end(session->timeline, STAGE_EXIT);
+    *exit_code = (int)(talk->exited.kind == PROTOCOL_EXIT_SIGNAL ? 128 + talk->exited.code : talk->exited.code);
+    return NULL;
+}
+
+struct error *session_run(struct session *session, const struct run_options *options, bool has_stdin, int *exit_code)
+{
+    struct error *error = begin(session, options, has_stdin);
+
+    while (error == NULL && !finished(session))
+        error = turn(session);
+    if (error != NULL)
+        return error;
+    return outcome(session, exit_code);
+}
+
+void session_show_last_words(struct session *session)
+{
+    while (receive_tail(&session->process->serial_fd, &session->serial, session->console_fd))
+        ;
+    while (receive_tail(&session->process->log_fd, &session->log, -1))
+        ;
+    if (session->log.total > 0) {
+        dprintf(STDERR_FILENO, "mayfly: mayfly-vmm's log:\n");
+        tail_show(&session->log, STDERR_FILENO, "  ", LAST_WORDS_LINES);
+    }
+    if (session->serial.total > 0) {
+        dprintf(STDERR_FILENO, "mayfly: the guest's last words on the serial port:\n");
+        tail_show(&session->serial, STDERR_FILENO, "  ", LAST_WORDS_LINES);
+    }
+}

@@ -1,0 +1,49 @@
+/*
+ * The time between InstanceStart and the result: bytes in, bytes out, signals, and the conversation with the guest's
+ * init.
+ */
+#pragma once
+
+#include "api/cli/configure.h"
+#include "api/cli/pump.h"
+#include "api/cli/tail.h"
+#include "api/cli/talk.h"
+#include "api/cli/timeline.h"
+#include "api/cli/vmm_process.h"
+
+struct session {
+    struct vmm_process *process; /* borrowed */
+    struct timeline *timeline;   /* borrowed */
+    struct talk talk;
+    int ports[RUN_PORT_COUNT];
+    int signal_fd;
+    int console_fd; /* --console; -1: none */
+    struct pump in, out, err;
+    struct tail serial, log;
+    uint8_t *outgoing; /* frames for the guest: [outgoing_start, outgoing_end) */
+    size_t outgoing_start, outgoing_end;
+    uint64_t signals_seen; /* bit n: signal n came once */
+    bool process_ended;
+    bool told_broken_pipe;
+    int killed_by; /* the signal that came twice, else 0 */
+};
+
+/*
+ * Takes the signals over: from here until the end of the process they arrive in the session. Returns a signalfd.
+ * Ignored ones stay ignored.
+ */
+struct error *session_take_signals(int *signal_fd);
+
+/* A session without ports; `signal_fd` and `console_fd` (-1: none) pass into it. */
+void session_init(struct session *session, struct vmm_process *process, struct timeline *timeline, int signal_fd,
+                  int console_fd);
+void session_free(struct session *session);
+
+/*
+ * Connects to the guest, runs the command and stores the exit code for this process. An error means that there is none
+ * (exit with 125).
+ */
+struct error *session_run(struct session *session, const struct run_options *options, bool has_stdin, int *exit_code);
+
+/* Takes in what the VMM and the serial port have still to say, and shows the end of it on stderr. */
+void session_show_last_words(struct session *session);
