@@ -13,10 +13,10 @@
 #include "vmm/process.h"
 #include "vmm/signals.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* Says why on stderr and in the log, if that is elsewhere; consumes `error`. */
 static int fail(enum exit_code exit_code, struct error *error)
@@ -122,8 +122,10 @@ static int run(const struct options *options)
         return fail(EXIT_CODE_ERROR, error);
     if (options->config_file != NULL)
         error = configure_from_file(loop, machine, options->config_file);
-    if (error != NULL)
+    if (error != NULL) {
+        api_server_free(server);
         return fail(EXIT_CODE_CONFIGURATION, error);
+    }
 
     /* The guest's end, or a signal, ends the process from within. */
     error = event_loop_run(loop);
@@ -150,5 +152,6 @@ int main(int argc, char *argv[])
     }
     log_set_instance(options.id);
     signals_install();
-    return run(&options);
+    /* Nothing is taken apart: the kernel does that when nobody waits any more. */
+    _exit(run(&options));
 }
