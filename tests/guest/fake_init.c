@@ -6,7 +6,7 @@
  *   warn ARG...    the same on stderr
  *   env            cwd, hostname and the environment, a line each
  *   cat            stdin to stdout until its end
- *   big N          N times 4 KiB on stdout, every page filled with the next letter
+ *   big N          N times 4 KiB on stdout, each begins with the next letter eight times
  *   exit N         ends with code N
  *   kill N         ends as if signal N had killed it
  *   wait           prints the first signal it is sent, then ends as killed by it
@@ -199,8 +199,9 @@ static void command_big(void)
     uint32_t pages = number_argument();
 
     send_started();
+    memset(bytes, '.', sizeof(bytes));
     for (uint32_t i = 0; i < pages; i++) {
-        memset(bytes, 'a' + (int)(i % 26), sizeof(bytes));
+        memset(bytes, 'a' + (int)(i % 26), 8);
         write_out(bytes, sizeof(bytes));
     }
     send_exited(PROTOCOL_EXIT_CODE, 0);
@@ -280,6 +281,7 @@ static void command_kind(void)
 
 static void command_short(void)
 {
+    send_started();
     send_frame(PROTOCOL_EXITED, "abc", 3);
 }
 

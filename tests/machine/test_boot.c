@@ -21,10 +21,10 @@ static void test_guest_says_hello_and_resets(void **state)
 
 static void test_guest_gets_memory_of_the_size_asked_for(void **state)
 {
-    static const uint64_t sizes_mib[] = {1, 2, 128, 3071, 3072, 3073, 4096, 8192};
+    static const uint64_t sizes_mib[] = {2, 128, 3071, 3072, 3073, 4096, 8192};
 
     (void)state;
-    for (size_t i = 1; i < array_length(sizes_mib); i++) {
+    for (size_t i = 0; i < array_length(sizes_mib); i++) {
         struct vm *vm = vm_start();
         uint64_t reported;
         char *total;
@@ -108,8 +108,8 @@ static void test_command_line_of_the_greatest_length_arrives(void **state)
     (void)state;
     memset(cmdline, 'c', sizeof(cmdline) - 1);
     cmdline[sizeof(cmdline) - 1] = '\0';
-    vm_boot(vm, "boot", cmdline);
-    vm_expect(vm, "cmdline 76c\n");
+    vm_boot(vm, "hello", cmdline);
+    vm_expect(vm, cmdline);
     vm_expect_exit(vm, 0);
 }
 

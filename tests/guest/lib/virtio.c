@@ -50,11 +50,14 @@ static void write_gpa(const struct virtio *virtio, uint32_t reg, uint64_t gpa)
 void virtio_queue(struct virtio *virtio, unsigned index)
 {
     struct queue *queue = &virtio->queues[index];
+    uint32_t size_max;
 
     memset(queue, 0, sizeof(*queue));
     virtio_write(virtio, REG_QUEUE_SELECT, index);
-    guest_expect(virtio_read(virtio, REG_QUEUE_SIZE_MAX) >= QUEUE_SIZE, "queue size");
-    virtio_write(virtio, REG_QUEUE_SIZE, QUEUE_SIZE);
+    size_max = virtio_read(virtio, REG_QUEUE_SIZE_MAX);
+    guest_expect(size_max != 0, "no such queue");
+    queue->size = (uint16_t)(size_max < QUEUE_SIZE ? size_max : QUEUE_SIZE);
+    virtio_write(virtio, REG_QUEUE_SIZE, queue->size);
     write_gpa(virtio, REG_QUEUE_DESCRIPTOR, (uint64_t)queue->descriptors);
     write_gpa(virtio, REG_QUEUE_DRIVER, (uint64_t)&queue->available);
     write_gpa(virtio, REG_QUEUE_DEVICE, (uint64_t)&queue->used);
@@ -91,7 +94,7 @@ uint16_t queue_add(struct queue *queue, const struct buffer *buffers, unsigned c
 
     for (unsigned i = 0; i < count; i++) {
         uint16_t at = queue->next_descriptor;
-        uint16_t next = (uint16_t)((at + 1) % QUEUE_SIZE);
+        uint16_t next = (uint16_t)((at + 1) % queue->size);
         uint16_t flags = buffers[i].writable ? DESC_WRITE : 0;
 
         if (i + 1 < count)
@@ -102,7 +105,7 @@ uint16_t queue_add(struct queue *queue, const struct buffer *buffers, unsigned c
         queue->descriptors[at].next = next;
         queue->next_descriptor = next;
     }
-    queue->available.ring[available % QUEUE_SIZE] = head;
+    queue->available.ring[available % queue->size] = head;
     compiler_barrier();
     queue->available.index = (uint16_t)(available + 1);
     return head;
@@ -125,7 +128,7 @@ struct used_element queue_wait(struct queue *queue)
     while (!queue_has_used(queue))
         __asm__ volatile("pause");
     compiler_barrier();
-    element = &queue->used.ring[queue->next_used++ % QUEUE_SIZE];
+    element = &queue->used.ring[queue->next_used++ % queue->size];
     return (struct used_element){element->id, element->length};
 }
 

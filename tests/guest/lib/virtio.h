@@ -44,7 +44,7 @@ enum {
     DESC_WRITE = 2,
     DESC_INDIRECT = 4,
 
-    QUEUE_SIZE = 16,
+    QUEUE_SIZE = 16, /* at most */
     QUEUES_MAX = 12,
     SLOTS_MAX = 19,
 };
@@ -83,6 +83,7 @@ struct queue {
     volatile struct descriptor descriptors[QUEUE_SIZE];
     volatile struct available_ring available;
     volatile struct used_ring used __attribute__((aligned(16)));
+    uint16_t size; /* in use: QUEUE_SIZE, or what the device can */
     uint16_t next_descriptor;
     uint16_t next_used;
 } __attribute__((aligned(4096)));
