@@ -32,6 +32,8 @@ struct error *kvm_open(int *kvm_fd)
         return open_failure(errno);
 
     int version = ioctl(fd, KVM_GET_API_VERSION, 0);
+    if (version < 0)
+        return error_errno(errno, "/dev/kvm is not KVM");
     if (version != KVM_API_VERSION)
         return error_new(ERROR_HOST, "/dev/kvm speaks API version %d, expected %d", version, KVM_API_VERSION);
     if (ioctl(fd, KVM_CHECK_EXTENSION, KVM_CAP_IMMEDIATE_EXIT) <= 0)

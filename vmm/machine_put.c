@@ -14,6 +14,7 @@
 #include <string.h>
 #include <strings.h>
 #include <sys/stat.h>
+#include <sys/sysinfo.h>
 
 static struct error *check_not_started(const struct machine *machine, const char *what)
 {
@@ -31,6 +32,26 @@ static struct error *check_not_started(const struct machine *machine, const char
 
 /* --- machine-config --- */
 
+/*
+ * KVM keeps up to 8 bytes a page for itself, which a caller could turn against the whole host: at this multiple of the
+ * host's memory, an eighth of it. Lazy population makes guests larger than the host useful, up to a point.
+ */
+enum { HOST_MEMORY_TIMES_MAX = 64 };
+
+static struct error *check_host_memory(uint64_t mem_size_mib)
+{
+    struct sysinfo host;
+    uint64_t limit;
+
+    if (sysinfo(&host) < 0)
+        return error_errno(errno, "mem_size_mib: cannot tell the host's memory");
+    limit = (((uint64_t)host.totalram * host.mem_unit) >> 20) * HOST_MEMORY_TIMES_MAX;
+    if (mem_size_mib <= limit)
+        return NULL;
+    return error_new(ERROR_INPUT, "mem_size_mib: %llu, expected at most %llu (%d times this host's memory)",
+                     (unsigned long long)mem_size_mib, (unsigned long long)limit, HOST_MEMORY_TIMES_MAX);
+}
+
 static struct error *check_machine_config(const struct machine_config *config)
 {
     if (config->vcpu_count < 1 || config->vcpu_count > VCPUS_MAX)
@@ -43,7 +64,7 @@ static struct error *check_machine_config(const struct machine_config *config)
     if (config->huge_pages == HUGE_PAGES_2M && config->mem_size_mib % 2 != 0)
         return error_new(ERROR_INPUT, "mem_size_mib: %llu, expected a multiple of 2 with huge_pages 2M",
                          (unsigned long long)config->mem_size_mib);
-    return NULL;
+    return check_host_memory(config->mem_size_mib);
 }
 
 /* Whether a VM prepared for one will do for the other. */

@@ -7,7 +7,6 @@
 #include "vmm/metrics.h"
 #include "vmm/vcpu.h"
 
-#include <errno.h>
 #include <linux/kvm.h>
 #include <stdio.h>
 #include <string.h>
@@ -37,6 +36,15 @@ static void log_registers(const struct vcpu *vcpu)
               sregs.efer, (unsigned)sregs.cs.selector);
 }
 
+/* Guest memory beyond a mapped file's end is an EFAULT, or an exception in the guest, or what KVM cannot emulate. */
+static void log_truncated_file(void)
+{
+    const char *file = mapped_file_truncated();
+
+    if (file != NULL)
+        log_error("'%s' was truncated while mapped into guest memory", file);
+}
+
 static bool end_guest(struct vcpu *vcpu, int exit_code, const char *reason)
 {
     struct vcpus *vcpus = vcpu->vcpus;
@@ -44,6 +52,7 @@ static bool end_guest(struct vcpu *vcpu, int exit_code, const char *reason)
     if (exit_code != EXIT_CODE_OK) {
         METRIC_INCREMENT(vcpu.failures);
         log_registers(vcpu);
+        log_truncated_file();
     }
     event_loop_lock(vcpus->loop);
     vcpus->end(vcpus->owner, exit_code, reason);
@@ -199,15 +208,10 @@ bool vcpu_exit_handle(struct vcpu *vcpu)
     return end_guest(vcpu, EXIT_CODE_ERROR, reason);
 }
 
-/* EFAULT is guest memory that the host cannot give: with no hole in the memslots, a mapped file that shrank. */
 void vcpu_exit_failed(struct vcpu *vcpu, int code)
 {
-    char reason[2 * REASON_MAX];
-    const char *file = code == EFAULT ? mapped_file_truncated() : NULL;
+    char reason[REASON_MAX];
 
-    if (file != NULL)
-        snprintf(reason, sizeof(reason), "'%s' was truncated while mapped into guest memory", file);
-    else
-        snprintf(reason, sizeof(reason), "KVM_RUN of %s: %s", vcpu->name, strerror(code));
+    snprintf(reason, sizeof(reason), "KVM_RUN of %s: %s", vcpu->name, strerror(code));
     end_guest(vcpu, EXIT_CODE_ERROR, reason);
 }

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/sysinfo.h>
 #include <unistd.h>
 
 struct fixture {
@@ -112,8 +113,23 @@ static void test_machine_config_at_its_bounds_is_accepted(void **state)
     (void)state;
     assert_no_error(put_machine_config(32, 1, true, HUGE_PAGES_NONE));
     assert_no_error(put_machine_config(1, 129, true, HUGE_PAGES_TRANSPARENT));
-    assert_no_error(put_machine_config(1, MEM_SIZE_MIB_MAX, false, HUGE_PAGES_2M));
-    assert_int_equal(config()->machine.mem_size_mib, MEM_SIZE_MIB_MAX);
+    assert_no_error(put_machine_config(1, 8192, false, HUGE_PAGES_2M));
+    assert_int_equal(config()->machine.mem_size_mib, 8192);
+}
+
+static void test_memory_out_of_all_proportion_to_the_host_is_refused(void **state)
+{
+    struct sysinfo host;
+
+    (void)state;
+    assert_int_equal(sysinfo(&host), 0);
+    uint64_t limit = ((uint64_t)host.totalram * host.mem_unit >> 20) * 64;
+    if (limit >= MEM_SIZE_MIB_MAX) {
+        print_message("skipped: this host has memory for any guest\n");
+        skip();
+    }
+    assert_error(put_machine_config(1, limit + 1, false, HUGE_PAGES_NONE), ERROR_INPUT, "times this host's memory");
+    assert_no_error(put_machine_config(1, limit, false, HUGE_PAGES_NONE));
 }
 
 /* --- boot-source --- */
@@ -359,6 +375,7 @@ static void test_failed_start_leaves_the_machine_to_be_mended(void **state)
 TEST_MAIN(TEST(test_machine_has_one_vcpu_and_128_mib_unless_told),
           TEST(test_machine_config_out_of_bounds_is_named_and_changes_nothing),
           TEST(test_machine_config_at_its_bounds_is_accepted),
+          TEST(test_memory_out_of_all_proportion_to_the_host_is_refused),
           TEST(test_boot_source_that_cannot_be_opened_is_named_and_changes_nothing),
           TEST(test_second_boot_source_replaces_the_first), TEST(test_root_drive_comes_first_whenever_it_was_put),
           TEST(test_second_root_drive_is_refused), TEST(test_same_drive_id_replaces), TEST(test_bad_drive_id_is_named),
