@@ -144,7 +144,7 @@ test: ## run every test; T=suite[/file[/case]] runs a part
 
 bench: ## measure against the peers; prints a table, draws build/bench.svg
 	@scripts/setup --for bench
-	@$(MAKE) --no-print-directory -s programs guests guest
+	@$(MAKE) --no-print-directory -s programs guests guest bench-tool
 	@scripts/bench
 
 install: programs $(compiler) ## install into $(DESTDIR)$(PREFIX)

@@ -1,12 +1,9 @@
-# The stop-watch of scripts/bench: glibc is fine, it is not what is measured.
+# The stop-watch of scripts/bench: static, so that it runs in the emulated host, too.
 .PHONY: bench-tool
-bench-tool: $(BUILD)/check/scripts/bench_tool/measure
+bench-tool: $(BUILD)/release/measure
 
-ifeq ($(VARIANT),check)
-$(OUT)/scripts/bench_tool/measure: $(OUT)/scripts/bench_tool/measure.o $(OUT)/libclient.a $(OUT)/libbase.a
+ifeq ($(VARIANT),release)
+$(OUT)/measure: $(OUT)/scripts/bench_tool/measure.o $(OUT)/libclient.a $(OUT)/libbase.a $(SHIMS_release)
 	$(call say,LD)
-	$(Q)$(call LINK_glibc,$^,$(LIBS_glibc)) -o $@
-else
-$(BUILD)/check/%: FORCE
-	@$(MAKE) --no-print-directory VARIANT=check $@
+	$(Q)$(call LINK_release,$^,$(LIBS_release_cli)) -o $@
 endif

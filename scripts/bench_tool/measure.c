@@ -5,7 +5,10 @@
  *   measure api      VMM RUNS                       exec to a served GET /
  *   measure start    VMM KERNEL PAUSE_MS RUNS       InstanceStart to the guest's first byte on the serial port
  *   measure parallel VMM KERNEL COUNT CALLERS       exec to the first byte, many at once
- *   measure memory   VMM KERNEL MEM_MIB             private dirty memory of a running VM, /dev/stdin: extra requests
+ *   measure memory   VMM MEM_MIB TEXT               private dirty memory of a VM that has said TEXT on its serial port
+ *   measure life     VMM                            exec to exit
+ *
+ * The last two are told the machine on standard input: lines "PUT /path {...}", up to InstanceStart.
  *
  * Times are microseconds: wall from just before posix_spawn (or InstanceStart), CPU of the process as the scheduler
  * counts it.
@@ -153,37 +156,59 @@ static size_t vmm_mappings(const struct vmm *vmm, struct mapping *mappings, size
     return count;
 }
 
+struct dirty {
+    unsigned guest_kib;
+    unsigned outside_kib;
+};
+
 /*
  * Guest memory is the run of adjacent mappings, `size` bytes in all, that has the largest mapping in it (a kernel
  * mapped over it cuts it into pieces). What is private and dirty elsewhere is what the VMM itself costs.
  */
-static unsigned vmm_private_dirty_kib(const struct vmm *vmm, unsigned long guest_size)
+static struct dirty vmm_private_dirty(const struct vmm *vmm, unsigned long guest_size)
 {
     static struct mapping mappings[4096];
     size_t count = vmm_mappings(vmm, mappings, array_length(mappings));
-    size_t largest = 0;
-    unsigned kib = 0;
+    size_t first = 0, last;
+    struct dirty dirty = {0};
 
     for (size_t i = 0; i < count; i++)
-        if (mappings[i].end - mappings[i].start > mappings[largest].end - mappings[largest].start)
-            largest = i;
+        if (mappings[i].end - mappings[i].start > mappings[first].end - mappings[first].start)
+            first = i;
+    last = first;
+    while (first > 0 && mappings[first - 1].end == mappings[first].start &&
+           mappings[last].end - mappings[first - 1].start <= guest_size)
+        first--;
+    while (last + 1 < count && mappings[last].end == mappings[last + 1].start &&
+           mappings[last + 1].end - mappings[first].start <= guest_size)
+        last++;
+    if (guest_size > 0 && mappings[last].end - mappings[first].start != guest_size)
+        fprintf(stderr, "measure: guest memory not found exactly; counted %lu bytes as it\n",
+                mappings[last].end - mappings[first].start);
+    for (size_t i = 0; i < count; i++)
+        *(guest_size > 0 && i >= first && i <= last ? &dirty.guest_kib : &dirty.outside_kib) +=
+            mappings[i].private_dirty_kib;
+    return dirty;
+}
 
-    size_t first = largest, last = largest;
-    if (guest_size > 0) {
-        while (first > 0 && mappings[first - 1].end == mappings[first].start &&
-               mappings[last].end - mappings[first - 1].start <= guest_size)
-            first--;
-        while (last + 1 < count && mappings[last].end == mappings[last + 1].start &&
-               mappings[last + 1].end - mappings[first].start <= guest_size)
-            last++;
-        if (mappings[last].end - mappings[first].start != guest_size)
-            fprintf(stderr, "measure: guest memory not found exactly; counted %lu bytes as it\n",
-                    mappings[last].end - mappings[first].start);
+/* Waits until `text` has come on the serial port. */
+static void wait_for_text(struct vmm *vmm, const char *text)
+{
+    static char said[1 << 20];
+    size_t length = 0;
+
+    while (strstr(said, text) == NULL) {
+        struct pollfd serial = {.fd = vmm->serial, .events = POLLIN};
+        ssize_t got = -1;
+
+        if (length + 1 < sizeof(said) && poll(&serial, 1, 60000) == 1)
+            got = read(vmm->serial, said + length, sizeof(said) - 1 - length);
+        if (got <= 0) {
+            fprintf(stderr, "measure: the guest never said \"%s\", but:\n%s\n", text, said);
+            exit(EXIT_FAILURE);
+        }
+        length += (size_t)got;
     }
-    for (size_t i = 0; i < count; i++)
-        if (guest_size == 0 || i < first || i > last)
-            kib += mappings[i].private_dirty_kib;
-    return kib;
 }
 
 static void wait_for_byte(struct vmm *vmm)
@@ -219,7 +244,7 @@ static void measure_api(const char *path, unsigned runs)
         uint64_t served = clock_monotonic_us();
         double cpu = vmm_cpu_us(&vmm);
         printf("{\"wall_us\":%llu,\"cpu_us\":%.1f,\"private_dirty_kib\":%u}\n",
-               (unsigned long long)(served - vmm.spawned_us), cpu, vmm_private_dirty_kib(&vmm, 0));
+               (unsigned long long)(served - vmm.spawned_us), cpu, vmm_private_dirty(&vmm, 0).outside_kib);
         vmm_end(&vmm);
     }
 }
@@ -283,26 +308,45 @@ static void measure_parallel(const char *path, const char *kernel, unsigned coun
         pthread_join(threads[i], NULL);
 }
 
-/* Standard input: lines "PATH JSON", put before the start; the guest's first byte says that it uses them. */
-static void measure_memory(const char *path, const char *kernel, unsigned mem_mib)
+static void send_requests(struct vmm *vmm)
+{
+    char line[4096];
+
+    while (fgets(line, sizeof(line), stdin) != NULL) {
+        char *rest = NULL;
+        const char *method = strtok_r(line, " ", &rest);
+        const char *path = strtok_r(NULL, " ", &rest);
+
+        if (path != NULL)
+            vmm_request(vmm, method, path, rest);
+    }
+}
+
+static void measure_memory(const char *path, unsigned mem_mib, const char *text)
 {
     struct vmm vmm;
-    char line[1024];
 
     vmm_spawn(&vmm, path, 0);
-    configure(&vmm, kernel);
-    while (fgets(line, sizeof(line), stdin) != NULL) {
-        char *space = strchr(line, ' ');
+    send_requests(&vmm);
+    wait_for_text(&vmm, text);
 
-        if (space == NULL)
-            continue;
-        *space = '\0';
-        vmm_request(&vmm, "PUT", line, space + 1);
-    }
-    start(&vmm);
-    wait_for_byte(&vmm);
-    printf("{\"private_dirty_kib\":%u}\n", vmm_private_dirty_kib(&vmm, (unsigned long)mem_mib << 20));
+    struct dirty dirty = vmm_private_dirty(&vmm, (unsigned long)mem_mib << 20);
+    printf("{\"outside_kib\":%u,\"guest_kib\":%u}\n", dirty.outside_kib, dirty.guest_kib);
     vmm_end(&vmm);
+}
+
+static void measure_life(const char *path)
+{
+    struct vmm vmm;
+    int status;
+
+    vmm_spawn(&vmm, path, 0);
+    send_requests(&vmm);
+    if (waitpid(vmm.pid, &status, 0) != vmm.pid)
+        die("waiting for the end", NULL);
+    printf("{\"wall_us\":%llu,\"exit_code\":%d}\n", (unsigned long long)(clock_monotonic_us() - vmm.spawned_us),
+           WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
+    unlink(vmm.socket);
 }
 
 static unsigned number(const char *word)
@@ -321,9 +365,11 @@ int main(int argc, char *argv[])
     else if (argc == 6 && strcmp(argv[1], "parallel") == 0)
         measure_parallel(argv[2], argv[3], number(argv[4]), number(argv[5]));
     else if (argc == 5 && strcmp(argv[1], "memory") == 0)
-        measure_memory(argv[2], argv[3], number(argv[4]));
+        measure_memory(argv[2], number(argv[3]), argv[4]);
+    else if (argc == 3 && strcmp(argv[1], "life") == 0)
+        measure_life(argv[2]);
     else {
-        fprintf(stderr, "measure: expected api|start|parallel|memory and their arguments\n");
+        fprintf(stderr, "measure: expected api|start|parallel|memory|life and their arguments\n");
         return EXIT_FAILURE;
     }
     return EXIT_SUCCESS;
