@@ -37,7 +37,7 @@ static struct error *add_legacy_devices(struct machine *machine)
 {
     struct error *error;
 
-    serial_init(&machine->serial, machine->loop);
+    serial_init(&machine->serial, machine->loop, machine->serial_ring);
     i8042_init(&machine->i8042, guest_reset, machine);
     machine->acpi_sleep = (struct acpi_sleep){.power_off = guest_powered_off, .owner = machine};
     error = bus_add(&machine->ports, SERIAL_PORT, SERIAL_PORTS, &serial_bus_ops, &machine->serial);

@@ -1,6 +1,7 @@
 /*
  * What a machine is made of, for machine*.c alone. The configuration is plain data; the VM (descriptors, memory,
- * vCPUs) is built from it ahead of the start, thrown away and built again when the configuration outgrows it.
+ * vCPUs) is built from it ahead of the start, thrown away and built again when the configuration outgrows it. What
+ * every process touches stands first: a page never touched costs nothing.
  */
 #pragma once
 
@@ -21,16 +22,33 @@ struct machine {
     struct event_loop *loop;
     struct machine_options options;
     enum machine_state state;
-    struct vm_config config;
 
     /* The VM, as far as it is prepared. */
     int kvm_fd;
-    struct arch_cpuid *cpuid; /* the host's: survives the VM */
     int vm_fd;
-    struct guest_memory memory; /* memslots set: count > 0 */
-    struct vcpus vcpus;
     int serial_irq_fd;
     int keyboard_irq_fd;
+    struct arch_cpuid *cpuid;   /* the host's: survives the VM */
+    struct guest_memory memory; /* count > 0: the memslots are set */
+
+    struct event_task prepare_task;
+    struct event_timer prepare_timer;
+    bool size_settled; /* a machine-config was put, or is not expected any more */
+    struct event_task started_task;
+    struct event_timer metrics_timer;
+    int metrics_fd;
+    struct event_source termination; /* signalfd for SIGTERM and SIGINT */
+
+    /* Legacy devices and what finds them. */
+    struct serial serial;
+    struct i8042 i8042;
+    struct acpi_sleep acpi_sleep;
+    struct boot_timer boot_timer;
+    struct bus ports;
+    struct bus mmio;
+
+    struct vcpus vcpus;
+    struct vm_config config;
 
     /* The boot source: open since it was put; loaded into memory ahead of the start. */
     int kernel_fd;
@@ -49,22 +67,7 @@ struct machine {
     struct virtio_mmio *connected[VIRTIO_DEVICES_MAX]; /* whose eventfds the VM has, by slot */
     size_t connected_count;
 
-    /* Legacy devices and what finds them. */
-    struct bus ports;
-    struct bus mmio;
-    struct boot_timer boot_timer;
-    struct i8042 i8042;
-    struct acpi_sleep acpi_sleep;
-
-    struct event_task prepare_task;
-    struct event_timer prepare_timer;
-    bool size_settled; /* a machine-config was put */
-    struct event_task started_task;
-    struct event_timer metrics_timer;
-    int metrics_fd;
-    struct event_source termination; /* signalfd for SIGTERM and SIGINT */
-
-    struct serial serial; /* last: its ring is large and mostly untouched */
+    uint8_t serial_ring[SERIAL_RING_SIZE];
 };
 
 /* machine_prepare.c */

@@ -15,11 +15,12 @@ struct metrics metrics;
 /* A counter tells what was added since the last line, as Firecracker's do; a value tells what it is. */
 enum metric_kind { METRIC_COUNTER, METRIC_VALUE };
 
+/* Names in place: a table of pointers would cost every process a page of relocations. */
 struct metric {
-    const char *group;
-    const char *key;
-    size_t offset; /* in struct metrics */
-    enum metric_kind kind;
+    char group[12];
+    char key[32];
+    uint16_t offset; /* in struct metrics */
+    uint8_t kind;    /* enum metric_kind */
 };
 
 #define COUNTER(group_, key_, field)                                                                                   \

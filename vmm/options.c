@@ -9,16 +9,17 @@
 
 enum option_kind { OPTION_FLAG, OPTION_TEXT, OPTION_NUMBER };
 
+/* Texts in place: a table of pointers would cost every process a page of relocations. */
 struct option {
-    const char *name;
-    enum option_kind kind;
-    size_t offset; /* in struct options */
-    const char *help;
+    char name[28];
+    uint16_t offset; /* in struct options */
+    uint8_t kind;    /* enum option_kind */
+    char help[80];
 };
 
 #define OPTION(name_, kind_, field, help_)                                                                             \
     {                                                                                                                  \
-        name_, kind_, offsetof(struct options, field), help_                                                           \
+        name_, offsetof(struct options, field), kind_, help_                                                           \
     }
 
 static const struct option table[] = {
@@ -50,6 +51,8 @@ static const struct option table[] = {
     OPTION("start-time-us", OPTION_NUMBER, start_time_us, "monotonic clock when this process was started"),
     OPTION("version", OPTION_FLAG, version, "print the version and exit"),
 };
+
+enum { HELP_COLUMN = 38 };
 
 /* The option that the `length` bytes at `name` name, or NULL. */
 static const struct option *option_find(const char *name, size_t length)
@@ -193,9 +196,8 @@ void options_print_help(void)
     printf("Mayfly v" MAYFLY_VERSION ", a microVM in a process\n\nmayfly-vmm [OPTION...]\n\n");
     for (size_t i = 0; i < array_length(table); i++) {
         const struct option *option = &table[i];
-        char name[64];
+        int width = printf("  --%s%s", option->name, option->kind == OPTION_FLAG ? "" : " VALUE");
 
-        snprintf(name, sizeof(name), "--%s%s", option->name, option->kind == OPTION_FLAG ? "" : " VALUE");
-        printf("  %-36s%s\n", name, option->help);
+        printf("%*s%s\n", HELP_COLUMN - width, "", option->help);
     }
 }

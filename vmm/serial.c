@@ -376,9 +376,10 @@ const struct bus_ops serial_bus_ops = {.read = serial_read, .write = serial_writ
 
 /* --- Set-up --- */
 
-void serial_init(struct serial *serial, struct event_loop *loop)
+void serial_init(struct serial *serial, struct event_loop *loop, uint8_t ring[SERIAL_RING_SIZE])
 {
     serial->loop = loop;
+    serial->ring = ring;
     serial->irq_fd = -1;
     serial->output.fd = -1;
     serial->output.ready = output_ready;

@@ -48,19 +48,18 @@ struct serial {
     struct token_bucket bucket;
     struct event_timer flush_timer;
     uint64_t last_flush_us;
+    uint8_t *ring; /* SERIAL_RING_SIZE bytes, borrowed */
     unsigned ring_start, ring_count;
 
     /* Host to guest. */
     struct event_source input;
     bool input_open;
-
-    uint8_t ring[SERIAL_RING_SIZE]; /* last: untouched pages cost nothing */
 };
 
 extern const struct bus_ops serial_bus_ops;
 
-/* A UART in its state after power-on, connected to nothing. */
-void serial_init(struct serial *serial, struct event_loop *loop);
+/* A zeroed struct becomes a UART in its state after power-on, connected to nothing. `ring` is borrowed. */
+void serial_init(struct serial *serial, struct event_loop *loop, uint8_t ring[SERIAL_RING_SIZE]);
 
 /* Whether the output that `config` names can be opened. */
 struct error *serial_check(const struct serial_config *config);

@@ -30,7 +30,6 @@ struct vcpu {
 };
 
 struct vcpus {
-    struct vcpu vcpu[VCPUS_MAX];
     uint32_t count;
     size_t run_size;
 
@@ -50,6 +49,8 @@ struct vcpus {
     pthread_cond_t obeyed;
     enum vcpu_order order;
     uint32_t parked; /* how many threads are not in the guest and will not enter it */
+
+    struct vcpu vcpu[VCPUS_MAX]; /* `count` of them, not under the lock */
 };
 
 void vcpus_init(struct vcpus *vcpus);

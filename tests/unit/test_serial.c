@@ -22,6 +22,7 @@ struct fixture {
     int typing;  /* write here to type on stdin */
     int reading; /* read here what the guest printed */
     char directory[64];
+    uint8_t ring[SERIAL_RING_SIZE];
 };
 
 static struct fixture fixture;
@@ -78,7 +79,7 @@ static int setup(void **state)
     assert_non_null(mkdtemp(fixture.directory));
 
     assert_no_error(event_loop_new(&fixture.loop));
-    serial_init(&fixture.serial, fixture.loop);
+    serial_init(&fixture.serial, fixture.loop, fixture.ring);
     fixture.serial.irq_fd = eventfd(0, EFD_NONBLOCK);
     return 0;
 }
