@@ -17,6 +17,17 @@ $(BUILD)/filters/%.bin: vmm/%.rules $(compiler)
 	$(call say,BPF)
 	$(Q)$(compiler) $< $@
 
+# Every system call's name by number, each with a NUL: the log names what a filter forbids.
+$(BUILD)/filters/syscall_names.bin: jailer/jailer.mk
+	@mkdir -p $(@D)
+	$(Q)echo '#include <sys/syscall.h>' | gcc -E -dM - | awk '$$2 ~ /^__NR_/ && $$3 ~ /^[0-9]+$$/ { \
+	    name[$$3] = substr($$2, 6); if ($$3 + 0 > last) last = $$3 + 0 } \
+	    END { for (i = 0; i <= last; i++) print name[i] }' | tr '\n' '\0' > $@
+
+$(OUT)/vmm/filters.o: CPPFLAGS += -DVMM_FILTERS_PATH='"$(BUILD)/filters/vmm.bin"'
+$(OUT)/vmm/filters.o: $(BUILD)/filters/vmm.bin
+$(OUT)/vmm/syscall_name.o: CPPFLAGS += -DSYSCALL_NAMES_PATH='"$(BUILD)/filters/syscall_names.bin"'
+$(OUT)/vmm/syscall_name.o: $(BUILD)/filters/syscall_names.bin
 $(OUT)/jailer/base_filter.o: CPPFLAGS += -DBASE_FILTER_PATH='"$(BUILD)/filters/base.bin"'
 $(OUT)/jailer/base_filter.o: $(BUILD)/filters/base.bin
 

@@ -16,9 +16,21 @@
 
 static int usage(FILE *to, int code)
 {
-    fprintf(to, "Usage: mayfly-seccomp-compiler [--action trap|log|kill] RULES OUTPUT\n\n"
-                "Compiles seccomp rules into a file for mayfly-vmm --seccomp-filter. What the rules do not allow\n"
-                "traps (the default: the VMM says what it was, and ends), is logged and allowed, or kills.\n");
+    fprintf(to,
+            "Usage: mayfly-seccomp-compiler [--action trap|log|kill] RULES OUTPUT\n"
+            "       mayfly-seccomp-compiler --list RULES\n\n"
+            "Compiles seccomp rules into a file for mayfly-vmm --seccomp-filter, which needs the filters main_start,\n"
+            "main_run and vcpu. What the rules do not allow\n"
+            "  trap   ends the VMM, which logs the system call and the thread (the default)\n"
+            "  log    happens, and the kernel logs it (dmesg, or the audit log): for finding out what is missing\n"
+            "  kill   ends the VMM at once and without a word\n"
+            "--list prints the rules as they were understood.\n\n"
+            "A rule is a line: a system call, and conditions on its arguments that must all hold.\n"
+            "  filter NAME                begins a filter; the rules after it are what it allows\n"
+            "  include NAME               all rules of an earlier filter\n"
+            "  ioctl arg1 == KVM_RUN      == != < <= > >= with a number or a known constant\n"
+            "  mmap arg2 & PROT_EXEC == 0 these bits have this value; A|B joins\n"
+            "  # ...                      a comment\n");
     return code;
 }
 
@@ -62,8 +74,9 @@ static void *compile(const struct filter *filter, uint32_t action, size_t *size)
 
     /* A binary tree over the numbers: a filter of a hundred calls costs seven comparisons. */
     int code = context == NULL || fd < 0 ? -ENOMEM : seccomp_attr_set(context, SCMP_FLTATR_CTL_OPTIMIZE, 2);
+    /* System calls of another architecture (int 0x80) are told like the rest. */
     if (code == 0)
-        code = seccomp_attr_set(context, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS);
+        code = seccomp_attr_set(context, SCMP_FLTATR_ACT_BADARCH, action);
     if (code == 0)
         code = add_rules(context, filter);
     if (code == 0)
@@ -122,6 +135,33 @@ static bool write_file(const char *path, const struct filter_set *set, uint32_t 
     return fine;
 }
 
+static bool read_rules(const char *path, struct filter_set *set)
+{
+    FILE *rules = fopen(path, "re");
+
+    if (rules == NULL) {
+        fprintf(stderr, "cannot open \"%s\": %s\n", path, strerror(errno));
+        return false;
+    }
+    bool fine = rules_read(rules, path, set);
+    if (fine && set->count == 0) {
+        fprintf(stderr, "%s: no filter, expected one at least\n", path);
+        fine = false;
+    }
+    fclose(rules);
+    return fine;
+}
+
+static int list(const char *path)
+{
+    struct filter_set set = {0};
+
+    if (!read_rules(path, &set))
+        return EXIT_FAILURE;
+    rules_print(&set, stdout);
+    return EXIT_SUCCESS;
+}
+
 int main(int argc, char *argv[])
 {
     struct filter_set set = {0};
@@ -130,6 +170,8 @@ int main(int argc, char *argv[])
 
     if (argc > 1 && strcmp(argv[1], "--help") == 0)
         return usage(stdout, EXIT_SUCCESS);
+    if (argc == 3 && strcmp(argv[1], "--list") == 0)
+        return list(argv[2]);
     if (argc > 2 && strcmp(argv[1], "--action") == 0) {
         if (!parse_action(argv[2], &action))
             return usage(stderr, EXIT_FAILURE);
@@ -137,13 +179,5 @@ int main(int argc, char *argv[])
     }
     if (argc - next != 2)
         return usage(stderr, EXIT_FAILURE);
-
-    FILE *rules = fopen(argv[next], "re");
-    if (rules == NULL) {
-        perror(argv[next]);
-        return EXIT_FAILURE;
-    }
-    bool fine = rules_read(rules, argv[next], &set);
-    fclose(rules);
-    return fine && write_file(argv[next + 1], &set, action) ? EXIT_SUCCESS : EXIT_FAILURE;
+    return read_rules(argv[next], &set) && write_file(argv[next + 1], &set, action) ? EXIT_SUCCESS : EXIT_FAILURE;
 }

@@ -37,8 +37,12 @@ struct filter_set {
     size_t count;
 };
 
-/* Reads `file` (called `name` in messages) to its end. False after a message "name:line: ..." on stderr. */
+/* Reads `file` (called `name` in messages) to its end. False after a message "name:line: ..." on stderr for each wrong
+ * line. */
 bool rules_read(FILE *file, const char *name, struct filter_set *set);
+
+/* Prints the rules as they were understood, a line each: filter, system call, its number, conditions in hexadecimal. */
+void rules_print(const struct filter_set *set, FILE *to);
 
 /* The value of a constant; false when there is none of that name. */
 bool constant_find(const char *name, uint64_t *value);

@@ -6,7 +6,6 @@
 #include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
-#include <stdbool.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -24,7 +23,7 @@ static bool next_filter(const struct seccomp_blob *blob, size_t *offset, struct 
         return false;
     memcpy(filter, blob->data + *offset, sizeof(*filter));
     *offset += sizeof(*filter);
-    if (filter->length > SECCOMP_INSTRUCTIONS_MAX ||
+    if (filter->length == 0 || filter->length > SECCOMP_INSTRUCTIONS_MAX ||
         !range_within(*offset, filter->length * sizeof(struct sock_filter), blob->size))
         return false;
     *offset += filter->length * sizeof(struct sock_filter);
@@ -49,29 +48,48 @@ struct error *seccomp_file_check(const struct seccomp_blob *blob, const char *wh
                          ARCH_HERE);
     for (uint32_t i = 0; i < file.count; i++)
         if (!next_filter(blob, &offset, &filter))
-            return error_new(ERROR_INPUT, "%s ends within filter %u of %u", what, i + 1, file.count);
+            return error_new(ERROR_INPUT, "%s ends within filter %u of %u, or its length is wrong", what, i + 1,
+                             file.count);
     if (offset != blob->size)
         return error_new(ERROR_INPUT, "%s has %zu bytes after its last filter", what, blob->size - offset);
     return NULL;
 }
 
+/* Finds filter `name`; its instructions are at *code, within the blob. */
+static bool find_filter(const struct seccomp_blob *blob, const char *name, struct seccomp_file_filter *filter,
+                        const uint8_t **code)
+{
+    size_t offset = sizeof(struct seccomp_file);
+
+    while (next_filter(blob, &offset, filter)) {
+        *code = blob->data + offset - filter->length * sizeof(struct sock_filter);
+        if (strncmp(filter->name, name, sizeof(filter->name)) == 0)
+            return true;
+    }
+    return false;
+}
+
+bool seccomp_file_has(const struct seccomp_blob *blob, const char *name)
+{
+    struct seccomp_file_filter filter;
+    const uint8_t *code;
+
+    return find_filter(blob, name, &filter, &code);
+}
+
 struct error *seccomp_file_load(const struct seccomp_blob *blob, const char *name)
 {
     struct seccomp_file_filter filter;
-    size_t offset = sizeof(struct seccomp_file);
+    const uint8_t *code;
 
-    while (next_filter(blob, &offset, &filter)) {
-        if (strncmp(filter.name, name, sizeof(filter.name)) != 0)
-            continue;
+    if (!find_filter(blob, name, &filter, &code))
+        return error_new(ERROR_INPUT, "the seccomp filters have none called \"%s\"", name);
 
-        const uint8_t *code = blob->data + offset - filter.length * sizeof(struct sock_filter);
-        struct sock_fprog program = {
-            .len = (unsigned short)filter.length,
-            .filter = (struct sock_filter *)(uintptr_t)code,
-        };
-        if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program) < 0)
-            return error_errno(errno, "cannot load the seccomp filter \"%s\"", name);
-        return NULL;
-    }
-    return error_new(ERROR_INPUT, "the seccomp filters have none called \"%s\"", name);
+    struct sock_fprog program = {
+        .len = (unsigned short)filter.length,
+        .filter = (struct sock_filter *)(uintptr_t)code,
+    };
+    if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program) < 0)
+        return error_errno(errno, "cannot load the seccomp filter \"%s\"", name);
+    return NULL;
 }

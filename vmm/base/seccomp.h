@@ -7,6 +7,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -35,6 +36,9 @@ struct seccomp_blob {
 
 /* Checks the whole file: magic, version, architecture, lengths. `what` names it in the error. */
 struct error *seccomp_file_check(const struct seccomp_blob *blob, const char *what);
+
+/* Whether a file that passed the check has a filter of that name. */
+bool seccomp_file_has(const struct seccomp_blob *blob, const char *name);
 
 /*
  * Loads filter `name` for the calling thread, on top of those it has. The blob must have passed seccomp_file_check; a
