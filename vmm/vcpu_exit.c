@@ -106,8 +106,12 @@ static bool handle_mmio(struct vcpu *vcpu)
         METRIC_INCREMENT(vcpu.exit_mmio_write);
     else
         METRIC_INCREMENT(vcpu.exit_mmio_read);
-    if (!access_bus(vcpu, vcpu->vcpus->mmio, run->mmio.is_write, run->mmio.phys_addr, run->mmio.data, run->mmio.len))
-        METRIC_INCREMENT(vcpu.unknown_mmio);
+    if (access_bus(vcpu, vcpu->vcpus->mmio, run->mmio.is_write, run->mmio.phys_addr, run->mmio.data, run->mmio.len))
+        return true;
+    METRIC_INCREMENT(vcpu.unknown_mmio);
+    /* To a KVM that emulates the instruction, memory behind the end of its file looks like MMIO. */
+    if (mapped_file_truncated() != NULL)
+        return end_guest(vcpu, EXIT_CODE_SIGBUS, "guest memory beyond the end of its file");
     return true;
 }
 

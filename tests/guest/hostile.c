@@ -76,7 +76,7 @@ static void attack_huge_length(void)
 static void attack_length_sum(void)
 {
     for (unsigned i = 0; i < QUEUE_SIZE; i++)
-        describe(i, 0x100000, 64u << 20, i + 1 < QUEUE_SIZE ? DESC_WRITE | DESC_NEXT : DESC_WRITE, (uint16_t)(i + 1));
+        describe(i, 0x2000000, 64u << 20, i + 1 < QUEUE_SIZE ? DESC_WRITE | DESC_NEXT : DESC_WRITE, (uint16_t)(i + 1));
     offer(0);
 }
 

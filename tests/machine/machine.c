@@ -136,12 +136,15 @@ static void child(const struct machine_options *options, char **arguments, int i
 static void spawn(struct vm *vm, const struct machine_options *options)
 {
     const char *log = vm_path(vm, "log");
-    char *arguments[ARGUMENTS_MAX] = {(char *)"mayfly-vmm", (char *)"--id", (char *)"test", (char *)"--log-path",
-                                      (char *)log};
-    size_t count = 5;
+    char *arguments[ARGUMENTS_MAX] = {(char *)"mayfly-vmm", (char *)"--id", (char *)"test"};
+    size_t count = 3;
     int in[2], out[2];
     cleanup_fd int err = -1;
 
+    if (!options->no_log_path) {
+        arguments[count++] = (char *)"--log-path";
+        arguments[count++] = (char *)(uintptr_t)log;
+    }
     if (!options->no_api) {
         arguments[count++] = (char *)"--api-sock";
         arguments[count++] = vm->api_path;

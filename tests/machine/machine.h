@@ -20,6 +20,7 @@ struct machine_options {
     const char *const *arguments; /* more arguments for mayfly-vmm; NULL-terminated */
     void (*before_exec)(void);    /* runs in the child: namespaces, limits */
     bool no_api;                  /* do not connect (nor pass --api-sock) */
+    bool no_log_path;             /* the log stays on stderr, which goes to the same file */
     bool stdin_closed;
 };
 

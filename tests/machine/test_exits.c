@@ -1,0 +1,136 @@
+/* Every way in which a microVM ends, and what nobody may end it with. */
+#include "tests/machine/machine.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static void test_reset_ends_with_code_0(void **state)
+{
+    struct vm *vm = vm_start();
+
+    (void)state;
+    vm_boot(vm, "hello", NULL);
+    vm_expect_exit(vm, 0);
+    vm_expect_log(vm, "exit code 0");
+}
+
+static void test_triple_fault_ends_with_code_1_and_is_logged(void **state)
+{
+    struct vm *vm = vm_start();
+
+    (void)state;
+    vm_boot(vm, "triple_fault", NULL);
+    vm_expect(vm, "falling\n");
+    vm_expect_exit(vm, 1);
+    vm_expect_log(vm, "triple fault");
+}
+
+static void test_sigterm_ends_the_vm_at_any_time(void **state)
+{
+    static const int signals[] = {SIGTERM, SIGINT};
+
+    (void)state;
+    for (size_t i = 0; i < 2 * array_length(signals); i++) {
+        struct vm *vm = vm_start();
+
+        if (i % 2 == 0) {
+            vm_boot(vm, "spin", NULL);
+            vm_expect(vm, "spinning\n");
+        }
+        kill(vm->pid, signals[i / 2]);
+        vm_expect_killed(vm, signals[i / 2]);
+        machine_teardown(NULL);
+    }
+}
+
+static void test_ctrl_alt_del_reaches_the_keyboard_controller(void **state)
+{
+    struct vm *vm = vm_start();
+
+    (void)state;
+    vm_boot(vm, "ctrl_alt_del", NULL);
+    vm_expect(vm, "waiting\n");
+    vm_action(vm, "SendCtrlAltDel");
+    vm_expect(vm, "key ");
+    vm_expect(vm, "key ");
+    vm_expect(vm, "key ");
+    vm_expect_exit(vm, 0);
+}
+
+static void test_guest_cannot_harm_the_vm_by_hammering(void **state)
+{
+    static const char *const cmdlines[] = {"what=ports count=500", "what=mmio count=500", "what=control count=500",
+                                           "what=config count=500", "what=notify count=500"};
+
+    (void)state;
+    for (size_t i = 0; i < array_length(cmdlines); i++) {
+        struct vm *vm = vm_start();
+        struct stat status;
+
+        vm_put(vm, "/entropy", "{}");
+        vm_boot(vm, "hammer", cmdlines[i]);
+        vm_expect(vm, "survived\n");
+        vm_expect_exit(vm, 0);
+        assert_int_equal(stat(vm_path(vm, "log"), &status), 0);
+        if (status.st_size > 16384)
+            vm_fail(vm, "\"%s\" filled the log with %lld bytes", cmdlines[i], (long long)status.st_size);
+        machine_teardown(NULL);
+    }
+}
+
+static void test_guest_that_does_not_end_can_be_killed_while_it_hammers(void **state)
+{
+    static const char *const cmdlines[] = {"what=ports for_ever", "what=notify for_ever"};
+
+    (void)state;
+    for (size_t i = 0; i < array_length(cmdlines); i++) {
+        struct vm *vm = vm_start();
+
+        vm_put(vm, "/entropy", "{}");
+        vm_boot(vm, "hammer", cmdlines[i]);
+        vm_expect(vm, "hammering\n");
+        for (int round = 0; round < 20; round++)
+            free(vm_get(vm, "/"));
+        kill(vm->pid, SIGTERM);
+        vm_expect_killed(vm, SIGTERM);
+        machine_teardown(NULL);
+    }
+}
+
+static void test_wrong_command_lines_end_with_code_153(void **state)
+{
+    static const char *const wrong[][3] = {{"--no-such-option", NULL},
+                                           {"--id", "not/valid", NULL},
+                                           {"--http-api-max-payload-size", "x", NULL},
+                                           {"stray", NULL}};
+
+    (void)state;
+    for (size_t i = 0; i < array_length(wrong); i++) {
+        struct vm *vm = vm_start_with(&(struct machine_options){.no_api = true, .arguments = wrong[i]});
+
+        vm_expect_exit(vm, 153);
+        machine_teardown(NULL);
+    }
+}
+
+static void test_wrong_configuration_file_ends_with_code_152(void **state)
+{
+    (void)state;
+    struct vm *vm = vm_start_with(&(struct machine_options){
+        .no_api = true, .arguments = (const char *[]){"--no-api", "--config-file", "/no/such/file", NULL}});
+
+    vm_expect_exit(vm, 152);
+    vm_expect_log(vm, "/no/such/file");
+}
+
+TEST_MAIN(machine_test(test_reset_ends_with_code_0), machine_test(test_triple_fault_ends_with_code_1_and_is_logged),
+          machine_test(test_sigterm_ends_the_vm_at_any_time),
+          machine_test(test_ctrl_alt_del_reaches_the_keyboard_controller),
+          machine_test(test_guest_cannot_harm_the_vm_by_hammering),
+          machine_test(test_guest_that_does_not_end_can_be_killed_while_it_hammers),
+          machine_test(test_wrong_command_lines_end_with_code_153),
+          machine_test(test_wrong_configuration_file_ends_with_code_152))

@@ -1,0 +1,81 @@
+/* Guests that break the rules of virtio: the device dies and comes back after a reset, the VM and the host do not mind.
+ */
+#include "tests/machine/machine.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+/* What must become of the device; attacks that are not here may be served, ignored or fatal. */
+static const struct {
+    const char *attack;
+    const char *outcome;
+} outcomes[] = {
+    {"loop", "dead"},
+    {"self_loop", "dead"},
+    {"outside", "dead"},
+    {"mmio_buffer", "dead"},
+    {"wrap", "dead"},
+    {"huge_length", "dead"},
+    {"bad_head", "dead"},
+    {"bad_next", "dead"},
+    {"index_jump", "dead"},
+    {"index_back", "dead"},
+    {"readable_after_writable", "dead"},
+    {"indirect_loop", "dead"},
+    {"indirect_nested", "dead"},
+    {"indirect_odd_size", "dead"},
+    {"indirect_outside", "dead"},
+    {"indirect_bad_next", "dead"},
+    {"size_zero", "dead"},
+    {"ring_outside", "dead"},
+    {"ring_misaligned", "dead"},
+    {"ring_wraps", "dead"},
+    {"move_live_queue", "ignored"},
+    {"ready_twice", "ignored"},
+    {"driver_ok_twice", "ignored"},
+    {"notify_beyond", "ignored"},
+    {"select_beyond", "ignored"},
+    {"features_late", "ignored"},
+    {"no_version_1", "ignored"},
+    {"unoffered_features", "ignored"},
+};
+
+static void test_every_attack_on_a_device_ends_at_the_device(void **state)
+{
+    struct vm *vm = vm_start();
+    struct stat status;
+
+    (void)state;
+    vm_put(vm, "/entropy", "{}");
+    vm_boot(vm, "hostile", "attack=all");
+    vm_expect(vm, "recovered\n");
+    vm_expect_exit(vm, 0);
+    for (size_t i = 0; i < array_length(outcomes); i++) {
+        char line[64];
+
+        snprintf(line, sizeof(line), "\n%s %s\n", outcomes[i].attack, outcomes[i].outcome);
+        /* The first line has no newline before it. */
+        if (strstr(vm->output, line) == NULL && strncmp(vm->output, line + 1, strlen(line + 1)) != 0)
+            vm_fail(vm, "expected \"%s %s\"", outcomes[i].attack, outcomes[i].outcome);
+    }
+    assert_int_equal(stat(vm_path(vm, "log"), &status), 0);
+    assert_true(status.st_size < 32768);
+}
+
+/* The device is one of several: the others must not notice. */
+static void test_attack_on_one_device_leaves_the_others_alone(void **state)
+{
+    struct vm *vm = vm_start();
+
+    (void)state;
+    vm_drive(vm, "disk", vm_file(vm, "disk", 1 << 20, 'd'), ",\"io_engine\":\"Async\"");
+    vm_put(vm, "/entropy", "{}");
+    vm_put(vm, "/mayfly/console", "{\"ports\":[{\"name\":\"log\",\"output_path\":\"%s\"}]}", vm_path(vm, "port"));
+    vm_boot(vm, "hostile", "attack=loop");
+    vm_expect(vm, "loop dead\nrecovered\n");
+    vm_expect_exit(vm, 0);
+}
+
+TEST_MAIN(machine_test(test_every_attack_on_a_device_ends_at_the_device),
+          machine_test(test_attack_on_one_device_leaves_the_others_alone))

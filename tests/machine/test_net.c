@@ -1,0 +1,145 @@
+/* A network interface on a tap, in a network namespace of this test's own. */
+#include "tests/machine/machine.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/if.h>
+#include <linux/if_packet.h>
+#include <linux/if_tun.h>
+#include <poll.h>
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+enum { ETHERTYPE_EXPERIMENT = 0x88b5, HEADER = 14, FRAME_MAX = 2000 };
+
+static const char tap[] = "tap0";
+
+static struct ifreq request_for_tap(void)
+{
+    struct ifreq request = {0};
+
+    memcpy(request.ifr_name, tap, sizeof(tap));
+    return request;
+}
+
+/* Makes a tap that outlives its descriptor, up, in a new network namespace; false when this user may not. */
+static bool make_tap(void)
+{
+    struct ifreq request = request_for_tap();
+    cleanup_fd int tun = -1;
+    cleanup_fd int control = -1;
+
+    if (unshare(CLONE_NEWNET) != 0)
+        return false;
+    tun = open("/dev/net/tun", O_RDWR | O_CLOEXEC);
+    if (tun < 0)
+        return false;
+    request.ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR;
+    assert_int_equal(ioctl(tun, TUNSETIFF, &request), 0);
+    assert_int_equal(ioctl(tun, TUNSETPERSIST, 1), 0);
+    control = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    request = request_for_tap();
+    request.ifr_flags = IFF_UP;
+    assert_int_equal(ioctl(control, SIOCSIFFLAGS, &request), 0);
+    return true;
+}
+
+/* The host's end: a socket that sees the frames of our ethertype. */
+static int open_wire(void)
+{
+    int fd = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, htons(ETHERTYPE_EXPERIMENT));
+    struct ifreq request = request_for_tap();
+    struct sockaddr_ll address = {.sll_family = AF_PACKET, .sll_protocol = htons(ETHERTYPE_EXPERIMENT)};
+
+    assert_true(fd >= 0);
+    assert_int_equal(ioctl(fd, SIOCGIFINDEX, &request), 0);
+    address.sll_ifindex = request.ifr_ifindex;
+    assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof(address)), 0);
+    return fd;
+}
+
+static size_t receive_frame(struct vm *vm, int wire, uint8_t frame[FRAME_MAX])
+{
+    for (;;) {
+        struct pollfd wait = {.fd = wire, .events = POLLIN};
+        struct sockaddr_ll from;
+        socklen_t from_size = sizeof(from);
+        ssize_t got;
+
+        if (poll(&wait, 1, MACHINE_PATIENCE_MS) <= 0)
+            vm_fail(vm, "no frame came within %d ms", MACHINE_PATIENCE_MS);
+        got = recvfrom(wire, frame, FRAME_MAX, 0, (struct sockaddr *)&from, &from_size);
+        assert_true(got > 0);
+        if (from.sll_pkttype != PACKET_OUTGOING)
+            return (size_t)got;
+    }
+}
+
+static void send_frame(int wire, size_t length, uint8_t fill)
+{
+    static const uint8_t header[HEADER] = {2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 9, 0x88, 0xb5};
+    uint8_t frame[FRAME_MAX];
+
+    memset(frame, fill, sizeof(frame));
+    memcpy(frame, header, sizeof(header));
+    assert_int_equal(send(wire, frame, length, 0), length);
+}
+
+static void exchange(const char *more, const char *expected)
+{
+    static const size_t lengths[] = {60, 64, 577, 1514};
+    struct vm *vm;
+    cleanup_fd int wire = -1;
+    uint8_t frame[FRAME_MAX];
+
+    if (!make_tap()) {
+        print_message("skipped: a tap in a network namespace needs root and /dev/net/tun: %s\n", strerror(errno));
+        skip();
+    }
+    vm = vm_start();
+    wire = open_wire();
+    vm_put(vm, "/network-interfaces/eth0", "{\"iface_id\":\"eth0\",\"host_dev_name\":\"%s\"%s}", tap, more);
+    vm_boot(vm, "net", NULL);
+    vm_expect(vm, expected);
+    vm_expect(vm, "sent\n");
+    assert_int_equal(receive_frame(vm, wire, frame), 64);
+    assert_memory_equal(frame + HEADER, "hi", 2);
+    for (size_t i = 0; i < array_length(lengths); i++) {
+        send_frame(wire, lengths[i], (uint8_t)('a' + i));
+        assert_int_equal(receive_frame(vm, wire, frame), lengths[i]);
+        assert_int_equal(frame[5], 9);  /* to whom we sent from */
+        assert_int_equal(frame[11], 1); /* from whom we sent to */
+        assert_int_equal(frame[lengths[i] - 1], 'a' + i);
+    }
+    send_frame(wire, 60, 'q');
+    vm_expect(vm, "done\n");
+    vm_expect_exit(vm, 0);
+}
+
+static void test_frames_pass_both_ways(void **state)
+{
+    (void)state;
+    exchange(",\"guest_mac\":\"06:00:ac:10:00:02\"", "mac 0600ac100002\n");
+}
+
+static void test_frames_pass_a_rate_limiter(void **state)
+{
+    (void)state;
+    exchange(",\"guest_mac\":\"06:00:ac:10:00:03\",\"rx_rate_limiter\":{\"ops\":{\"size\":1,\"refill_time\":10}},"
+             "\"tx_rate_limiter\":{\"bandwidth\":{\"size\":1600,\"refill_time\":10}}",
+             "mac 0600ac100003\n");
+}
+
+static void test_mtu_is_told_to_the_guest(void **state)
+{
+    (void)state;
+    exchange(",\"mtu\":1400", "mtu 578\n");
+}
+
+TEST_MAIN(machine_test(test_frames_pass_both_ways), machine_test(test_frames_pass_a_rate_limiter),
+          machine_test(test_mtu_is_told_to_the_guest))
