@@ -21,9 +21,9 @@
 /* Says why on stderr and in the log, if that is elsewhere; consumes `error`. */
 static int fail(enum exit_code exit_code, struct error *error)
 {
-    log_error("%s: exit code %d", error->message, exit_code);
     if (!log_is_stderr())
-        fprintf(stderr, "mayfly-vmm: %s\n", error->message);
+        log_error("%s: exit code %d", error->message, exit_code);
+    fprintf(stderr, "mayfly-vmm: %s\n", error->message);
     error_free(error);
     return (int)exit_code;
 }
@@ -114,7 +114,7 @@ static int run(const struct options *options)
     if (error == NULL)
         error = configure_metrics(machine, options);
     if (error != NULL)
-        return fail(EXIT_CODE_CONFIGURATION, error);
+        return fail(EXIT_CODE_CONFIGURATION, error_wrap(error, "command line"));
     log_accepted_options(options);
 
     error = serve_api(loop, machine, options, &server);
