@@ -349,6 +349,11 @@ static void test_status_bits_go_away_by_reset_only(void **state)
     set_status(0);
     assert_int_equal(status(), 0);
     assert_int_equal(fixture.resets, 1);
+
+    /* A step that would drop the bits before it is none. */
+    negotiate(0);
+    set_status(DRIVER_OK);
+    assert_int_equal(status(), ACKNOWLEDGE | DRIVER | FEATURES_OK);
 }
 
 static void test_driver_cannot_set_needs_reset(void **state)

@@ -373,6 +373,19 @@ static void test_queue_rejects_more_buffers_than_a_chain_holds(void **state)
     assert_breaks();
 }
 
+static void test_queue_counts_direct_and_indirect_buffers_together(void **state)
+{
+    (void)state;
+    activate(INDIRECT);
+    for (uint16_t i = 0; i + 1 < SIZE; i++)
+        guest_ring_descriptor(ring, i, DATA_GPA, 1, VRING_DESC_F_NEXT, (uint16_t)(i + 1));
+    for (uint16_t i = 0; i < VIRTQUEUE_IOV_MAX; i++)
+        table_entry(i, DATA_GPA, 1, i + 1 < VIRTQUEUE_IOV_MAX ? VRING_DESC_F_NEXT : 0, (uint16_t)(i + 1));
+    guest_ring_descriptor(ring, SIZE - 1, TABLE_GPA, VIRTQUEUE_IOV_MAX * 16, VRING_DESC_F_INDIRECT, 0);
+    guest_ring_publish(ring, 0);
+    assert_breaks();
+}
+
 static void test_queue_rejects_writable_before_readable(void **state)
 {
     const struct guest_buffer buffers[] = {{DATA_GPA, 8, true}, {DATA_GPA, 8, false}};
@@ -448,6 +461,19 @@ static void test_queue_rejects_index_too_far_ahead(void **state)
     }
 }
 
+static void test_queue_rejects_index_that_goes_back(void **state)
+{
+    (void)state;
+    activate(0);
+    guest_ring_descriptor(ring, 0, DATA_GPA, 8, 0, 0);
+    for (int i = 0; i < 5; i++)
+        guest_ring_publish(ring, 0);
+    for (int i = 0; i < 5; i++)
+        assert_pops();
+    guest_ring_available_index(ring, 3);
+    assert_breaks();
+}
+
 static void test_queue_rejects_more_chains_in_flight_than_it_has_entries(void **state)
 {
     (void)state;
@@ -518,6 +544,18 @@ static void test_event_index_decides_about_the_interrupt(void **state)
     use_one();
     use_one();
     assert_true(virtqueue_needs_signal(queue));
+}
+
+/* Nothing is known about what the guest was told before: it is told in any case. */
+static void test_first_used_buffer_interrupts_whatever_the_event_index(void **state)
+{
+    (void)state;
+    activate(EVENT_IDX);
+    guest_ring_used_event(ring, 100);
+    use_one();
+    assert_true(virtqueue_needs_signal(queue));
+    use_one();
+    assert_false(virtqueue_needs_signal(queue));
 }
 
 static void test_event_index_works_across_the_wrap(void **state)
@@ -691,13 +729,17 @@ TEST_MAIN(QUEUE_TEST(test_queue_activates_within_memory),
           QUEUE_TEST(test_queue_rejects_indirect_that_was_not_negotiated),
           QUEUE_TEST(test_queue_rejects_wrong_indirect_tables),
           QUEUE_TEST(test_queue_rejects_more_buffers_than_a_chain_holds),
+          QUEUE_TEST(test_queue_counts_direct_and_indirect_buffers_together),
           QUEUE_TEST(test_queue_rejects_writable_before_readable),
           QUEUE_TEST(test_queue_rejects_buffers_that_are_not_memory),
           QUEUE_TEST(test_queue_takes_buffers_that_end_with_memory),
           QUEUE_TEST(test_queue_rejects_chain_of_four_gibibytes), QUEUE_TEST(test_queue_rejects_index_too_far_ahead),
+          QUEUE_TEST(test_queue_rejects_index_that_goes_back),
           QUEUE_TEST(test_queue_rejects_more_chains_in_flight_than_it_has_entries),
           QUEUE_TEST(test_no_signal_without_used_buffers), QUEUE_TEST(test_flag_keeps_the_interrupt_away),
-          QUEUE_TEST(test_event_index_decides_about_the_interrupt), QUEUE_TEST(test_event_index_works_across_the_wrap),
+          QUEUE_TEST(test_event_index_decides_about_the_interrupt),
+          QUEUE_TEST(test_first_used_buffer_interrupts_whatever_the_event_index),
+          QUEUE_TEST(test_event_index_works_across_the_wrap),
           QUEUE_TEST(test_arm_publishes_the_event_index_and_sees_new_chains),
           QUEUE_TEST(test_disarm_sets_the_flag_and_arm_clears_it), QUEUE_TEST(test_chain_copies_across_buffers),
           QUEUE_TEST(test_iovec_slice_skips_and_limits), QUEUE_TEST(test_queue_survives_random_rings),
