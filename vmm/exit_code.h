@@ -11,7 +11,7 @@ enum exit_code {
     EXIT_CODE_SIGBUS = 149, /* also: a file mapped into guest memory was truncated */
     EXIT_CODE_SIGSEGV = 150,
     EXIT_CODE_SIGXFSZ = 151,       /* a file grew over RLIMIT_FSIZE */
-    EXIT_CODE_CONFIGURATION = 152, /* --config-file, the logger or the metrics were refused */
+    EXIT_CODE_CONFIGURATION = 152, /* --config-file, --seccomp-filter, the logger or the metrics were refused */
     EXIT_CODE_ARGUMENTS = 153,     /* the command line */
     EXIT_CODE_SIGXCPU = 154,       /* RLIMIT_CPU */
     EXIT_CODE_SIGHUP = 156,

@@ -71,6 +71,7 @@ struct error *machine_new(struct event_loop *loop, const struct machine_options 
     made->vcpus.loop = loop;
     made->vcpus.ports = &made->ports;
     made->vcpus.mmio = &made->mmio;
+    made->vcpus.filters = options->filters;
     made->vcpus.end = guest_ended;
     made->vcpus.owner = made;
 
@@ -208,6 +209,9 @@ static struct error *start(struct machine *machine)
         error = write_boot_tables(machine);
     if (error == NULL)
         error = add_devices_to_bus(machine);
+    /* Last: under it nothing can be prepared any more. */
+    if (error == NULL)
+        error = filters_load(machine->options.filters, FILTER_MAIN_RUN);
     return error;
 }
 

@@ -6,12 +6,14 @@
 #include "vmm/base/error.h"
 #include "vmm/base/event_loop.h"
 #include "vmm/control.h"
+#include "vmm/filters.h"
 
 struct machine_options {
-    const char *id;         /* borrowed */
-    bool boot_timer;        /* a boot timer at ARCH_BOOT_TIMER_GPA */
-    bool no_kernel_sharing; /* read kernel and initrd, never map them */
-    void (*exit)(int code); /* how the process ends; NULL: _exit */
+    const char *id;                /* borrowed */
+    bool boot_timer;               /* a boot timer at ARCH_BOOT_TIMER_GPA */
+    bool no_kernel_sharing;        /* read kernel and initrd, never map them */
+    const struct filters *filters; /* what its threads narrow themselves to, borrowed; NULL: none */
+    void (*exit)(int code);        /* how the process ends; NULL: _exit */
 };
 
 /* An unconfigured machine. Opens nothing: KVM is first touched when it prepares to start, after the first put. */

@@ -8,6 +8,7 @@
 #include "vmm/base/event_loop.h"
 #include "vmm/base/log.h"
 #include "vmm/exit_code.h"
+#include "vmm/filters.h"
 #include "vmm/machine.h"
 #include "vmm/options.h"
 #include "vmm/process.h"
@@ -63,8 +64,8 @@ static void log_accepted_options(const struct options *options)
 {
     if (options->enable_pci)
         log_info("--enable-pci: devices are on virtio-mmio all the same");
-    if (options->no_seccomp || options->seccomp_filter != NULL)
-        log_info("seccomp: there are no filters yet");
+    if (!filters_supported() && !options->no_seccomp)
+        log_info("seccomp: this build runs without filters");
 }
 
 static struct error *configure_from_file(struct event_loop *loop, struct machine *machine, const char *path)
@@ -93,7 +94,7 @@ static struct error *serve_api(struct event_loop *loop, struct machine *machine,
     return options->no_api ? NULL : api_server_new(loop, machine, &api_options, server);
 }
 
-static int run(const struct options *options)
+static int run(const struct options *options, const struct filters *filters)
 {
     struct event_loop *loop;
     struct machine *machine;
@@ -102,6 +103,7 @@ static int run(const struct options *options)
         .id = options->id,
         .boot_timer = options->boot_timer,
         .no_kernel_sharing = options->no_kernel_sharing,
+        .filters = filters,
     };
     struct error *error = event_loop_new(&loop);
 
@@ -135,6 +137,7 @@ static int run(const struct options *options)
 int main(int argc, char *argv[])
 {
     struct options options;
+    struct filters filters;
     struct error *error = process_harden();
 
     if (error != NULL)
@@ -152,6 +155,12 @@ int main(int argc, char *argv[])
     }
     log_set_instance(options.id);
     signals_install();
+
+    error = filters_choose(options.no_seccomp, options.seccomp_filter, &filters);
+    if (error == NULL)
+        error = filters_load(&filters, FILTER_MAIN_START);
+    if (error != NULL)
+        return fail(EXIT_CODE_CONFIGURATION, error);
     /* Nothing is taken apart: the kernel does that when nobody waits any more. */
-    _exit(run(&options));
+    _exit(run(&options, &filters));
 }

@@ -29,9 +29,9 @@ static struct error *open_standard_descriptors(void)
 
 struct error *process_harden(void)
 {
-    struct error *error = open_standard_descriptors();
-
-    if (error == NULL && !is_sanitized && prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
-        error = error_errno(errno, "cannot make the process undumpable");
-    return error;
+    if (!is_sanitized && prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
+        return error_errno(errno, "cannot make the process undumpable");
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+        return error_errno(errno, "cannot give up gaining privileges");
+    return open_standard_descriptors();
 }

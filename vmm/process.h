@@ -4,7 +4,8 @@
 #include "vmm/base/error.h"
 
 /*
- * Makes sure that descriptors 0 to 2 are open, so that no file of ours takes their place, and that no other process
- * of this user may read our memory or attach to us.
+ * Makes sure that no other process of this user may read our memory or attach to us, that this one gains no privileges
+ * (which seccomp filters ask for, too), and that descriptors 0 to 2 are open, so that no file of ours takes their
+ * place.
  */
 struct error *process_harden(void);

@@ -2,9 +2,11 @@
 
 #include "vmm/base/cleanup.h"
 #include "vmm/base/log.h"
+#include "vmm/base/seccomp.h"
 #include "vmm/exit_code.h"
 #include "vmm/mapped_file.h"
 #include "vmm/metrics.h"
+#include "vmm/syscall_name.h"
 #include "vmm/terminal.h"
 
 #include <errno.h>
@@ -46,6 +48,17 @@ static const struct deadly_signal *find(int signal)
     return &deadly_signals[0];
 }
 
+/* The line's prefix tells the thread. */
+static void log_forbidden(const siginfo_t *info)
+{
+    if (info->si_arch != SECCOMP_ARCH_HERE)
+        log_error("SIGSYS: system call %d of architecture %#x, forbidden by a seccomp filter", info->si_syscall,
+                  info->si_arch);
+    else
+        log_error("SIGSYS: system call %d (%s), forbidden by a seccomp filter", info->si_syscall,
+                  syscall_name(info->si_syscall));
+}
+
 static void log_cause(const struct deadly_signal *deadly, const siginfo_t *info)
 {
     const char *file = deadly->signal == SIGBUS ? mapped_file_truncated() : NULL;
@@ -53,7 +66,7 @@ static void log_cause(const struct deadly_signal *deadly, const siginfo_t *info)
     if (file != NULL)
         log_error("SIGBUS: '%s' was truncated while mapped into guest memory", file);
     else if (deadly->signal == SIGSYS)
-        log_error("SIGSYS: system call %d is forbidden by the seccomp filter", info->si_syscall);
+        log_forbidden(info);
     else if (deadly->signal == SIGHUP || deadly->signal == SIGXCPU || deadly->signal == SIGXFSZ)
         log_error("%s (code %d, sent by process %d)", deadly->name, info->si_code, (int)info->si_pid);
     else

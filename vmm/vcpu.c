@@ -2,6 +2,7 @@
 
 #include "vmm/base/cleanup.h"
 #include "vmm/base/log.h"
+#include "vmm/exit_code.h"
 #include "vmm/vcpu_exit.h"
 
 #include <errno.h>
@@ -99,20 +100,35 @@ static bool run_until_kicked(struct vcpu *vcpu)
     }
 }
 
+/* All that this thread will ever do is allowed by its filter: nothing is left to narrow when the guest starts. */
+static bool narrow(struct vcpu *vcpu)
+{
+    struct vcpus *vcpus = vcpu->vcpus;
+    cleanup_error struct error *error = filters_load(vcpus->filters, FILTER_VCPU);
+
+    if (error == NULL)
+        return true;
+    event_loop_lock(vcpus->loop);
+    vcpus->end(vcpus->owner, EXIT_CODE_ERROR, error->message);
+    event_loop_unlock(vcpus->loop);
+    return false;
+}
+
 static void *vcpu_thread(void *argument)
 {
     struct vcpu *vcpu = argument;
+    bool in_use;
 
     log_set_thread(vcpu->name);
     prctl(PR_SET_NAME, vcpu->name); /* from inside: from outside it takes a /proc, which a jail has not */
-    while (wait_for_run(vcpu)) {
-        if (run_until_kicked(vcpu))
-            continue;
+    in_use = narrow(vcpu);
+    while (in_use && wait_for_run(vcpu))
+        in_use = run_until_kicked(vcpu);
+    if (!in_use) {
         /* The guest is over for this vCPU; whoever parks the others need not wait for it. */
         pthread_mutex_lock(&vcpu->vcpus->lock);
         obeyed(vcpu->vcpus);
         pthread_mutex_unlock(&vcpu->vcpus->lock);
-        break;
     }
     return NULL;
 }

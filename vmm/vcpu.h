@@ -13,6 +13,7 @@
 #include "vmm/base/event_loop.h"
 #include "vmm/bus.h"
 #include "vmm/config.h"
+#include "vmm/filters.h"
 
 struct kvm_run;
 struct vcpus;
@@ -43,6 +44,7 @@ struct vcpus {
      */
     void (*end)(void *owner, int exit_code, const char *reason);
     void *owner;
+    const struct filters *filters; /* NULL: none */
 
     pthread_mutex_t lock; /* of the fields below */
     pthread_cond_t ordered;

@@ -3,18 +3,11 @@
 #include "vmm/base/checked.h"
 
 #include <errno.h>
-#include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
-
-#if defined(__x86_64__)
-#define ARCH_HERE AUDIT_ARCH_X86_64
-#elif defined(__aarch64__)
-#define ARCH_HERE AUDIT_ARCH_AARCH64
-#endif
 
 /* Copies the header at *offset and moves past it and its instructions; false when the file ends before. */
 static bool next_filter(const struct seccomp_blob *blob, size_t *offset, struct seccomp_file_filter *filter)
@@ -43,9 +36,9 @@ struct error *seccomp_file_check(const struct seccomp_blob *blob, const char *wh
     if (file.version != SECCOMP_FILE_VERSION)
         return error_new(ERROR_INPUT, "%s is a seccomp filter of version %u; expected %d", what, file.version,
                          SECCOMP_FILE_VERSION);
-    if (file.arch != ARCH_HERE)
+    if (file.arch != SECCOMP_ARCH_HERE)
         return error_new(ERROR_INPUT, "%s is a seccomp filter for architecture %#x; expected %#x", what, file.arch,
-                         ARCH_HERE);
+                         SECCOMP_ARCH_HERE);
     for (uint32_t i = 0; i < file.count; i++)
         if (!next_filter(blob, &offset, &filter))
             return error_new(ERROR_INPUT, "%s ends within filter %u of %u, or its length is wrong", what, i + 1,

@@ -7,6 +7,7 @@
  */
 #pragma once
 
+#include <linux/audit.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -15,6 +16,13 @@
 
 enum { SECCOMP_FILE_VERSION = 1, SECCOMP_NAME_SIZE = 24, SECCOMP_INSTRUCTIONS_MAX = 4096 };
 #define SECCOMP_FILE_MAGIC "MFSCMP\r\n"
+
+/* The architecture whose system calls this program makes. */
+#if defined(__x86_64__)
+#define SECCOMP_ARCH_HERE AUDIT_ARCH_X86_64
+#elif defined(__aarch64__)
+#define SECCOMP_ARCH_HERE AUDIT_ARCH_AARCH64
+#endif
 
 struct seccomp_file {
     char magic[8];
