@@ -55,6 +55,8 @@ static struct error *start(struct vmm_process *process, const struct run_options
         timeline_end(timeline, STAGE_PROCESS_START);
         vmm_process_path(process, "api", api);
         error = api_client_connect(api, process->process_fd, API_TIMEOUT_MS, &client);
+        if (error != NULL)
+            error = error_wrap(error, "%s", located.vmm);
     }
     if (error == NULL) {
         timeline_end(timeline, STAGE_API_READY);

@@ -47,7 +47,7 @@ struct launch {
     char *const *arguments;
     int in, out, err;
     pid_t parent;
-    int error; /* errno of the failed step, written by the child in our memory */
+    volatile int error; /* errno of the failed step, written by the child in our memory */
 };
 
 static void child(struct launch *launch)

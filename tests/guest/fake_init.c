@@ -10,7 +10,8 @@
  *   exit N         ends with code N
  *   kill N         ends as if signal N had killed it
  *   wait           prints the first signal it is sent, then ends as killed by it
- *   deaf           says that it started, and ignores every signal
+ *   deaf           says that it waits, and of every signal that it is ignored
+ *   until_signal   writes the same line again and again until a signal kills it
  *   missing        answers FAILED with 127
  *   panic          says so on the serial port and resets
  *   vanish         resets without a word
@@ -219,30 +220,47 @@ static void command_kill(void)
     send_exited(PROTOCOL_EXIT_SIGNAL, number_argument());
 }
 
-static void command_wait(void)
+/* The next SIGNAL's number; 0 when the host is gone. */
+static uint32_t receive_signal(void)
 {
     struct {
         struct protocol_header header;
         struct protocol_signal signal;
     } __attribute__((packed)) frame;
 
+    if (!receive(&frame, sizeof(frame)))
+        return 0;
+    guest_expect(frame.header.type == PROTOCOL_SIGNAL && frame.header.length == sizeof(frame.signal), "not a SIGNAL");
+    return frame.signal.signo;
+}
+
+static void command_wait(void)
+{
+    uint32_t signo;
+
     send_started();
     write_line("waiting");
-    if (!receive(&frame, sizeof(frame)))
-        return;
-    guest_expect(frame.header.type == PROTOCOL_SIGNAL && frame.header.length == sizeof(frame.signal), "not a SIGNAL");
-    write_line(frame.signal.signo == 15 ? "TERM" : frame.signal.signo == 2 ? "INT" : "another signal");
-    send_exited(PROTOCOL_EXIT_SIGNAL, frame.signal.signo);
+    signo = receive_signal();
+    write_line(signo == 15 ? "TERM" : signo == 2 ? "INT" : "another signal");
+    send_exited(PROTOCOL_EXIT_SIGNAL, signo);
 }
 
 static void command_deaf(void)
 {
-    uint8_t ignored;
-
     send_started();
     write_line("waiting");
-    while (receive(&ignored, 1))
-        ;
+    while (receive_signal() != 0)
+        write_line("ignored");
+}
+
+static void command_until_signal(void)
+{
+    send_started();
+    while (control->unread_length == 0 && !queue_has_used(&console.virtio.queues[2 + 2 * (control - console.ports)])) {
+        write_line("more and more");
+        console_poll(&console);
+    }
+    send_exited(PROTOCOL_EXIT_SIGNAL, receive_signal());
 }
 
 static void command_missing(void)
@@ -305,11 +323,12 @@ static const struct {
     const char *name;
     void (*run)(void);
 } commands[] = {
-    {"echo", command_echo}, {"warn", command_warn},   {"env", command_env},         {"cat", command_cat},
-    {"big", command_big},   {"exit", command_exit},   {"kill", command_kill},       {"wait", command_wait},
-    {"deaf", command_deaf}, {"panic", command_panic}, {"vanish", command_vanish},   {"long", command_long},
-    {"kind", command_kind}, {"short", command_short}, {"missing", command_missing}, {"twice", command_twice},
-    {"more", command_more},
+    {"echo", command_echo},   {"warn", command_warn},     {"env", command_env},
+    {"cat", command_cat},     {"big", command_big},       {"exit", command_exit},
+    {"kill", command_kill},   {"wait", command_wait},     {"deaf", command_deaf},
+    {"panic", command_panic}, {"vanish", command_vanish}, {"long", command_long},
+    {"kind", command_kind},   {"short", command_short},   {"missing", command_missing},
+    {"twice", command_twice}, {"more", command_more},     {"until_signal", command_until_signal},
 };
 
 static void run_command(void)
