@@ -5,11 +5,14 @@
 
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <linux/futex.h>
 #include <linux/if_tun.h>
+#include <linux/io_uring.h>
 #include <linux/kvm.h>
 #include <linux/sched.h>
 #include <linux/seccomp.h>
 #include <linux/sockios.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -66,11 +69,24 @@ static const struct {
     NAMED(CLONE_PARENT_SETTID),
     NAMED(CLONE_CHILD_CLEARTID),
     NAMED(CLONE_DETACHED),
+    NAMED(FUTEX_CMD_MASK),
+    NAMED(FUTEX_WAIT),
+    NAMED(FUTEX_WAKE),
+    NAMED(FUTEX_REQUEUE),
+    NAMED(SIGINT),
+    NAMED(SIGPIPE),
+    NAMED(SIGTERM),
+    {"SIGRTMIN", 35}, /* musl's: it keeps three for itself */
     NAMED(PR_SET_NAME),
     NAMED(PR_SET_DUMPABLE),
     NAMED(PR_SET_NO_NEW_PRIVS),
     NAMED(PR_SET_SECCOMP),
     NAMED(SECCOMP_SET_MODE_FILTER),
+    /* io_uring */
+    NAMED(IORING_REGISTER_FILES),
+    NAMED(IORING_REGISTER_FILES_UPDATE),
+    NAMED(IORING_REGISTER_RESTRICTIONS),
+    NAMED(IORING_REGISTER_ENABLE_RINGS),
     /* files and terminals */
     NAMED(F_GETFD),
     NAMED(F_SETFD),
