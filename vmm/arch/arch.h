@@ -55,7 +55,8 @@ struct arch_kernel {
 /*
  * Loads an ELF vmlinux or a bzImage from `fd` (its path is for messages only) into guest memory. With `map`,
  * page-aligned segments are mapped MAP_PRIVATE over guest memory, else read. Everything in the file is checked against
- * its size and guest memory before anything is touched.
+ * its size and guest memory before anything is touched; the messages start with the path. Guest memory must still be
+ * all zeros: what a segment has beyond its bytes in the file is not written.
  */
 struct error *arch_kernel_load(const struct guest_memory *memory, int fd, const char *path, bool map,
                                struct arch_kernel *kernel);
@@ -78,7 +79,8 @@ struct arch_boot {
 
 /*
  * Writes command line (virtio_mmio.device= appended; fails when over ARCH_CMDLINE_MAX), zero page or PVH start info,
- * e820, ACPI and MP tables, page tables, GDT.
+ * e820, ACPI and MP tables, page tables, GDT. acpi=off and acpi=force on the command line decide how the guest is told
+ * of its devices (arch/x86_64/boot.c).
  */
 struct error *arch_boot_write(const struct guest_memory *memory, const struct arch_boot *boot);
 

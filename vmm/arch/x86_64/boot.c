@@ -2,10 +2,12 @@
  * How a kernel learns of the machine. It cannot be asked what it was built with, so it is told twice: CPUs and
  * interrupt lines by ACPI and by the MP table (Linux reads the second only without the first), virtio devices by ACPI
  * (Debian's cloud kernel, Firecracker's newer ones) and by virtio_mmio.device= (kernels without ACPI, Firecracker's
- * older ones). A kernel that understands both keeps the ACPI device and refuses the other: per device an error line
- * ("can't request region") and some ten thousand instructions. The command line can say which is meant:
- *   acpi=off    no ACPI tables; devices on the command line. For kernels without ACPI, or that do not need it.
- *   acpi=force  devices by ACPI only. For kernels with both.
+ * older ones). A kernel that understands both (our own, some of Firecracker's) keeps the ACPI device and refuses the
+ * other: per device two error lines ("can't request region") and about 0.1 M instructions. The command line can say
+ * which is meant:
+ *   acpi=off    no ACPI tables; devices on the command line. For kernels without ACPI. One that has it boots slower
+ *               than with it (by 1.3 M instructions of 40 M): hardware-reduced ACPI also spares it the 8259s and the
+ * PIT. acpi=force  devices by ACPI only. For kernels with both.
  */
 #include "vmm/arch/arch.h"
 
