@@ -77,5 +77,46 @@ static void test_attack_on_one_device_leaves_the_others_alone(void **state)
     vm_expect_exit(vm, 0);
 }
 
+/* Rings that are right, contents that are wrong: each request is answered or kills its device, which then comes back.
+ */
+static void test_wrong_disk_requests_are_answered(void **state)
+{
+    static const char *const engines[] = {"Sync", "Async"};
+    static const char *const answers[] = {/* 1: I/O error, 2: not supported */
+                                          "short header served 1",       "half sector served 1",
+                                          "short id served 1",           "endless discard served 2",
+                                          "last sector of all served 1", "offset that wraps served 1",
+                                          "header in pieces served 0"};
+
+    (void)state;
+    for (size_t i = 0; i < array_length(engines); i++) {
+        struct vm *vm = vm_start();
+        char more[32];
+
+        snprintf(more, sizeof(more), ",\"io_engine\":\"%s\"", engines[i]);
+        vm_drive(vm, "disk", vm_file(vm, "disk", 1 << 20, 'd'), more);
+        vm_boot(vm, "hostile_requests", "device=block");
+        for (size_t answer = 0; answer < array_length(answers); answer++)
+            vm_expect(vm, answers[answer]);
+        vm_expect(vm, "recovered\n");
+        vm_expect_exit(vm, 0);
+        if (strstr(vm->output, "ignored") != NULL)
+            vm_fail(vm, "a request got no answer");
+        machine_teardown(NULL);
+    }
+}
+
+static void test_wrong_console_messages_harm_nobody(void **state)
+{
+    struct vm *vm = vm_start();
+
+    (void)state;
+    vm_put(vm, "/mayfly/console", "{\"ports\":[{\"name\":\"log\",\"output_path\":\"%s\"}]}", vm_path(vm, "port"));
+    vm_boot(vm, "hostile_requests", "device=console");
+    vm_expect(vm, "recovered\n");
+    vm_expect_exit(vm, 0);
+}
+
 TEST_MAIN(machine_test(test_every_attack_on_a_device_ends_at_the_device),
-          machine_test(test_attack_on_one_device_leaves_the_others_alone))
+          machine_test(test_attack_on_one_device_leaves_the_others_alone),
+          machine_test(test_wrong_disk_requests_are_answered), machine_test(test_wrong_console_messages_harm_nobody))

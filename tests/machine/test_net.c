@@ -141,5 +141,23 @@ static void test_mtu_is_told_to_the_guest(void **state)
     exchange(",\"mtu\":1400", "mtu 578\n");
 }
 
+/* Frames that are too short, too long or lie about themselves; then a sound one, which must come out. */
+static void test_wrong_frames_harm_nobody(void **state)
+{
+    struct vm *vm;
+
+    (void)state;
+    if (!make_tap()) {
+        print_message("skipped: a tap in a network namespace needs root and /dev/net/tun: %s\n", strerror(errno));
+        skip();
+    }
+    vm = vm_start();
+    vm_put(vm, "/network-interfaces/eth0", "{\"iface_id\":\"eth0\",\"host_dev_name\":\"%s\"}", tap);
+    vm_boot(vm, "hostile_requests", "device=net");
+    vm_expect(vm, "sound frame served ");
+    vm_expect(vm, "recovered\n");
+    vm_expect_exit(vm, 0);
+}
+
 TEST_MAIN(machine_test(test_frames_pass_both_ways), machine_test(test_frames_pass_a_rate_limiter),
-          machine_test(test_mtu_is_told_to_the_guest))
+          machine_test(test_mtu_is_told_to_the_guest), machine_test(test_wrong_frames_harm_nobody))
