@@ -47,7 +47,6 @@ static void test_guest_gets_memory_of_the_size_asked_for(void **state)
 static void test_guest_finds_its_initrd(void **state)
 {
     struct vm *vm = vm_start();
-    cleanup_free char *bytes = NULL;
     const char *path = vm_file(vm, "initrd", 10000, 'i');
 
     (void)state;
