@@ -21,6 +21,7 @@ struct file_ring {
     struct event_timer retry;   /* the kernel could not take a submission */
     const struct disk_file *file;
     unsigned in_flight;
+    bool abandoned; /* what is in flight is not continued */
     void (*settled)(void *owner);
     void *owner;
     struct event_loop *loop;
@@ -89,6 +90,10 @@ static void settle(struct file_ring *ring, struct disk_request *request, int res
     int code;
     bool finished = disk_request_advance(request, result, &code);
 
+    if (!finished && ring->abandoned) {
+        finished = true;
+        code = ECANCELED;
+    }
     if (!finished && !disk_request_blocks(ring->file, request)) {
         issue(ring, request);
         return;
@@ -167,6 +172,13 @@ void file_ring_drain(struct file_ring *ring)
         /* Any failure passes or is met again: guest memory may be written until the last request is back. */
         io_uring_submit_and_wait(&ring->uring, 1);
     }
+}
+
+void file_ring_abandon(struct file_ring *ring)
+{
+    ring->abandoned = true;
+    file_ring_drain(ring);
+    ring->abandoned = false;
 }
 
 struct error *file_ring_set_file(struct file_ring *ring, const struct disk_file *file)

@@ -31,6 +31,9 @@ void file_ring_queue(struct file_ring *ring, struct disk_request *request);
 void file_ring_submit(struct file_ring *ring);
 /* Waits until nothing is in flight. Completes requests, does not call `settled`. */
 void file_ring_drain(struct file_ring *ring);
+/* The same, but what has come half-way is not continued: it completes with ECANCELED. Makes no system call but waits.
+ */
+void file_ring_abandon(struct file_ring *ring);
 
 /* Works on `file` from now on. Nothing may be in flight. On failure the ring keeps its old file. */
 struct error *file_ring_set_file(struct file_ring *ring, const struct disk_file *file);

@@ -411,9 +411,14 @@ static void quiesce(struct block *block)
         file_ring_drain(block->ring);
 }
 
+/* On a vCPU's thread, and with the loop's lock held: nothing is begun that may take long. */
 static void block_reset(struct virtio_device *device)
 {
-    quiesce(block_of(device));
+    struct block *block = block_of(device);
+
+    event_timer_cancel(&block->timer);
+    if (block->ring != NULL)
+        file_ring_abandon(block->ring);
 }
 
 static void block_pause(struct virtio_device *device)
