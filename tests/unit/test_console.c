@@ -303,6 +303,23 @@ static void test_input_waits_until_the_guest_opens_the_port(void **state)
     assert_int_equal(metrics.console.rx_bytes, 100);
 }
 
+static void test_input_waits_until_the_driver_knows_that_the_port_is_open(void **state)
+{
+    (void)state;
+    assert_no_error(virtio_console_new(&config, driver->loop, &driver->device));
+    guest_driver_start(driver, driver->device, MULTIPORT);
+    for (uint32_t i = 0; i < PORTS; i++)
+        console_driver_say(&console, i, VIRTIO_CONSOLE_PORT_READY, 1);
+    guest_opens(OUT, true);
+    give_buffers(OUT, 1, PAGE);
+    come(OUT);
+    peer_sends(OUT, 0, 100);
+    assert_int_equal(metrics.console.rx_bytes, 0);
+    console_driver_give_control(&console, 1, 128);
+    console_driver_settle(&console);
+    assert_guest_reads(OUT, 0, 100);
+}
+
 static void test_end_of_input_comes_after_the_last_byte_and_output_goes_on(void **state)
 {
     (void)state;
@@ -487,6 +504,7 @@ static void test_chain_that_shrinks_under_way_is_done_with(void **state)
     guest_driver_notify(driver, PORT_TX(OUT));
     console_driver_settle(&console);
     assert_true(is_taken(OUT));
+    assert_int_equal(metrics.console.dropped_bytes, 0);
     assert_false(driver->failed);
 }
 
@@ -907,6 +925,7 @@ TEST_MAIN(
     cmocka_unit_test_setup_teardown(test_control_buffer_without_room_for_a_message_stops_the_device, setup, teardown),
     cmocka_unit_test_setup_teardown(test_bytes_pass_both_ways, setup, teardown),
     cmocka_unit_test_setup_teardown(test_input_waits_until_the_guest_opens_the_port, setup, teardown),
+    cmocka_unit_test_setup_teardown(test_input_waits_until_the_driver_knows_that_the_port_is_open, setup, teardown),
     cmocka_unit_test_setup_teardown(test_end_of_input_comes_after_the_last_byte_and_output_goes_on, setup, teardown),
     cmocka_unit_test_setup_teardown(test_what_a_peer_left_behind_is_delivered, setup, teardown),
     cmocka_unit_test_setup_teardown(test_peer_that_goes_without_reading_loses_none_of_its_bytes, setup, teardown),
