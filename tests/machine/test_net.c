@@ -90,7 +90,7 @@ static void send_frame(int wire, size_t length, uint8_t fill)
     assert_int_equal(send(wire, frame, length, 0), length);
 }
 
-static void exchange(const char *more, const char *expected)
+static void exchange(const char *more, const char *cmdline, const char *expected)
 {
     static const size_t lengths[] = {60, 64, 577, 1514};
     struct vm *vm;
@@ -104,7 +104,7 @@ static void exchange(const char *more, const char *expected)
     vm = vm_start();
     wire = open_wire();
     vm_put(vm, "/network-interfaces/eth0", "{\"iface_id\":\"eth0\",\"host_dev_name\":\"%s\"%s}", tap, more);
-    vm_boot(vm, "net", NULL);
+    vm_boot(vm, "net", cmdline);
     vm_expect(vm, expected);
     vm_expect(vm, "sent\n");
     assert_int_equal(receive_frame(vm, wire, frame), 64);
@@ -124,7 +124,7 @@ static void exchange(const char *more, const char *expected)
 static void test_frames_pass_both_ways(void **state)
 {
     (void)state;
-    exchange(",\"guest_mac\":\"06:00:ac:10:00:02\"", "mac 0600ac100002\n");
+    exchange(",\"guest_mac\":\"06:00:ac:10:00:02\"", NULL, "mac 0600ac100002\n");
 }
 
 static void test_frames_pass_a_rate_limiter(void **state)
@@ -132,13 +132,19 @@ static void test_frames_pass_a_rate_limiter(void **state)
     (void)state;
     exchange(",\"guest_mac\":\"06:00:ac:10:00:03\",\"rx_rate_limiter\":{\"ops\":{\"size\":1,\"refill_time\":10}},"
              "\"tx_rate_limiter\":{\"bandwidth\":{\"size\":1600,\"refill_time\":10}}",
-             "mac 0600ac100003\n");
+             NULL, "mac 0600ac100003\n");
 }
 
 static void test_mtu_is_told_to_the_guest(void **state)
 {
     (void)state;
-    exchange(",\"mtu\":1400", "mtu 578\n");
+    exchange(",\"mtu\":1400", NULL, "mtu 578\n");
+}
+
+static void test_frames_pass_to_a_guest_that_computes_checksums(void **state)
+{
+    (void)state;
+    exchange("", "checksums", "mac ");
 }
 
 /* Frames that are too short, too long or lie about themselves; then a sound one, which must come out. */
@@ -160,4 +166,6 @@ static void test_wrong_frames_harm_nobody(void **state)
 }
 
 TEST_MAIN(machine_test(test_frames_pass_both_ways), machine_test(test_frames_pass_a_rate_limiter),
-          machine_test(test_mtu_is_told_to_the_guest), machine_test(test_wrong_frames_harm_nobody))
+          machine_test(test_mtu_is_told_to_the_guest),
+          machine_test(test_frames_pass_to_a_guest_that_computes_checksums),
+          machine_test(test_wrong_frames_harm_nobody))

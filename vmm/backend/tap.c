@@ -58,17 +58,15 @@ struct error *tap_open(const char *name, int *fd)
     struct error *error = tap_attach(opened, name);
     if (error == NULL && ioctl(opened, TUNSETVNETHDRSZ, &header_size) < 0)
         error = error_errno(errno, "\"%s\": cannot set the size of the virtio-net header", name);
-    if (error == NULL)
-        error = tap_set_offloads(opened, 0);
+    if (error == NULL && !tap_set_offloads(opened, 0))
+        error = error_errno(errno, "\"%s\": cannot turn the offloads off", name);
     if (error != NULL)
         return error;
     *fd = take_fd(&opened);
     return NULL;
 }
 
-struct error *tap_set_offloads(int fd, unsigned offloads)
+bool tap_set_offloads(int fd, unsigned offloads)
 {
-    if (ioctl(fd, TUNSETOFFLOAD, (unsigned long)offloads) < 0)
-        return error_errno(errno, "cannot set the offloads of a tap to %#x", offloads);
-    return NULL;
+    return ioctl(fd, TUNSETOFFLOAD, (unsigned long)offloads) == 0;
 }

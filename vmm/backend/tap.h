@@ -4,6 +4,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -18,5 +19,8 @@ enum { TAP_HEADER_SIZE = 12 };
  */
 struct error *tap_open(const char *name, int *fd);
 
-/* What frames read from `fd` may need of the reader: TUN_F_CSUM and others; 0 for plain frames. */
-struct error *tap_set_offloads(int fd, unsigned offloads);
+/*
+ * What frames read from `fd` may need of the reader: TUN_F_CSUM and others; 0 for plain frames. False, and errno, when
+ * the host refuses. Takes no memory, which a vCPU's thread could not get more of (vmm.rules).
+ */
+bool tap_set_offloads(int fd, unsigned offloads);

@@ -494,14 +494,11 @@ static bool net_activate(struct virtio_device *device)
     for (size_t i = 0; i < array_length(offload_table); i++)
         if (has_feature(net, offload_table[i].feature))
             offloads |= offload_table[i].offload;
-    if (offloads != net->offloads) {
-        cleanup_error struct error *error = tap_set_offloads(net->tap.fd, offloads);
-
-        if (error != NULL) {
-            METRIC_INCREMENT(net.activate_fails);
-            log_error("net \"%s\": %s", net->iface_id, error->message);
-            return false;
-        }
+    if (offloads != net->offloads && !tap_set_offloads(net->tap.fd, offloads)) {
+        METRIC_INCREMENT(net.activate_fails);
+        log_error("net \"%s\": cannot set the offloads of its tap to %#x: %s", net->iface_id, offloads,
+                  strerror(errno));
+        return false;
     }
     net->offloads = offloads;
     net->mergeable = has_feature(net, VIRTIO_NET_F_MRG_RXBUF);
