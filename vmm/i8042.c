@@ -183,7 +183,18 @@ static void i8042_write(void *device, uint64_t offset, const uint8_t *data, uint
         handle_command(i8042, data[0]);
 }
 
+static void i8042_command_read(void *device, uint64_t offset, uint8_t *data, uint32_t length)
+{
+    i8042_read(device, OFFSET_STATUS + offset, data, length);
+}
+
+static void i8042_command_write(void *device, uint64_t offset, const uint8_t *data, uint32_t length)
+{
+    i8042_write(device, OFFSET_STATUS + offset, data, length);
+}
+
 const struct bus_ops i8042_bus_ops = {.read = i8042_read, .write = i8042_write};
+const struct bus_ops i8042_command_bus_ops = {.read = i8042_command_read, .write = i8042_command_write};
 
 void i8042_init(struct i8042 *i8042, void (*reset)(void *owner), void *owner)
 {

@@ -11,7 +11,8 @@
 #include "vmm/bus.h"
 
 #define I8042_PORT 0x60
-enum { I8042_PORTS = 5, I8042_GSI = 1, I8042_BUFFER_SIZE = 16 };
+#define I8042_COMMAND_PORT 0x64
+enum { I8042_GSI = 1, I8042_BUFFER_SIZE = 16 };
 
 struct i8042 {
     int irq_fd; /* eventfd, borrowed; -1: none yet */
@@ -25,7 +26,9 @@ struct i8042 {
     void *owner;
 };
 
+/* The data port at offset 0; the command port at offset 4 of the one, at offset 0 of the other. */
 extern const struct bus_ops i8042_bus_ops;
+extern const struct bus_ops i8042_command_bus_ops;
 
 void i8042_init(struct i8042 *i8042, void (*reset)(void *owner), void *owner);
 

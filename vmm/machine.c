@@ -42,7 +42,13 @@ static struct error *add_legacy_devices(struct machine *machine)
     machine->acpi_sleep = (struct acpi_sleep){.power_off = guest_powered_off, .owner = machine};
     error = bus_add(&machine->ports, SERIAL_PORT, SERIAL_PORTS, &serial_bus_ops, &machine->serial);
     if (error == NULL)
-        error = bus_add(&machine->ports, I8042_PORT, I8042_PORTS, &i8042_bus_ops, &machine->i8042);
+        error = bus_add(&machine->ports, I8042_PORT, 1, &i8042_bus_ops, &machine->i8042);
+    if (error == NULL)
+        error = bus_add(&machine->ports, I8042_COMMAND_PORT, 1, &i8042_command_bus_ops, &machine->i8042);
+    if (error == NULL)
+        error = bus_add(&machine->ports, PIT_PORT, PIT_PORTS, &pit_bus_ops, &machine->pit);
+    if (error == NULL)
+        error = bus_add(&machine->ports, PIT_GATE_PORT, 1, &pit_gate_bus_ops, &machine->pit);
     if (error == NULL)
         error =
             bus_add(&machine->ports, ARCH_ACPI_SLEEP_PORT, ACPI_SLEEP_PORTS, &acpi_sleep_bus_ops, &machine->acpi_sleep);

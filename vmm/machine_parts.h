@@ -13,6 +13,7 @@
 #include "vmm/config.h"
 #include "vmm/guest_memory.h"
 #include "vmm/i8042.h"
+#include "vmm/pit.h"
 #include "vmm/machine.h"
 #include "vmm/serial.h"
 #include "vmm/vcpu.h"
@@ -42,6 +43,7 @@ struct machine {
     /* Legacy devices and what finds them. */
     struct serial serial;
     struct i8042 i8042;
+    struct pit pit;
     struct acpi_sleep acpi_sleep;
     struct boot_timer boot_timer;
     struct bus ports;

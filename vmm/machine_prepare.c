@@ -145,6 +145,7 @@ static bool step_memory(struct machine *machine, struct error **error)
         *error = kvm_memslots_set(machine->vm_fd, &machine->memory, config->track_dirty_pages);
     if (*error == NULL)
         *error = arch_vm_setup(machine->vm_fd);
+    pit_init(&machine->pit, machine->vm_fd);
     return true;
 }
 

@@ -128,7 +128,18 @@ static void test_configuration_file_boots_without_the_api(void **state)
     unlink(path);
 }
 
-TEST_MAIN(machine_test(test_guest_says_hello_and_resets), machine_test(test_guest_gets_memory_of_the_size_asked_for),
+static void test_guest_that_uses_the_interval_timer_gets_one(void **state)
+{
+    struct vm *vm = vm_start();
+
+    (void)state;
+    vm_boot(vm, "pit", NULL);
+    vm_expect(vm, "the timer counts\n");
+    vm_expect_exit(vm, 0);
+}
+
+TEST_MAIN(machine_test(test_guest_that_uses_the_interval_timer_gets_one),
+          machine_test(test_guest_says_hello_and_resets), machine_test(test_guest_gets_memory_of_the_size_asked_for),
           machine_test(test_guest_finds_its_initrd), machine_test(test_guest_boots_by_pvh),
           machine_test(test_kernel_as_large_as_linux_boots), machine_test(test_boot_timer_is_logged),
           machine_test(test_second_processor_starts), machine_test(test_command_line_of_the_greatest_length_arrives),

@@ -29,7 +29,7 @@ struct arch_virtio_slot {
     uint32_t gsi;
 };
 
-/* Everything of a VM that comes before its vCPUs: TSS and identity-map addresses, irqchip, PIT. After the memslots. */
+/* Everything of a VM that comes before its vCPUs: TSS address, irqchip. After the memslots. */
 struct error *arch_vm_setup(int vm_fd);
 
 /* The host's CPUID as KVM can give it, filtered for guests; got once a VM (its ioctl costs 0.4 ms). */

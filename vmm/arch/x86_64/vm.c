@@ -1,6 +1,6 @@
 /*
- * What a VM needs between its memslots and its vCPUs. The order is KVM's: the irqchip must exist before the PIT and
- * before any vCPU; memslots set after it would wait milliseconds for a grace period, so they come first.
+ * What a VM needs between its memslots and its vCPUs. The order is KVM's: the irqchip must exist before any vCPU;
+ * memslots set after it would wait milliseconds for a grace period, so they come first.
  */
 #include "vmm/arch/arch.h"
 #include "vmm/arch/x86_64/layout.h"
@@ -20,10 +20,5 @@ struct error *arch_vm_setup(int vm_fd)
         return error_errno(errno, "KVM_SET_TSS_ADDR");
     if (ioctl(vm_fd, KVM_CREATE_IRQCHIP, 0) < 0)
         return error_errno(errno, "KVM_CREATE_IRQCHIP");
-
-    /* Kernels before 5.3 calibrate against the PIT; port 0x61 (the speaker) is part of that and KVM's own then. */
-    struct kvm_pit_config pit = {.flags = KVM_PIT_SPEAKER_DUMMY};
-    if (ioctl(vm_fd, KVM_CREATE_PIT2, &pit) < 0)
-        return error_errno(errno, "KVM_CREATE_PIT2");
     return NULL;
 }
