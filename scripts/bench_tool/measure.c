@@ -61,8 +61,20 @@ static void vmm_spawn(struct vmm *vmm, const char *path, unsigned number)
 
     snprintf(vmm->socket, sizeof(vmm->socket), "/tmp/mayfly-bench-%d-%u.sock", getpid(), number);
     unlink(vmm->socket);
-    char *argv[] = {(char *)(uintptr_t)path, "--api-sock", vmm->socket, "--id", "bench", NULL};
+    /* `path` may carry options of its own. */
+    char words[512];
+    char *argv[24];
+    char *rest = NULL;
+    size_t argc = 0;
 
+    snprintf(words, sizeof(words), "%s", path);
+    for (char *word = strtok_r(words, " ", &rest); word != NULL && argc < 16; word = strtok_r(NULL, " ", &rest))
+        argv[argc++] = word;
+    argv[argc++] = "--api-sock";
+    argv[argc++] = vmm->socket;
+    argv[argc++] = "--id";
+    argv[argc++] = "bench";
+    argv[argc] = NULL;
     if (pipe2(out, O_CLOEXEC) < 0)
         die("pipe", NULL);
     posix_spawn_file_actions_init(&actions);
@@ -70,7 +82,7 @@ static void vmm_spawn(struct vmm *vmm, const char *path, unsigned number)
     posix_spawn_file_actions_adddup2(&actions, out[1], 1);
     posix_spawn_file_actions_addopen(&actions, 2, "/dev/null", O_WRONLY, 0);
     vmm->spawned_us = clock_monotonic_us();
-    errno = posix_spawn(&vmm->pid, path, &actions, NULL, argv, environ);
+    errno = posix_spawn(&vmm->pid, argv[0], &actions, NULL, argv, environ);
     if (errno != 0)
         die(path, NULL);
     posix_spawn_file_actions_destroy(&actions);
