@@ -9,6 +9,8 @@ it), /mayfly/images what tests build. Guests boot in one to five seconds; the li
 
 import hashlib
 import os
+import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "tests")]
 sys.dont_write_bytecode = True
 from emulated_host.client import Host, Options  # noqa: E402
+from tap import wait_until  # noqa: E402
 
 BUILD = Path(os.environ.get("MAYFLY_BUILD", ROOT / "build"))
 MAYFLY = "/mayfly/release/mayfly"
@@ -47,10 +50,26 @@ def ready():
     put_once([BUILD / "guest" / name for name in GUEST_FILES], "/mayfly/guest/")
 
 
+def put_program(name):
+    """A program of this machine, with its shared libraries, to where they are here."""
+    path = Path(shutil.which(name) or f"/usr/bin/{name}").resolve()
+    libraries = subprocess.run(["ldd", path], capture_output=True, text=True, check=True).stdout
+    by_directory = {}
+    for file in [str(path), *re.findall(r"(/\S+) \(0x", libraries)]:
+        by_directory.setdefault(os.path.dirname(file), []).append(Path(file))
+    for directory, files in by_directory.items():
+        put_once(files, directory + "/")
+
+
 def mayfly_run(*command, options=(), stdin=None, timeout=120, env=None):
     """`mayfly run OPTIONS -- COMMAND` in the emulated host."""
     ready()
     return host.run([MAYFLY, "run", *options, "--", *command], stdin=stdin, timeout=timeout, env=env)
+
+
+def no_vmm_is_left():
+    """mayfly has the result before its VMM is quite gone."""
+    wait_until(lambda: host.run(["pidof", "mayfly-vmm"]).code != 0, "the VMM ends")
 
 
 def guest_shell(text, **arguments):
