@@ -8,10 +8,10 @@ $(compiler): $(compiler_sources) $(wildcard jailer/compiler/*.h) vmm/base/seccom
 	$(call say,CC)
 	$(Q)gcc $(CPPFLAGS) -std=gnu11 -O1 $(WARNINGS) -o $@ $(compiler_sources) -lseccomp
 
-$(BUILD)/filters/%.bin: jailer/%.rules $(compiler)
+$(BUILD)/filters/%.bin: jailer/%.rules vmm/vmm.rules $(compiler)
 	@mkdir -p $(@D)
 	$(call say,BPF)
-	$(Q)$(compiler) $< $@
+	$(Q)$(compiler) --with vmm/vmm.rules $< $@
 $(BUILD)/filters/%.bin: vmm/%.rules $(compiler)
 	@mkdir -p $(@D)
 	$(call say,BPF)

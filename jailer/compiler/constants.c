@@ -3,6 +3,7 @@
 
 #include "vmm/base/cleanup.h"
 
+#include <asm/prctl.h>
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <linux/futex.h>
@@ -82,12 +83,14 @@ static const struct {
     NAMED(PR_SET_NO_NEW_PRIVS),
     NAMED(PR_SET_SECCOMP),
     NAMED(SECCOMP_SET_MODE_FILTER),
+    NAMED(ARCH_SET_FS),
     /* io_uring */
     NAMED(IORING_REGISTER_FILES),
     NAMED(IORING_REGISTER_FILES_UPDATE),
     NAMED(IORING_REGISTER_RESTRICTIONS),
     NAMED(IORING_REGISTER_ENABLE_RINGS),
     /* files and terminals */
+    NAMED(AT_EMPTY_PATH),
     NAMED(F_GETFD),
     NAMED(F_SETFD),
     NAMED(F_GETFL),

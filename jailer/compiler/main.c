@@ -14,17 +14,26 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
+struct arguments {
+    uint32_t action;
+    bool list;
+    const char *library; /* NULL: none */
+    const char *rules;
+    const char *output;
+};
+
 static int usage(FILE *to, int code)
 {
     fprintf(to,
-            "Usage: mayfly-seccomp-compiler [--action trap|log|kill] RULES OUTPUT\n"
-            "       mayfly-seccomp-compiler --list RULES\n\n"
+            "Usage: mayfly-seccomp-compiler [--action trap|log|kill] [--with RULES] RULES OUTPUT\n"
+            "       mayfly-seccomp-compiler --list [--with RULES] RULES\n\n"
             "Compiles seccomp rules into a file for mayfly-vmm --seccomp-filter, which needs the filters main_start,\n"
-            "main_run and vcpu. What the rules do not allow\n"
+            "main_run and vcpu (those of Mayfly: vmm/vmm.rules). What the rules do not allow\n"
             "  trap   ends the VMM, which logs the system call and the thread (the default)\n"
             "  log    happens, and the kernel logs it (dmesg, or the audit log): for finding out what is missing\n"
             "  kill   ends the VMM at once and without a word\n"
-            "--list prints the rules as they were understood.\n\n"
+            "--with reads filters that may be included and are not written themselves. --list prints the rules as\n"
+            "they were understood.\n\n"
             "A rule is a line: a system call, and conditions on its arguments that must all hold.\n"
             "  filter NAME                begins a filter; the rules after it are what it allows\n"
             "  include NAME               all rules of an earlier filter\n"
@@ -121,11 +130,12 @@ static bool write_file(const char *path, const struct filter_set *set, uint32_t 
     FILE *output = fopen(path, "we");
     bool fine = output != NULL;
 
-    header.count = (uint32_t)set->count;
+    for (size_t i = 0; i < set->count; i++)
+        header.count += !set->filters[i].borrowed;
     memcpy(header.magic, SECCOMP_FILE_MAGIC, sizeof(header.magic));
     fine = fine && fwrite(&header, sizeof(header), 1, output) == 1;
     for (size_t i = 0; fine && i < set->count; i++)
-        fine = write_filter(output, &set->filters[i], action);
+        fine = set->filters[i].borrowed || write_filter(output, &set->filters[i], action);
     if (output != NULL && fclose(output) != 0)
         fine = false;
     if (!fine) {
@@ -138,13 +148,14 @@ static bool write_file(const char *path, const struct filter_set *set, uint32_t 
 static bool read_rules(const char *path, struct filter_set *set)
 {
     FILE *rules = fopen(path, "re");
+    size_t before = set->count;
 
     if (rules == NULL) {
         fprintf(stderr, "cannot open \"%s\": %s\n", path, strerror(errno));
         return false;
     }
     bool fine = rules_read(rules, path, set);
-    if (fine && set->count == 0) {
+    if (fine && set->count == before) {
         fprintf(stderr, "%s: no filter, expected one at least\n", path);
         fine = false;
     }
@@ -152,32 +163,45 @@ static bool read_rules(const char *path, struct filter_set *set)
     return fine;
 }
 
-static int list(const char *path)
+static bool parse_arguments(int argc, char *argv[], struct arguments *arguments)
 {
-    struct filter_set set = {0};
+    int next = 1;
 
-    if (!read_rules(path, &set))
-        return EXIT_FAILURE;
-    rules_print(&set, stdout);
-    return EXIT_SUCCESS;
+    *arguments = (struct arguments){.action = SCMP_ACT_TRAP};
+    for (; next < argc && strncmp(argv[next], "--", 2) == 0; next++) {
+        if (strcmp(argv[next], "--list") == 0)
+            arguments->list = true;
+        else if (strcmp(argv[next], "--with") == 0 && next + 1 < argc)
+            arguments->library = argv[++next];
+        else if (strcmp(argv[next], "--action") != 0 || next + 1 == argc ||
+                 !parse_action(argv[++next], &arguments->action))
+            return false;
+    }
+    if (argc - next != (arguments->list ? 1 : 2))
+        return false;
+    arguments->rules = argv[next];
+    arguments->output = argv[next + 1];
+    return true;
 }
 
 int main(int argc, char *argv[])
 {
     struct filter_set set = {0};
-    uint32_t action = SCMP_ACT_TRAP;
-    int next = 1;
+    struct arguments arguments;
 
-    if (argc > 1 && strcmp(argv[1], "--help") == 0)
+    if (argc == 2 && strcmp(argv[1], "--help") == 0)
         return usage(stdout, EXIT_SUCCESS);
-    if (argc == 3 && strcmp(argv[1], "--list") == 0)
-        return list(argv[2]);
-    if (argc > 2 && strcmp(argv[1], "--action") == 0) {
-        if (!parse_action(argv[2], &action))
-            return usage(stderr, EXIT_FAILURE);
-        next = 3;
-    }
-    if (argc - next != 2)
+    if (!parse_arguments(argc, argv, &arguments))
         return usage(stderr, EXIT_FAILURE);
-    return read_rules(argv[next], &set) && write_file(argv[next + 1], &set, action) ? EXIT_SUCCESS : EXIT_FAILURE;
+    if (arguments.library != NULL && !read_rules(arguments.library, &set))
+        return EXIT_FAILURE;
+    for (size_t i = 0; i < set.count; i++)
+        set.filters[i].borrowed = true;
+    if (!read_rules(arguments.rules, &set))
+        return EXIT_FAILURE;
+    if (arguments.list)
+        rules_print(&set, stdout);
+    else if (!write_file(arguments.output, &set, arguments.action))
+        return EXIT_FAILURE;
+    return EXIT_SUCCESS;
 }

@@ -211,7 +211,7 @@ void rules_print(const struct filter_set *set, FILE *to)
     for (size_t i = 0; i < set->count; i++) {
         const struct filter *filter = &set->filters[i];
 
-        for (size_t j = 0; j < filter->count; j++) {
+        for (size_t j = 0; j < filter->count && !filter->borrowed; j++) {
             const struct rule *rule = &filter->rules[j];
             cleanup_free char *name = seccomp_syscall_resolve_num_arch(SCMP_ARCH_NATIVE, rule->syscall);
 

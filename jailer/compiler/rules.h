@@ -30,6 +30,7 @@ struct filter {
     char name[FILTER_NAME_SIZE];
     struct rule *rules;
     size_t count;
+    bool borrowed; /* there to be included, not written */
 };
 
 struct filter_set {
@@ -41,7 +42,8 @@ struct filter_set {
  * line. */
 bool rules_read(FILE *file, const char *name, struct filter_set *set);
 
-/* Prints the rules as they were understood, a line each: filter, system call, its number, conditions in hexadecimal. */
+/* Prints the rules that are not borrowed as they were understood, a line each: filter, system call, its number,
+ * conditions in hexadecimal. */
 void rules_print(const struct filter_set *set, FILE *to);
 
 /* The value of a constant; false when there is none of that name. */
