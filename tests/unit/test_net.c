@@ -22,8 +22,7 @@
  * a tap does, and its other end can be slow. test_tap.c has the real one.
  */
 
-enum { RX, TX };
-enum { HEADER = 12, FRAME_MAX = 65562, HOUR_MS = 3600 * 1000 };
+enum { HEADER = 12, HOUR_MS = 3600 * 1000 };
 
 #define FEATURE(bit) (1ULL << (bit))
 #define MERGEABLE FEATURE(VIRTIO_NET_F_MRG_RXBUF)

@@ -1,9 +1,7 @@
 /*
  * virtio-net (virtio 1.2, section 5.1): one receive and one transmit queue on a tap.
  *
- * Frames pass between the tap and guest memory in one readv or writev, header included; nothing is copied here. The
- * length of the next frame is not known before it is read, so buffers for the largest one are taken from the receive
- * queue beforehand and kept in a window; what a frame leaves over serves the next.
+ * Frames pass between the tap and guest memory in one readv or writev, header included; nothing is copied here.
  *
  * The tap is watched only while something can be done about it: EPOLLIN while there are receive buffers and no limit
  * holds, EPOLLOUT while a frame waits for the tap. Otherwise a level-triggered loop would spin.
@@ -16,25 +14,16 @@
 #include "vmm/base/log.h"
 #include "vmm/metrics.h"
 #include "vmm/virtio/devices.h"
-#include "vmm/virtio/rate_limiter.h"
 
 #include <errno.h>
 #include <linux/if_tun.h>
 #include <linux/virtio_ids.h>
-#include <linux/virtio_net.h>
 #include <string.h>
 #include <sys/uio.h>
 
-enum { RX, TX, QUEUE_COUNT };
-
 enum {
     QUEUE_SIZE = 256,
-    HEADER_SIZE = sizeof(struct virtio_net_hdr_v1),
-    FRAME_MIN = HEADER_SIZE + ETH_HLEN, /* all frame sizes here count the header */
-    FRAME_MAX = 65562,                  /* 5.1.6.3.1: a TCP segment of 64 KiB */
     MTU_MIN = 68,
-    TURN_FRAMES = 256, /* so many in one go; then other devices have their turn */
-    SETTLE_US = 10000, /* see rx_enough */
 };
 
 /* Config space, as far as it goes (5.1.4). */
@@ -56,47 +45,6 @@ static const struct {
      FEATURE(VIRTIO_NET_F_GUEST_CSUM) | FEATURE(VIRTIO_NET_F_GUEST_TSO4) | FEATURE(VIRTIO_NET_F_GUEST_TSO6) |          \
      FEATURE(VIRTIO_NET_F_MRG_RXBUF))
 
-/* One chain of the receive queue that waits for a frame. */
-struct rx_chain {
-    uint16_t head;
-    uint16_t iov_count;
-    uint32_t bytes;
-};
-
-/* Receive buffers at hand, oldest first. Every chain has at least one iov entry. */
-struct rx_window {
-    bool full; /* there may be more in the queue, but no room here */
-    size_t chain_count;
-    size_t iov_count;
-    uint64_t bytes;
-    struct rx_chain chains[VIRTQUEUE_IOV_MAX];
-    struct iovec iov[VIRTQUEUE_IOV_MAX + 1]; /* rx_fetch adds one */
-};
-
-struct net {
-    struct virtio_device device;
-    char *iface_id;
-    struct virtio_net_config config;
-    struct event_source tap;
-    bool tap_lost;           /* the interface was deleted under us */
-    unsigned offloads;       /* as the tap has them */
-    struct event_timer turn; /* set to the next turn of the loop: looks at both queues */
-
-    bool mergeable;     /* VIRTIO_NET_F_MRG_RXBUF was negotiated */
-    uint32_t rx_enough; /* receive buffers for any frame that the driver should get */
-    bool rx_settled;    /* the driver had its time to give more buffers */
-    uint32_t rx_frame;  /* size of the frame in the window that the limiter holds back; 0: none */
-    struct rate_limiter rx_limiter;
-    struct event_timer rx_timer; /* the limiter's, or SETTLE_US */
-
-    bool tx_paid; /* the limiter has let the next frame pass; the tap was full */
-    struct rate_limiter tx_limiter;
-    struct event_timer tx_timer;
-
-    struct virtqueue queues[QUEUE_COUNT];
-    struct rx_window window;
-};
-
 static struct net *net_of(struct virtio_device *device)
 {
     return container_of(device, struct net, device);
@@ -107,244 +55,28 @@ static bool has_feature(const struct net *net, unsigned bit)
     return (net->device.driver_features & FEATURE(bit)) != 0;
 }
 
-static bool is_running(const struct net *net)
+bool net_is_running(const struct net *net)
 {
     return net->device.active && !net->device.failed && !net->device.paused;
 }
 
-static bool timer_is_set(const struct event_timer *timer)
-{
-    return timer->loop != NULL;
-}
-
-/* Watches the tap for `event` (EPOLLIN, EPOLLOUT), or no longer. */
-static void tap_watch(struct net *net, uint32_t event, bool on)
+void net_watch_tap(struct net *net, uint32_t event, bool on)
 {
     event_source_update(&net->tap, on ? net->tap.events | event : net->tap.events & ~event);
 }
 
-/* As rate_limiter_take for a frame of `size`; without a limit nobody asks for the time. */
-static uint64_t limiter_take(struct rate_limiter *limiter, size_t size)
+uint64_t net_limiter_take(struct rate_limiter *limiter, size_t size)
 {
     if (!limiter->bandwidth.limited && !limiter->ops.limited)
         return 0;
     return rate_limiter_take(limiter, size - HEADER_SIZE, clock_monotonic_us());
 }
 
-static void net_fail(struct net *net, const char *reason)
+void net_fail(struct net *net, const char *reason)
 {
     METRIC_INCREMENT(net.event_fails);
     event_source_update(&net->tap, 0);
     virtio_device_fail(&net->device, reason);
-}
-
-/* Receiving. */
-
-/* Why receiving stopped, hence what will start it again. */
-enum rx_step {
-    RX_DONE,       /* one frame delivered or dropped: go on */
-    RX_NO_FRAME,   /* the tap, when it is readable */
-    RX_NO_BUFFERS, /* the driver's notification */
-    RX_LIMITED,    /* the timer */
-    RX_DEAD,       /* nothing, or the driver's reset */
-};
-
-static bool window_add(struct rx_window *window, const struct virtqueue_chain *chain)
-{
-    if (window->chain_count == array_length(window->chains) ||
-        chain->writable_count > VIRTQUEUE_IOV_MAX - window->iov_count)
-        return false;
-    memcpy(window->iov + window->iov_count, chain->iov + chain->readable_count,
-           chain->writable_count * sizeof(*chain->iov));
-    window->chains[window->chain_count++] = (struct rx_chain){
-        .head = chain->head,
-        .iov_count = chain->writable_count,
-        .bytes = chain->writable_bytes,
-    };
-    window->iov_count += chain->writable_count;
-    window->bytes += chain->writable_bytes;
-    return true;
-}
-
-/* Forgets the `count` oldest chains. */
-static void window_drop(struct rx_window *window, size_t count)
-{
-    size_t iov_count = 0;
-
-    for (size_t i = 0; i < count; i++) {
-        iov_count += window->chains[i].iov_count;
-        window->bytes -= window->chains[i].bytes;
-    }
-    window->chain_count -= count;
-    window->iov_count -= iov_count;
-    memmove(window->chains, window->chains + count, window->chain_count * sizeof(*window->chains));
-    memmove(window->iov, window->iov + iov_count, window->iov_count * sizeof(*window->iov));
-}
-
-/* Fills the window up to the largest frame; without mergeable buffers a frame has one chain, whatever its size. */
-static void rx_gather(struct net *net)
-{
-    struct rx_window *window = &net->window;
-    struct virtqueue *queue = &net->queues[RX];
-    struct virtqueue_chain chain;
-
-    window->full = false;
-    while (net->mergeable ? window->bytes < FRAME_MAX : window->chain_count == 0) {
-        enum virtqueue_result result = virtqueue_pop(queue, &chain);
-
-        if (result == VIRTQUEUE_BROKEN)
-            net_fail(net, "the receive queue is broken");
-        if (result != VIRTQUEUE_CHAIN)
-            return;
-        if (chain.writable_bytes < (net->mergeable ? HEADER_SIZE + 1 : FRAME_MIN)) {
-            net_fail(net, "a receive buffer is too small for any frame");
-            return;
-        }
-        if (!window_add(window, &chain)) {
-            virtqueue_unpop(queue);
-            window->full = true;
-            return;
-        }
-    }
-}
-
-/*
- * Whether to read with the buffers at hand. A frame that does not fit is lost, so better wait for the driver to give
- * back what it has emptied. But some drivers never give more than a few buffers: half a ring is enough in any case,
- * and so is what is there SETTLE_US later.
- */
-static bool rx_enough(const struct net *net)
-{
-    const struct rx_window *window = &net->window;
-
-    if (window->chain_count == 0)
-        return false;
-    return !net->mergeable || window->full || net->rx_settled || window->bytes >= net->rx_enough ||
-           window->iov_count >= net->queues[RX].size / 2u;
-}
-
-static enum rx_step rx_refused(int code)
-{
-    if (code == EAGAIN)
-        return RX_NO_FRAME;
-    METRIC_INCREMENT(net.tap_read_fails);
-    return code == EBADFD ? RX_DEAD : RX_DONE;
-}
-
-/* Reads the next frame into the window. A byte of our own behind the guest's buffers tells whether it was cut. */
-static enum rx_step rx_fetch(struct net *net)
-{
-    struct rx_window *window = &net->window;
-    uint8_t excess;
-
-    rx_gather(net);
-    if (net->device.failed)
-        return RX_DEAD;
-    if (!rx_enough(net))
-        return RX_NO_BUFFERS;
-
-    window->iov[window->iov_count] = (struct iovec){.iov_base = &excess, .iov_len = sizeof(excess)};
-    ssize_t size = readv(net->tap.fd, window->iov, (int)window->iov_count + 1);
-    if (size < 0)
-        return rx_refused(errno);
-    METRIC_INCREMENT(net.rx_count);
-    if (size < FRAME_MIN || size > FRAME_MAX || (uint64_t)size > window->bytes) {
-        METRIC_INCREMENT(net.rx_fails);
-        return size == 0 ? RX_DEAD : RX_DONE;
-    }
-    net->rx_frame = (uint32_t)size;
-    return RX_DONE;
-}
-
-/* The tap leaves num_buffers to us; it is there, and 1, even when buffers are not mergeable (5.1.6.4.1). */
-static void rx_set_num_buffers(const struct rx_window *window, uint16_t num_buffers)
-{
-    struct iovec parts[sizeof(num_buffers)];
-    size_t count = iovec_slice(parts, window->iov, window->chains[0].iov_count,
-                               offsetof(struct virtio_net_hdr_v1, num_buffers), sizeof(num_buffers));
-    const uint8_t *from = (const uint8_t *)&num_buffers;
-
-    for (size_t i = 0; i < count; i++) {
-        memcpy(parts[i].iov_base, from, parts[i].iov_len);
-        from += parts[i].iov_len;
-    }
-}
-
-/* Gives the frame in the window to the guest. Its buffers become visible together, or the driver finds some missing. */
-static enum rx_step rx_deliver(struct net *net)
-{
-    struct rx_window *window = &net->window;
-    uint32_t left = net->rx_frame;
-    uint16_t count = 0;
-    uint64_t retry_us = limiter_take(&net->rx_limiter, left);
-
-    if (retry_us != 0) {
-        METRIC_INCREMENT(net.rx_rate_limiter_throttled);
-        event_timer_set(net->device.loop, &net->rx_timer, retry_us);
-        return RX_LIMITED;
-    }
-    METRIC_INCREMENT(net.rx_packets_count);
-    METRIC_ADD(net.rx_bytes_count, left - HEADER_SIZE);
-    for (; left > 0; count++) {
-        const struct rx_chain *chain = &window->chains[count];
-        uint32_t part = left < chain->bytes ? left : chain->bytes;
-
-        virtqueue_fill(&net->queues[RX], count, chain->head, part);
-        left -= part;
-    }
-    rx_set_num_buffers(window, count);
-    virtqueue_publish(&net->queues[RX], count);
-    window_drop(window, count);
-    net->rx_frame = 0;
-    net->rx_settled = false;
-    return RX_DONE;
-}
-
-static enum rx_step rx_step(struct net *net)
-{
-    if (net->rx_frame == 0) {
-        enum rx_step step = rx_fetch(net);
-
-        if (step != RX_DONE || net->rx_frame == 0)
-            return step;
-    }
-    return rx_deliver(net);
-}
-
-/* Out of buffers: asks for the driver's notification. Returns false when there are new ones already. */
-static bool rx_wait_for_buffers(struct net *net)
-{
-    METRIC_INCREMENT(net.no_rx_avail_buffer);
-    if (virtqueue_arm(&net->queues[RX]))
-        return false;
-    if (net->window.chain_count > 0)
-        event_timer_set(net->device.loop, &net->rx_timer, clock_monotonic_us() + SETTLE_US);
-    return true;
-}
-
-static void rx_run(struct net *net)
-{
-    enum rx_step step = RX_DONE;
-
-    if (!is_running(net) || net->tap_lost || (net->rx_frame != 0 && timer_is_set(&net->rx_timer)))
-        return;
-    event_timer_cancel(&net->rx_timer);
-    virtqueue_disarm(&net->queues[RX]);
-    for (unsigned frames = 0; frames < TURN_FRAMES && step == RX_DONE; frames++) {
-        step = rx_step(net);
-        if (step == RX_NO_BUFFERS && !rx_wait_for_buffers(net))
-            step = RX_DONE;
-    }
-    tap_watch(net, EPOLLIN, step == RX_NO_FRAME || step == RX_DONE);
-    virtio_device_signal(&net->device, RX);
-}
-
-static void rx_timer_expired(struct event_timer *timer)
-{
-    struct net *net = container_of(timer, struct net, rx_timer);
-
-    net->rx_settled = net->rx_frame == 0;
-    rx_run(net);
 }
 
 /* Transmitting. */
@@ -385,7 +117,7 @@ static enum tx_step tx_send(struct net *net, const struct virtqueue_chain *chain
     if (chain->readable_bytes < FRAME_MIN || chain->readable_bytes > FRAME_MAX)
         return tx_drop(net, chain, &metrics.net.tx_malformed_frames);
 
-    uint64_t retry_us = net->tx_paid ? 0 : limiter_take(&net->tx_limiter, chain->readable_bytes);
+    uint64_t retry_us = net->tx_paid ? 0 : net_limiter_take(&net->tx_limiter, chain->readable_bytes);
     if (retry_us != 0) {
         METRIC_INCREMENT(net.tx_rate_limiter_throttled);
         virtqueue_unpop(&net->queues[TX]);
@@ -393,12 +125,12 @@ static enum tx_step tx_send(struct net *net, const struct virtqueue_chain *chain
         return TX_LIMITED;
     }
 
+    net->tx_paid = false;
     ssize_t size = writev(net->tap.fd, chain->iov, chain->readable_count);
     if (size < 0)
         return tx_refused(net, chain, errno);
     METRIC_INCREMENT(net.tx_packets_count);
     METRIC_ADD(net.tx_bytes_count, size - HEADER_SIZE);
-    net->tx_paid = false;
     virtqueue_push(&net->queues[TX], chain->head, 0);
     return TX_DONE;
 }
@@ -421,14 +153,14 @@ static void tx_run(struct net *net)
 {
     enum tx_step step = TX_DONE;
 
-    if (!is_running(net) || timer_is_set(&net->tx_timer) || (net->tap.events & EPOLLOUT) != 0)
+    if (!net_is_running(net) || net->tx_timer.loop != NULL || (net->tap.events & EPOLLOUT) != 0)
         return;
     virtqueue_disarm(&net->queues[TX]);
     for (unsigned frames = 0; frames < TURN_FRAMES && step == TX_DONE; frames++)
         step = tx_step(net);
     if (step == TX_DONE)
         event_timer_set(net->device.loop, &net->turn, 0);
-    tap_watch(net, EPOLLOUT, step == TX_FULL);
+    net_watch_tap(net, EPOLLOUT, step == TX_FULL);
     virtio_device_signal(&net->device, TX);
 }
 
@@ -452,12 +184,12 @@ static void tap_ready(struct event_source *source, uint32_t events)
         return;
     }
     if ((events & EPOLLOUT) != 0) {
-        tap_watch(net, EPOLLOUT, false);
+        net_watch_tap(net, EPOLLOUT, false);
         tx_run(net);
     }
     if ((events & EPOLLIN) != 0) {
         METRIC_INCREMENT(net.rx_tap_event_count);
-        rx_run(net);
+        net_receive(net);
     }
 }
 
@@ -465,7 +197,7 @@ static void turn_expired(struct event_timer *timer)
 {
     struct net *net = container_of(timer, struct net, turn);
 
-    rx_run(net);
+    net_receive(net);
     tx_run(net);
 }
 
@@ -514,7 +246,7 @@ static void net_notify(struct virtio_device *device, unsigned index)
 
     if (index == RX) {
         METRIC_INCREMENT(net.rx_queue_event_count);
-        rx_run(net);
+        net_receive(net);
     } else {
         METRIC_INCREMENT(net.tx_queue_event_count);
         tx_run(net);
@@ -526,10 +258,8 @@ static void net_reset(struct virtio_device *device)
     struct net *net = net_of(device);
 
     net_stop(net);
-    net->window.chain_count = net->window.iov_count = 0;
-    net->window.bytes = 0;
-    net->rx_frame = 0;
-    net->rx_settled = net->tx_paid = false;
+    net_receive_reset(net);
+    net->tx_paid = false;
 }
 
 static void net_pause(struct virtio_device *device)
@@ -633,7 +363,7 @@ struct error *virtio_net_new_on(const struct network_interface_config *config, i
     rate_limiter_init(&net->rx_limiter, &config->rx_rate_limiter, now_us);
     rate_limiter_init(&net->tx_limiter, &config->tx_rate_limiter, now_us);
     net->turn.expired = turn_expired;
-    net->rx_timer.expired = rx_timer_expired;
+    net->rx_timer.expired = net_receive_later;
     net->tx_timer.expired = tx_timer_expired;
     net->queues[RX].size_max = net->queues[TX].size_max = QUEUE_SIZE;
     net->iface_id = take_pointer(&iface_id);
@@ -666,7 +396,7 @@ struct error *virtio_net_update(struct virtio_device *device, const struct netwo
 
     rate_limiter_update(&net->rx_limiter, &update->rx_rate_limiter, now_us);
     rate_limiter_update(&net->tx_limiter, &update->tx_rate_limiter, now_us);
-    if (is_running(net)) {
+    if (net_is_running(net)) {
         event_timer_cancel(&net->rx_timer);
         event_timer_cancel(&net->tx_timer);
         event_timer_set(device->loop, &net->turn, 0);

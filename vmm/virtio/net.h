@@ -1,8 +1,80 @@
-/* The virtio-net device on a descriptor that somebody else opened. virtio_net_new (devices.h) opens a tap for it. */
+/*
+ * What net.c (the device, transmitting) and net_receive.c share; others have devices.h, but for virtio_net_new_on.
+ */
 #pragma once
 
+#include <linux/virtio_net.h>
+
+#include "vmm/base/event_loop.h"
 #include "vmm/config.h"
 #include "vmm/virtio/device.h"
+#include "vmm/virtio/rate_limiter.h"
+
+enum { RX, TX, QUEUE_COUNT };
+
+enum {
+    HEADER_SIZE = sizeof(struct virtio_net_hdr_v1),
+    FRAME_MIN = HEADER_SIZE + ETH_HLEN, /* all frame sizes here count the header */
+    FRAME_MAX = 65562,                  /* 5.1.6.3.1: a TCP segment of 64 KiB */
+    TURN_FRAMES = 256,                  /* so many in one go; then other devices have their turn */
+};
+
+/* One chain of the receive queue that waits for a frame. */
+struct rx_chain {
+    uint16_t head;
+    uint16_t iov_count;
+    uint32_t bytes;
+};
+
+/* Receive buffers at hand, oldest first. Every chain has at least one iov entry. */
+struct rx_window {
+    bool full; /* there may be more in the queue, but no room here */
+    size_t chain_count;
+    size_t iov_count;
+    uint64_t bytes;
+    struct rx_chain chains[VIRTQUEUE_IOV_MAX];
+    struct iovec iov[VIRTQUEUE_IOV_MAX + 1]; /* rx_fetch adds one */
+};
+
+struct net {
+    struct virtio_device device;
+    char *iface_id;
+    struct virtio_net_config config;
+    struct event_source tap;
+    bool tap_lost;           /* the interface was deleted under us */
+    unsigned offloads;       /* as the tap has them */
+    struct event_timer turn; /* set to the next turn of the loop: looks at both queues */
+
+    bool mergeable;     /* VIRTIO_NET_F_MRG_RXBUF was negotiated */
+    uint32_t rx_enough; /* receive buffers for any frame that the driver should get */
+    bool rx_settled;    /* the driver had its time to give more buffers */
+    uint32_t rx_frame;  /* size of the frame in the window that the limiter holds back; 0: none */
+    struct rate_limiter rx_limiter;
+    struct event_timer rx_timer; /* the limiter's, or SETTLE_US */
+
+    bool tx_paid; /* the limiter has let the next frame pass; the tap was full */
+    struct rate_limiter tx_limiter;
+    struct event_timer tx_timer;
+
+    struct virtqueue queues[QUEUE_COUNT];
+    struct rx_window window;
+};
+
+/* Whether the driver's frames may move now. */
+bool net_is_running(const struct net *net);
+/* Watches the tap for `event` (EPOLLIN, EPOLLOUT), or no longer. */
+void net_watch_tap(struct net *net, uint32_t event, bool on);
+/* As rate_limiter_take for a frame of `size`; without a limit nobody asks for the time. */
+uint64_t net_limiter_take(struct rate_limiter *limiter, size_t size);
+/* The guest broke the device. */
+void net_fail(struct net *net, const char *reason);
+
+/* Delivers frames from the tap as far as they, buffers and the limiter allow, and sees to being called again. */
+void net_receive(struct net *net);
+/* rx_timer has expired. */
+void net_receive_later(struct event_timer *timer);
+/* The driver is gone, and its buffers with it. */
+void net_receive_reset(struct net *net);
 
 /*
  * Makes the device on `fd`, non-blocking, which carries one frame a read or write, each behind a 12-byte virtio-net

@@ -1,0 +1,230 @@
+/*
+ * Receiving, for virtio-net. The length of the next frame is not known before it is read, so buffers for the largest
+ * one are taken from the receive queue beforehand and kept in a window; what a frame leaves over serves the next.
+ */
+#include "vmm/virtio/net.h"
+
+#include "vmm/base/cleanup.h"
+#include "vmm/base/clock.h"
+#include "vmm/metrics.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/uio.h>
+
+enum { SETTLE_US = 10000 }; /* see rx_enough */
+
+/* Why receiving stopped, hence what will start it again. */
+enum rx_step {
+    RX_DONE,       /* one frame delivered or dropped: go on */
+    RX_NO_FRAME,   /* the tap, when it is readable */
+    RX_NO_BUFFERS, /* the driver's notification */
+    RX_LIMITED,    /* the timer */
+    RX_DEAD,       /* nothing, or the driver's reset */
+};
+
+static bool window_add(struct rx_window *window, const struct virtqueue_chain *chain)
+{
+    if (window->chain_count == array_length(window->chains) ||
+        chain->writable_count > VIRTQUEUE_IOV_MAX - window->iov_count)
+        return false;
+    memcpy(window->iov + window->iov_count, chain->iov + chain->readable_count,
+           chain->writable_count * sizeof(*chain->iov));
+    window->chains[window->chain_count++] = (struct rx_chain){
+        .head = chain->head,
+        .iov_count = chain->writable_count,
+        .bytes = chain->writable_bytes,
+    };
+    window->iov_count += chain->writable_count;
+    window->bytes += chain->writable_bytes;
+    return true;
+}
+
+/* Forgets the `count` oldest chains. */
+static void window_drop(struct rx_window *window, size_t count)
+{
+    size_t iov_count = 0;
+
+    for (size_t i = 0; i < count; i++) {
+        iov_count += window->chains[i].iov_count;
+        window->bytes -= window->chains[i].bytes;
+    }
+    window->chain_count -= count;
+    window->iov_count -= iov_count;
+    memmove(window->chains, window->chains + count, window->chain_count * sizeof(*window->chains));
+    memmove(window->iov, window->iov + iov_count, window->iov_count * sizeof(*window->iov));
+}
+
+/* Fills the window up to the largest frame; without mergeable buffers a frame has one chain, whatever its size. */
+static void rx_gather(struct net *net)
+{
+    struct rx_window *window = &net->window;
+    struct virtqueue *queue = &net->queues[RX];
+    struct virtqueue_chain chain;
+
+    window->full = false;
+    while (net->mergeable ? window->bytes < FRAME_MAX : window->chain_count == 0) {
+        enum virtqueue_result result = virtqueue_pop(queue, &chain);
+
+        if (result == VIRTQUEUE_BROKEN)
+            net_fail(net, "the receive queue is broken");
+        if (result != VIRTQUEUE_CHAIN)
+            return;
+        if (chain.writable_bytes < (net->mergeable ? HEADER_SIZE + 1 : FRAME_MIN)) {
+            net_fail(net, "a receive buffer is too small for any frame");
+            return;
+        }
+        if (!window_add(window, &chain)) {
+            virtqueue_unpop(queue);
+            window->full = true;
+            return;
+        }
+    }
+}
+
+/*
+ * Whether to read with the buffers at hand. A frame that does not fit is lost, so better wait for the driver to give
+ * back what it has emptied. But some drivers never give more than a few buffers: half a ring is enough in any case,
+ * and so is what is there SETTLE_US later.
+ */
+static bool rx_enough(const struct net *net)
+{
+    const struct rx_window *window = &net->window;
+
+    if (window->chain_count == 0)
+        return false;
+    return !net->mergeable || window->full || net->rx_settled || window->bytes >= net->rx_enough ||
+           window->iov_count >= net->queues[RX].size / 2u;
+}
+
+static enum rx_step rx_refused(int code)
+{
+    if (code == EAGAIN)
+        return RX_NO_FRAME;
+    METRIC_INCREMENT(net.tap_read_fails);
+    return code == EBADFD ? RX_DEAD : RX_DONE;
+}
+
+/* Reads the next frame into the window. A byte of our own behind the guest's buffers tells whether it was cut. */
+static enum rx_step rx_fetch(struct net *net)
+{
+    struct rx_window *window = &net->window;
+    uint8_t excess;
+
+    rx_gather(net);
+    if (net->device.failed)
+        return RX_DEAD;
+    if (!rx_enough(net))
+        return RX_NO_BUFFERS;
+
+    window->iov[window->iov_count] = (struct iovec){.iov_base = &excess, .iov_len = sizeof(excess)};
+    ssize_t size = readv(net->tap.fd, window->iov, (int)window->iov_count + 1);
+    if (size < 0)
+        return rx_refused(errno);
+    METRIC_INCREMENT(net.rx_count);
+    if (size < FRAME_MIN || size > FRAME_MAX || (uint64_t)size > window->bytes) {
+        METRIC_INCREMENT(net.rx_fails);
+        return size == 0 ? RX_DEAD : RX_DONE;
+    }
+    net->rx_frame = (uint32_t)size;
+    return RX_DONE;
+}
+
+/* The tap leaves num_buffers to us; it is there, and 1, even when buffers are not mergeable (5.1.6.4.1). */
+static void rx_set_num_buffers(const struct rx_window *window, uint16_t num_buffers)
+{
+    struct iovec parts[sizeof(num_buffers)];
+    size_t count = iovec_slice(parts, window->iov, window->chains[0].iov_count,
+                               offsetof(struct virtio_net_hdr_v1, num_buffers), sizeof(num_buffers));
+    const uint8_t *from = (const uint8_t *)&num_buffers;
+
+    for (size_t i = 0; i < count; i++) {
+        memcpy(parts[i].iov_base, from, parts[i].iov_len);
+        from += parts[i].iov_len;
+    }
+}
+
+/* Gives the frame in the window to the guest. Its buffers become visible together, or the driver finds some missing. */
+static enum rx_step rx_deliver(struct net *net)
+{
+    struct rx_window *window = &net->window;
+    uint32_t left = net->rx_frame;
+    uint16_t count = 0;
+    uint64_t retry_us = net_limiter_take(&net->rx_limiter, left);
+
+    if (retry_us != 0) {
+        METRIC_INCREMENT(net.rx_rate_limiter_throttled);
+        event_timer_set(net->device.loop, &net->rx_timer, retry_us);
+        return RX_LIMITED;
+    }
+    METRIC_INCREMENT(net.rx_packets_count);
+    METRIC_ADD(net.rx_bytes_count, left - HEADER_SIZE);
+    for (; left > 0; count++) {
+        const struct rx_chain *chain = &window->chains[count];
+        uint32_t part = left < chain->bytes ? left : chain->bytes;
+
+        virtqueue_fill(&net->queues[RX], count, chain->head, part);
+        left -= part;
+    }
+    rx_set_num_buffers(window, count);
+    virtqueue_publish(&net->queues[RX], count);
+    window_drop(window, count);
+    net->rx_frame = 0;
+    net->rx_settled = false;
+    return RX_DONE;
+}
+
+static enum rx_step rx_step(struct net *net)
+{
+    if (net->rx_frame == 0) {
+        enum rx_step step = rx_fetch(net);
+
+        if (step != RX_DONE || net->rx_frame == 0)
+            return step;
+    }
+    return rx_deliver(net);
+}
+
+/* Out of buffers: asks for the driver's notification. Returns false when there are new ones already. */
+static bool rx_wait_for_buffers(struct net *net)
+{
+    METRIC_INCREMENT(net.no_rx_avail_buffer);
+    if (virtqueue_arm(&net->queues[RX]))
+        return false;
+    if (net->window.chain_count > 0)
+        event_timer_set(net->device.loop, &net->rx_timer, clock_monotonic_us() + SETTLE_US);
+    return true;
+}
+
+void net_receive(struct net *net)
+{
+    enum rx_step step = RX_DONE;
+
+    if (!net_is_running(net) || net->tap_lost || (net->rx_frame != 0 && net->rx_timer.loop != NULL))
+        return;
+    event_timer_cancel(&net->rx_timer);
+    virtqueue_disarm(&net->queues[RX]);
+    for (unsigned frames = 0; frames < TURN_FRAMES && step == RX_DONE; frames++) {
+        step = rx_step(net);
+        if (step == RX_NO_BUFFERS && !rx_wait_for_buffers(net))
+            step = RX_DONE;
+    }
+    net_watch_tap(net, EPOLLIN, step == RX_NO_FRAME || step == RX_DONE);
+    virtio_device_signal(&net->device, RX);
+}
+
+void net_receive_later(struct event_timer *timer)
+{
+    struct net *net = container_of(timer, struct net, rx_timer);
+
+    net->rx_settled = net->rx_frame == 0;
+    net_receive(net);
+}
+
+void net_receive_reset(struct net *net)
+{
+    net->window.chain_count = net->window.iov_count = 0;
+    net->window.bytes = 0;
+    net->rx_frame = 0;
+    net->rx_settled = false;
+}
