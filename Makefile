@@ -104,6 +104,7 @@ FORCE:
 
 # Test programs: every tests/unit/test_*.c and tests/machine/test_*.c is one cmocka program.
 unit_tests := $(patsubst %.c,$(OUT)/%,$(wildcard tests/unit/test_*.c))
+jail_tests := $(patsubst %.c,$(OUT)/%,$(wildcard tests/jail/test_*.c))
 machine_tests := $(patsubst %.c,$(OUT)/%,$(wildcard tests/machine/test_*.c))
 test_libraries := $(OUT)/libapi.a $(OUT)/libcli.a $(OUT)/libclient.a $(OUT)/libinit.a $(OUT)/libjailer.a $(OUT)/libvmm.a $(OUT)/libbase.a
 test_support := $(patsubst %.c,$(OUT)/%.o,$(filter-out $(wildcard tests/unit/test_*.c),$(wildcard tests/unit/*.c)))
@@ -115,9 +116,20 @@ $(OUT)/tests/unit/test_%: $(OUT)/tests/unit/test_%.o $(test_support) $(test_libr
 $(OUT)/tests/machine/test_%: $(OUT)/tests/machine/test_%.o $(test_support) $(machine_support) $(test_libraries)
 	$(call say,LD)
 	$(Q)$(call LINK_glibc,$(filter %.o,$^) -Wl$(comma)--start-group $(filter %.a,$^) -Wl$(comma)--end-group,-lcmocka $(LIBS_glibc)) -o $@
+# The jail tests run the release binaries whatever the variant, and a static probe in place of the VMM.
+$(OUT)/tests/jail/test_%: $(OUT)/tests/jail/test_%.o $(OUT)/tests/jail/jail.o $(test_support) $(machine_support) $(test_libraries)
+	$(call say,LD)
+	$(Q)$(call LINK_glibc,$(filter %.o,$^) -Wl$(comma)--start-group $(filter %.a,$^) -Wl$(comma)--end-group,-lcmocka $(LIBS_glibc)) -o $@
+$(BUILD)/release/tests/jail/probe: tests/jail/probe.c
+	@mkdir -p $(@D)
+	$(call say,CC)
+	$(Q)$(CC_release) $(CPPFLAGS) -std=gnu11 -O1 -static -Wall -Wextra -Werror -o $@ $<
 comma := ,
 
 checks: $(unit_tests) $(machine_tests) ## build the test programs of VARIANT
+ifeq ($(VARIANT),check)
+checks: $(jail_tests) $(BUILD)/release/tests/jail/probe
+endif
 ifneq ($(filter asan tsan,$(VARIANT)),)
 checks: $(OUT)/mayfly-vmm
 endif

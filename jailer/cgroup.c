@@ -11,7 +11,9 @@
 #include <sys/stat.h>
 #include <sys/vfs.h>
 
-struct error *cgroup_open_child(int parent, const char *name, struct undo *undo, int *fd)
+enum { VANISHED_MAX = 64 };
+
+static struct error *open_child(int parent, const char *name, struct undo *undo, int *fd)
 {
     if (mkdirat(parent, name, 0755) == 0)
         undo_push(undo, UNDO_DIRECTORY, parent, name);
@@ -20,6 +22,52 @@ struct error *cgroup_open_child(int parent, const char *name, struct undo *undo,
     *fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (*fd < 0)
         return error_errno(errno, "cannot open the cgroup \"%s\"", name);
+    return NULL;
+}
+
+static struct error *open_path(const struct jail_config *config, int mount, cgroup_prepare *prepare,
+                               const void *argument, struct undo *undo, int *group)
+{
+    char path[4096];
+    char *rest = NULL;
+    int at = mount;
+
+    snprintf(path, sizeof(path), "%s/%s", config->parent_cgroup, config->id);
+    for (char *part = strtok_r(path, "/", &rest); part != NULL; part = strtok_r(NULL, "/", &rest)) {
+        int child = -1;
+        struct error *error = prepare(at, -1, argument);
+
+        if (error == NULL)
+            error = open_child(at, part, undo, &child);
+        if (error == NULL)
+            error = prepare(at, child, argument);
+        if (error != NULL)
+            return error;
+        at = child;
+    }
+    *group = at;
+    return NULL;
+}
+
+struct error *cgroup_open_group(const struct jail_config *config, int mount, cgroup_prepare *prepare,
+                                const void *argument, struct undo *undo, int *group)
+{
+    struct error *error = open_path(config, mount, prepare, argument, undo, group);
+
+    /* Another jailer's failed start took back a group that both use: make it again. */
+    for (int i = 0; error != NULL && (error->code == ENOENT || error->code == ENODEV) && i < VANISHED_MAX; i++) {
+        error_free(error);
+        error = open_path(config, mount, prepare, argument, undo, group);
+    }
+    if (error != NULL)
+        return error;
+
+    /* Newest is undone first: the process leaves before its group is removed. Opened now: a cgroup namespace that is
+     * entered later would not let it out. */
+    int procs = openat(mount, "cgroup.procs", O_WRONLY | O_CLOEXEC);
+    if (procs < 0)
+        return error_errno(errno, "--cgroup: cannot open cgroup.procs of the mount");
+    undo_push(undo, UNDO_LEAVE_CGROUP, procs, "cgroup.procs");
     return NULL;
 }
 

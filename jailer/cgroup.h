@@ -30,8 +30,14 @@ struct error *cgroup_join(const struct cgroup *cgroup);
 
 /* Shared by both versions. */
 
-/* Opens directory `name` in `parent`, making it first when it is not there (then pushes its removal). */
-struct error *cgroup_open_child(int parent, const char *name, struct undo *undo, int *fd);
+typedef struct error *cgroup_prepare(int parent, int child, const void *argument);
+
+/*
+ * Opens, making as needed, the jail's group below `mount`; `prepare` is called for each folder on the way, with the
+ * group that it is in (`child` -1: not made yet). Pushes what it made, and the way out of the group.
+ */
+struct error *cgroup_open_group(const struct jail_config *config, int mount, cgroup_prepare *prepare,
+                                const void *argument, struct undo *undo, int *group);
 /* Reads a small file in `group`; NUL-terminated, without the trailing newline; false when it cannot. */
 bool cgroup_read(int group, const char *file, char *text, size_t size);
 /* Writes `value` into `file` of `group`; the error names both. */

@@ -3,6 +3,7 @@
 
 #include "vmm/base/cleanup.h"
 
+#include <errno.h>
 #include <linux/magic.h>
 #include <stdio.h>
 #include <string.h>
@@ -19,7 +20,7 @@ static struct error *fill_cpuset(int parent, int child)
         if (cgroup_read(child, files[i], value, sizeof(value)) && value[0] != '\0')
             continue;
         if (!cgroup_read(parent, files[i], value, sizeof(value)))
-            return error_new(ERROR_HOST, "--cgroup: cannot read \"%s\" of the parent cgroup", files[i]);
+            return error_errno(errno, "--cgroup: cannot read \"%s\" of the parent cgroup", files[i]);
 
         struct error *error = cgroup_write(child, files[i], value);
         if (error != NULL)
@@ -28,29 +29,9 @@ static struct error *fill_cpuset(int parent, int child)
     return NULL;
 }
 
-/* Opens (making as needed) parent cgroup and the jail's own group below `mount`. */
-static struct error *open_group(const struct jail_config *config, const char *controller, int mount, struct undo *undo,
-                                int *group)
+static struct error *prepare_group(int parent, int child, const void *controller)
 {
-    char path[4096];
-    char *rest = NULL;
-    int at = mount;
-
-    snprintf(path, sizeof(path), "%s/%s", config->parent_cgroup, config->id);
-    for (char *part = strtok_r(path, "/", &rest); part != NULL; part = strtok_r(NULL, "/", &rest)) {
-        int child;
-        struct error *error = cgroup_open_child(at, part, undo, &child);
-
-        if (error == NULL && strcmp(controller, "cpuset") == 0)
-            error = fill_cpuset(at, child);
-        if (error != NULL)
-            return error;
-        at = child;
-    }
-    /* Newest is undone first: the process leaves before its group is removed. */
-    undo_push(undo, UNDO_LEAVE_CGROUP, mount, controller);
-    *group = at;
-    return NULL;
+    return child < 0 || strcmp(controller, "cpuset") != 0 ? NULL : fill_cpuset(parent, child);
 }
 
 static bool has_controller(const struct jail_config *config, size_t before, const char *controller)
@@ -78,7 +59,7 @@ static struct error *enter_hierarchy(const struct jail_config *config, const cha
 
     struct error *error = cgroup_open_mount(usual, CGROUP_SUPER_MAGIC, controller, &mount);
     if (error == NULL)
-        error = open_group(config, controller, mount, undo, &cgroup->groups[cgroup->count]);
+        error = cgroup_open_group(config, mount, prepare_group, controller, undo, &cgroup->groups[cgroup->count]);
     if (error == NULL)
         cgroup->count++;
     return error;

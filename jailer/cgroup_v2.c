@@ -3,6 +3,7 @@
 
 #include "vmm/base/cleanup.h"
 
+#include <errno.h>
 #include <linux/magic.h>
 #include <stdio.h>
 #include <string.h>
@@ -40,14 +41,17 @@ static void collect(const struct jail_config *config, struct controllers *contro
     }
 }
 
-/* Lets the children of `group` use the controllers. */
-static struct error *enable(int group, const struct controllers *controllers)
+/* Lets the children of `group` use the controllers, before there is one. */
+static struct error *enable(int group, int child, const void *argument)
 {
+    const struct controllers *controllers = argument;
     char enabled[512];
     char word[CONTROLLER_NAME_MAX + 1];
 
+    if (child >= 0)
+        return NULL;
     if (!cgroup_read(group, "cgroup.subtree_control", enabled, sizeof(enabled)))
-        return error_new(ERROR_HOST, "--cgroup: cannot read cgroup.subtree_control");
+        return error_errno(errno, "--cgroup: cannot read cgroup.subtree_control");
     for (size_t i = 0; i < controllers->count; i++) {
         if (has_word(enabled, controllers->names[i]))
             continue;
@@ -65,7 +69,7 @@ static struct error *check_available(int mount, struct controllers *controllers,
     char available[512];
 
     if (!cgroup_read(mount, "cgroup.controllers", available, sizeof(available)))
-        return error_new(ERROR_HOST, "--cgroup: cannot read cgroup.controllers of the mount");
+        return error_errno(errno, "--cgroup: cannot read cgroup.controllers of the mount");
     for (size_t i = 0; i < controllers->count; i++)
         if (!has_word(available, controllers->names[i]))
             return error_new(ERROR_INPUT,
@@ -78,29 +82,6 @@ static struct error *check_available(int mount, struct controllers *controllers,
             return NULL;
     if (*has_pids && controllers->count < CONTROLLERS_MAX)
         snprintf(controllers->names[controllers->count++], CONTROLLER_NAME_MAX, "pids");
-    return NULL;
-}
-
-static struct error *open_group(const struct jail_config *config, const struct controllers *controllers, int mount,
-                                struct undo *undo, int *group)
-{
-    char path[4096];
-    char *rest = NULL;
-    int at = mount;
-
-    snprintf(path, sizeof(path), "%s/%s", config->parent_cgroup, config->id);
-    for (char *part = strtok_r(path, "/", &rest); part != NULL; part = strtok_r(NULL, "/", &rest)) {
-        int child = -1;
-        struct error *error = enable(at, controllers);
-
-        if (error == NULL)
-            error = cgroup_open_child(at, part, undo, &child);
-        if (error != NULL)
-            return error;
-        at = child;
-    }
-    undo_push(undo, UNDO_LEAVE_CGROUP, mount, "cgroup2");
-    *group = at;
     return NULL;
 }
 
@@ -120,7 +101,7 @@ struct error *cgroup_v2_create(const struct jail_config *config, struct cgroup *
     if (error == NULL)
         error = check_available(mount, &controllers, &has_pids);
     if (error == NULL)
-        error = open_group(config, &controllers, mount, undo, &cgroup->groups[0]);
+        error = cgroup_open_group(config, mount, enable, &controllers, undo, &cgroup->groups[0]);
     if (error != NULL)
         return error;
     cgroup->count = 1;

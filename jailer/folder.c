@@ -9,6 +9,8 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 
+enum { VANISHED_MAX = 64 };
+
 /* Whoever can write to a folder can replace what the jail finds in it. */
 static struct error *check_owner(int fd, const char *what, const char *name)
 {
@@ -27,7 +29,9 @@ static struct error *check_owner(int fd, const char *what, const char *name)
 
 static struct error *open_child(int parent, const char *name, struct undo *undo, int *fd)
 {
-    if (mkdirat(parent, name, 0755) == 0)
+    bool made = mkdirat(parent, name, 0755) == 0;
+
+    if (made)
         undo_push(undo, UNDO_DIRECTORY, parent, name);
     else if (errno != EEXIST)
         return error_errno(errno, "--chroot-base-dir: cannot make the folder \"%s\"", name);
@@ -37,8 +41,7 @@ static struct error *open_child(int parent, const char *name, struct undo *undo,
         return error_errno(errno, "--chroot-base-dir: cannot open the folder \"%s\" (a symbolic link is refused)",
                            name);
     /* umask may have cut the mode; a folder that was there keeps its own. */
-    if (undo->newest != NULL && undo->newest->directory == parent && strcmp(undo->newest->name, name) == 0 &&
-        fchmod(*fd, 0755) < 0)
+    if (made && fchmod(*fd, 0755) < 0)
         return error_errno(errno, "--chroot-base-dir: cannot set the mode of \"%s\"", name);
     return NULL;
 }
@@ -55,18 +58,22 @@ static struct error *check_unused(const struct jail_config *config, int root)
     return NULL;
 }
 
-struct error *folder_open(const struct jail_config *config, struct undo *undo, int *root)
+/* The lock is this process's until exec: two jailers with one id do not get past here, however close they are. */
+static struct error *lock_jail(const struct jail_config *config, int jail)
 {
-    int base = open(config->chroot_base_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (flock(jail, LOCK_EX | LOCK_NB) == 0)
+        return NULL;
+    if (errno == EWOULDBLOCK)
+        return error_new(ERROR_STATE, "--id: the jail \"%s\" is being built or removed by another process", config->id);
+    return error_errno(errno, "--id: cannot lock the folder of the jail \"%s\"", config->id);
+}
+
+static struct error *open_below(const struct jail_config *config, int base, struct undo *undo, int *root)
+{
     int exec = -1;
     int jail = -1;
+    struct error *error = open_child(base, config->exec_name, undo, &exec);
 
-    if (base < 0)
-        return error_errno(errno, "--chroot-base-dir: cannot open \"%s\"", config->chroot_base_dir);
-
-    struct error *error = check_owner(base, "--chroot-base-dir", config->chroot_base_dir);
-    if (error == NULL)
-        error = open_child(base, config->exec_name, undo, &exec);
     if (error == NULL)
         error = check_owner(exec, "--chroot-base-dir", config->exec_name);
     if (error == NULL)
@@ -74,9 +81,29 @@ struct error *folder_open(const struct jail_config *config, struct undo *undo, i
     if (error == NULL)
         error = check_owner(jail, "--chroot-base-dir", config->id);
     if (error == NULL)
+        error = lock_jail(config, jail);
+    if (error == NULL)
         error = open_child(jail, "root", undo, root);
     if (error == NULL)
         error = check_unused(config, *root);
+    return error;
+}
+
+struct error *folder_open(const struct jail_config *config, struct undo *undo, int *root)
+{
+    int base = open(config->chroot_base_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+    if (base < 0)
+        return error_errno(errno, "--chroot-base-dir: cannot open \"%s\"", config->chroot_base_dir);
+
+    struct error *error = check_owner(base, "--chroot-base-dir", config->chroot_base_dir);
+    if (error == NULL)
+        error = open_below(config, base, undo, root);
+    /* Another jailer's failed start took back a folder that both use: make it again. */
+    for (int i = 0; error != NULL && error->code == ENOENT && i < VANISHED_MAX; i++) {
+        error_free(error);
+        error = open_below(config, base, undo, root);
+    }
     if (error == NULL && fchown(*root, config->uid, config->gid) < 0)
         error = error_errno(errno, "--uid, --gid: cannot give the root folder to %u:%u", config->uid, config->gid);
     if (error == NULL && fchmod(*root, 0700) < 0)

@@ -9,8 +9,8 @@
 
 /*
  * Makes the folders (those that are missing) and opens the last, *root, close-on-exec. A `root` that the caller
- * prepared with kernels and disks is fine; a jail that is in use or was not cleaned up (its pid file is there) is
- * refused and left untouched.
+ * prepared with kernels and disks is fine; a jail that is in use or was not cleaned up (its pid file is there), or that
+ * another jailer builds, is refused and left untouched. Until exec the folder <id> is locked (flock, exclusive).
  */
 struct error *folder_open(const struct jail_config *config, struct undo *undo, int *root);
 

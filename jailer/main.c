@@ -4,8 +4,11 @@
  * The order of the steps is what makes the walls hold:
  *   - inherited state goes first, so that nothing later can use it by mistake;
  *   - what needs the host's view (the binary, device numbers, cgroups, the network namespace) is opened before it is
- *     left; cgroups before namespaces, so that a new cgroup namespace is rooted in them, and while there is one thread;
- *   - the folder is opened inside the new mount namespace, where nothing propagates to the host;
+ *     left;
+ *   - the folder is opened inside the new mount namespace, where nothing propagates to the host, and locked before the
+ *     cgroups are touched: those of a jail that exists stay as they are;
+ *   - cgroups before the other namespaces, so that a new cgroup namespace is rooted in them, and while there is one
+ *     thread;
  *   - privileges go last: ids, capabilities, no_new_privs, then Landlock, then the seccomp filter, which allows little
  *     more than the exec that follows.
  * Each step pushes what it leaves on the host; a failure takes all of it back (undo.h, guardian.h).
@@ -44,7 +47,8 @@ struct jail {
     int netns_fd;
     int null_fd;
     int root_fd;
-    pid_t pid; /* on the host */
+    int report_fd; /* where a failure is told: stderr, or the process that --daemonize left waiting */
+    pid_t pid;     /* on the host */
     uint64_t start_time_us;
     uint64_t parent_cpu_us;
 };
@@ -72,7 +76,7 @@ static struct error *enter_processes(struct jail *jail)
     struct error *error = NULL;
 
     if (jail->config.daemonize)
-        error = process_daemonize(jail->null_fd);
+        error = process_daemonize(jail->null_fd, &jail->report_fd);
     if (error == NULL && jail->config.new_pid_ns) {
         uint64_t cpu = clock_process_cpu_us();
 
@@ -92,10 +96,8 @@ static struct error *enter_processes(struct jail *jail)
 
 static struct error *build_root(struct jail *jail)
 {
-    struct error *error = folder_open(&jail->config, &jail->undo, &jail->root_fd);
+    struct error *error = folder_write_pid(&jail->config, jail->root_fd, jail->pid, &jail->undo);
 
-    if (error == NULL)
-        error = folder_write_pid(&jail->config, jail->root_fd, jail->pid, &jail->undo);
     if (error == NULL)
         error = root_mount(&jail->config, &jail->devices, &jail->undo, &jail->root_fd);
     if (error == NULL)
@@ -155,6 +157,10 @@ static struct error *build(struct jail *jail)
     struct error *error = look_around(jail);
 
     if (error == NULL)
+        error = namespaces_enter_mount();
+    if (error == NULL)
+        error = folder_open(&jail->config, &jail->undo, &jail->root_fd);
+    if (error == NULL)
         error = cgroup_create(&jail->config, &jail->cgroup, &jail->undo);
     if (error == NULL)
         error = enter_processes(jail);
@@ -170,15 +176,15 @@ static struct error *build(struct jail *jail)
     return error;
 }
 
-static int report(struct error *error)
+static int report(int fd, const struct error *error)
 {
-    fprintf(stderr, "mayfly-jailer: %s\n", error->message);
+    dprintf(fd, "mayfly-jailer: %s\n", error->message);
     return EXIT_FAILURE;
 }
 
 int main(int argc, char *argv[])
 {
-    struct jail jail = {.exec_fd = -1, .netns_fd = -1, .null_fd = -1, .root_fd = -1};
+    struct jail jail = {.exec_fd = -1, .netns_fd = -1, .null_fd = -1, .root_fd = -1, .report_fd = STDERR_FILENO};
     enum jail_request request;
 
     jail.start_time_us = clock_monotonic_us();
@@ -187,7 +193,7 @@ int main(int argc, char *argv[])
     if (error == NULL)
         error = arguments_parse(argc, argv, &jail.config, &request);
     if (error != NULL)
-        return report(error);
+        return report(STDERR_FILENO, error);
     if (request == JAIL_HELP) {
         arguments_print_help();
         return EXIT_SUCCESS;
@@ -196,5 +202,6 @@ int main(int argc, char *argv[])
         printf("Mayfly jailer v%s\n", MAYFLY_VERSION);
         return EXIT_SUCCESS;
     }
-    return report(build(&jail));
+    error = build(&jail);
+    return report(jail.report_fd, error);
 }

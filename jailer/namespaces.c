@@ -28,6 +28,16 @@ struct error *namespaces_open_netns(const struct jail_config *config, int *fd)
     return NULL;
 }
 
+struct error *namespaces_enter_mount(void)
+{
+    if (unshare(CLONE_NEWNS) < 0)
+        return error_errno(errno, "cannot unshare the mount namespace");
+    /* Or the unmounting of the old root would propagate to the host. */
+    if (mount(NULL, "/", NULL, MS_PRIVATE | MS_REC, NULL) < 0)
+        return error_errno(errno, "cannot make the mounts private");
+    return NULL;
+}
+
 struct error *namespaces_enter(const struct jail_config *config, int netns)
 {
     static const struct {
@@ -40,18 +50,14 @@ struct error *namespaces_enter(const struct jail_config *config, int netns)
         {offsetof(struct jail_config, new_cgroup_ns), CLONE_NEWCGROUP},
         {offsetof(struct jail_config, new_time_ns), CLONE_NEWTIME},
     };
-    int flags = CLONE_NEWNS;
+    int flags = 0;
 
     for (size_t i = 0; i < array_length(optional); i++)
         if (*(const bool *)((const char *)config + optional[i].flag))
             flags |= optional[i].clone_flag;
-    if (unshare(flags) < 0)
+    if (flags != 0 && unshare(flags) < 0)
         return error_errno(errno, "cannot unshare namespaces (flags %#x)", (unsigned)flags);
     if (netns >= 0 && setns(netns, CLONE_NEWNET) < 0)
         return error_errno(errno, "--netns: cannot join \"%s\"", config->netns);
-
-    /* Or the unmounting of the old root would propagate to the host. */
-    if (mount(NULL, "/", NULL, MS_PRIVATE | MS_REC, NULL) < 0)
-        return error_errno(errno, "cannot make the mounts private");
     return NULL;
 }

@@ -6,9 +6,12 @@
 /* Opens --netns and checks that it is a network namespace; *fd -1 when none was asked for. Before the root changes. */
 struct error *namespaces_open_netns(const struct jail_config *config, int *fd);
 
+/* A mount namespace of its own, always: what is mounted from here on does not propagate to the host. */
+struct error *namespaces_enter_mount(void);
+
 /*
- * Leaves the host's namespaces: one unshare(2) for all, setns(2) for the network when `netns` is not -1. The pid
- * namespace is not entered here: that takes a new process. Mounts stop propagating to the host. The calling process
- * must be single-threaded, and already in its cgroups, so that a new cgroup namespace has them as its root.
+ * Leaves the host's other namespaces: one unshare(2) for all, setns(2) for the network when `netns` is not -1. The pid
+ * namespace is not entered here: that takes a new process. The calling process must be single-threaded, and already in
+ * its cgroups, so that a new cgroup namespace has them as its root.
  */
 struct error *namespaces_enter(const struct jail_config *config, int netns);

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <linux/sched.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -66,18 +67,42 @@ int process_wait(pid_t child)
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
-struct error *process_daemonize(int null_fd)
+/* Everything the daemon wrote before it became the VMM, or died; then the caller's exit code. */
+static __attribute__((noreturn)) void pass_on(int report)
 {
-    if (setsid() < 0) {
-        pid_t child = fork();
+    char text[1024];
+    bool failed = false;
 
-        if (child < 0)
-            return error_errno(errno, "--daemonize: cannot fork");
-        if (child > 0)
-            _exit(0);
-        if (setsid() < 0)
-            return error_errno(errno, "--daemonize: cannot start a session");
+    for (ssize_t got; (got = read(report, text, sizeof(text))) != 0;) {
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0)
+            break;
+        failed = true;
+        if (write(STDERR_FILENO, text, (size_t)got) < 0)
+            break;
     }
+    _exit(failed ? EXIT_FAILURE : EXIT_SUCCESS);
+}
+
+struct error *process_daemonize(int null_fd, int *report)
+{
+    int pipe_fds[2];
+
+    if (pipe2(pipe_fds, O_CLOEXEC) < 0)
+        return error_errno(errno, "--daemonize: cannot make a pipe");
+
+    pid_t child = fork();
+    if (child < 0)
+        return error_errno(errno, "--daemonize: cannot fork");
+    if (child > 0) {
+        close(pipe_fds[1]);
+        pass_on(pipe_fds[0]);
+    }
+    close(pipe_fds[0]);
+    *report = pipe_fds[1];
+    if (setsid() < 0)
+        return error_errno(errno, "--daemonize: cannot start a session");
     for (int fd = 0; fd <= 2; fd++)
         if (dup2(null_fd, fd) < 0)
             return error_errno(errno, "--daemonize: cannot redirect descriptor %d", fd);

@@ -13,6 +13,9 @@ struct error *process_fork(const struct cgroup *cgroup, bool *joined, bool *wait
 /* Waits for the child; SIGINT, SIGTERM, SIGHUP and SIGQUIT go on to it. Returns its exit code, or 128 + signal. */
 int process_wait(pid_t child);
 
-/* A session of its own with /dev/null as stdin, stdout and stderr. Leaves the old process group by forking if it leads
- * it: the parent then exits at once, with 0. */
-struct error *process_daemonize(int null_fd);
+/*
+ * A new process in a session of its own, with /dev/null as stdin, stdout and stderr, returns. The caller's process
+ * waits until that has become the VMM and exits with 0; what is written into *report (close-on-exec) until then it
+ * prints on its stderr, and exits with 1.
+ */
+struct error *process_daemonize(int null_fd, int *report);

@@ -19,14 +19,6 @@ void undo_push(struct undo *undo, enum undo_kind kind, int directory, const char
     undo->newest = entry;
 }
 
-static void leave_cgroup(int hierarchy)
-{
-    cleanup_fd int procs = openat(hierarchy, "cgroup.procs", O_WRONLY | O_CLOEXEC);
-
-    if (procs >= 0 && write(procs, "0", 1) < 0)
-        perror("mayfly-jailer: cannot leave the cgroup");
-}
-
 void undo_run(struct undo *undo)
 {
     while (undo->newest != NULL) {
@@ -44,7 +36,8 @@ void undo_run(struct undo *undo)
                 umount2(".", MNT_DETACH);
             break;
         case UNDO_LEAVE_CGROUP:
-            leave_cgroup(entry->directory);
+            if (write(entry->directory, "0", 1) < 0)
+                perror("mayfly-jailer: cannot leave the cgroup");
             break;
         }
         undo->newest = entry->older;

@@ -11,7 +11,7 @@ enum undo_kind {
     UNDO_FILE,         /* unlinkat(directory, name) */
     UNDO_DIRECTORY,    /* the same for an empty directory */
     UNDO_MOUNT,        /* unmount what is mounted at `directory` itself */
-    UNDO_LEAVE_CGROUP, /* move this process to the hierarchy's root, `directory` */
+    UNDO_LEAVE_CGROUP, /* write this process into `directory`, an open cgroup.procs: its namespace is the opener's */
 };
 
 enum { UNDO_NAME_MAX = 256 };

@@ -1,0 +1,283 @@
+#include "tests/jail/jail.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static const char *const controllers[] = {"cpu", "cpuset", "memory", "pids"};
+
+static const char *build_folder(void)
+{
+    const char *build = getenv("MAYFLY_BUILD");
+
+    return build != NULL ? build : "build";
+}
+
+const char *jail_path(const struct jail *jail, const char *format, ...)
+{
+    static char paths[8][512];
+    static unsigned next;
+    char *path = paths[next++ % array_length(paths)];
+    va_list arguments;
+    int length = snprintf(path, sizeof(paths[0]), "%s/", jail->directory);
+
+    va_start(arguments, format);
+    vsnprintf(path + length, sizeof(paths[0]) - (size_t)length, format, arguments);
+    va_end(arguments);
+    return path;
+}
+
+const char *jail_root(const struct jail *jail, const char *name)
+{
+    return jail_path(jail, "base/%s/%s/root/%s", jail->exec_name, jail->id, name);
+}
+
+const char *jail_cgroup(const struct jail *jail, const char *controller, const char *file)
+{
+    static char paths[8][512];
+    static unsigned next;
+    char *path = paths[next++ % array_length(paths)];
+
+    snprintf(path, sizeof(paths[0]), "/sys/fs/cgroup/%s/%s/%s/%s", controller, jail->exec_name, jail->id, file);
+    return path;
+}
+
+const char *jail_program(const char *name)
+{
+    static char path[256];
+
+    snprintf(path, sizeof(path), "%s/release/tests/jail/%s", build_folder(), name);
+    return path;
+}
+
+void copy_file(const char *from, const char *to, mode_t mode)
+{
+    static char bytes[1 << 16];
+    cleanup_fd int in = open(from, O_RDONLY | O_CLOEXEC);
+    cleanup_fd int out = open(to, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    ssize_t got;
+
+    assert_true(in >= 0);
+    assert_true(out >= 0);
+    while ((got = read(in, bytes, sizeof(bytes))) > 0)
+        assert_int_equal(write(out, bytes, (size_t)got), got);
+    assert_int_equal(fchmod(out, mode), 0);
+}
+
+int jail_setup(void **state)
+{
+    struct jail *jail = calloc(1, sizeof(*jail));
+
+    if (geteuid() != 0) {
+        print_message("skipped: the jailer needs root\n");
+        free(jail);
+        skip();
+    }
+    strcpy(jail->directory, "/tmp/mayfly-jail-XXXXXX");
+    assert_non_null(mkdtemp(jail->directory));
+    assert_int_equal(chmod(jail->directory, 0755), 0);
+    strcpy(jail->base, jail_path(jail, "base"));
+    assert_int_equal(mkdir(jail->base, 0755), 0);
+    /* A name that no other test's cgroups have. */
+    snprintf(jail->exec_name, sizeof(jail->exec_name), "probe-%s", jail->directory + strlen("/tmp/mayfly-jail-"));
+    strcpy(jail->exec, jail_path(jail, "%s", jail->exec_name));
+    copy_file(jail_program("probe"), jail->exec, 0755);
+    strcpy(jail->id, "jail");
+    jail->uid = JAIL_UID;
+    jail->gid = JAIL_GID;
+    *state = jail;
+    return 0;
+}
+
+static int remove_entry(const char *path, const struct stat *status, int kind, struct FTW *walk)
+{
+    (void)status;
+    (void)kind;
+    (void)walk;
+    return remove(path);
+}
+
+static int remove_group(const char *path, const struct stat *status, int kind, struct FTW *walk)
+{
+    (void)status;
+    (void)walk;
+    return kind == FTW_DP ? rmdir(path) : 0;
+}
+
+void jail_remove(const struct jail *jail)
+{
+    nftw(jail_path(jail, "base/%s", jail->exec_name), remove_entry, 8, FTW_DEPTH | FTW_PHYS | FTW_MOUNT);
+    for (size_t i = 0; i < array_length(controllers); i++) {
+        char path[256];
+
+        snprintf(path, sizeof(path), "/sys/fs/cgroup/%s/%s", controllers[i], jail->exec_name);
+        nftw(path, remove_group, 8, FTW_DEPTH | FTW_PHYS);
+    }
+}
+
+int jail_teardown(void **state)
+{
+    struct jail *jail = *state;
+
+    jail_remove(jail);
+    nftw(jail->directory, remove_entry, 8, FTW_DEPTH | FTW_PHYS | FTW_MOUNT);
+    free(jail);
+    return 0;
+}
+
+void jail_arguments(const struct jail *jail, const char **arguments, const char *const *more)
+{
+    static char uid[16], gid[16];
+    size_t count = 0;
+    const char *const first[] = {"mayfly-jailer", "--id", jail->id, "--exec-file", jail->exec,
+                                 "--uid",         uid,    "--gid",  gid,           "--chroot-base-dir",
+                                 jail->base};
+
+    snprintf(uid, sizeof(uid), "%u", jail->uid);
+    snprintf(gid, sizeof(gid), "%u", jail->gid);
+    for (; count < array_length(first); count++)
+        arguments[count] = first[count];
+    for (; more != NULL && *more != NULL && count < 63; more++)
+        arguments[count++] = *more;
+    arguments[count] = NULL;
+}
+
+pid_t jail_start(const struct jail *jail, int out, int errors, const char *const *arguments)
+{
+    char program[256];
+    pid_t pid = fork();
+
+    assert_true(pid >= 0);
+    if (pid > 0)
+        return pid;
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if ((out >= 0 && dup2(out, STDOUT_FILENO) < 0) || (errors >= 0 && dup2(errors, STDERR_FILENO) < 0))
+        _exit(126);
+    if (jail->before_exec != NULL)
+        jail->before_exec();
+    snprintf(program, sizeof(program), "%s/release/mayfly-jailer", build_folder());
+    execv(program, (char *const *)(uintptr_t)arguments);
+    dprintf(STDERR_FILENO, "cannot execute %s: %s\n", program, strerror(errno));
+    _exit(127);
+}
+
+/* Reads both until everybody has closed them. */
+static void collect(int fds[2], struct outcome *outcome)
+{
+    char *const texts[] = {outcome->out, outcome->errors};
+    size_t lengths[2] = {0, 0};
+    struct pollfd waits[2] = {{.fd = fds[0], .events = POLLIN}, {.fd = fds[1], .events = POLLIN}};
+
+    while (waits[0].fd >= 0 || waits[1].fd >= 0) {
+        assert_true(poll(waits, 2, 30000) > 0);
+        for (size_t i = 0; i < 2; i++) {
+            if (waits[i].fd < 0 || waits[i].revents == 0)
+                continue;
+            ssize_t got = read(waits[i].fd, texts[i] + lengths[i], sizeof(outcome->out) - 1 - lengths[i]);
+            if (got <= 0)
+                waits[i].fd = -1;
+            else
+                lengths[i] += (size_t)got;
+        }
+    }
+    texts[0][lengths[0]] = '\0';
+    texts[1][lengths[1]] = '\0';
+}
+
+void jail_run_arguments(const struct jail *jail, struct outcome *outcome, const char *const *arguments)
+{
+    int out[2], errors[2];
+
+    assert_int_equal(pipe2(out, O_CLOEXEC), 0);
+    assert_int_equal(pipe2(errors, O_CLOEXEC), 0);
+    pid_t pid = jail_start(jail, out[1], errors[1], arguments);
+    close(out[1]);
+    close(errors[1]);
+    collect((int[]){out[0], errors[0]}, outcome);
+    close(out[0]);
+    close(errors[0]);
+    assert_int_equal(waitpid(pid, &outcome->status, 0), pid);
+}
+
+void jail_run(const struct jail *jail, struct outcome *outcome, ...)
+{
+    const char *arguments[64];
+    const char *more[48];
+    size_t count = 0;
+    va_list list;
+
+    va_start(list, outcome);
+    while ((more[count] = va_arg(list, const char *)) != NULL)
+        count++;
+    va_end(list);
+    jail_arguments(jail, arguments, more);
+    jail_run_arguments(jail, outcome, arguments);
+}
+
+void assert_exited(const struct outcome *outcome, int code)
+{
+    if (!WIFEXITED(outcome->status) || WEXITSTATUS(outcome->status) != code)
+        fail_msg("status %#x, expected exit code %d\n--- stdout:\n%s--- stderr:\n%s", (unsigned)outcome->status, code,
+                 outcome->out, outcome->errors);
+}
+
+void assert_refused(const struct outcome *outcome, const char *format, ...)
+{
+    char message[1024] = "mayfly-jailer: ";
+    size_t length = strlen(message);
+    va_list arguments;
+
+    va_start(arguments, format);
+    vsnprintf(message + length, sizeof(message) - length - 1, format, arguments);
+    va_end(arguments);
+    strcat(message, "\n");
+    assert_string_equal(outcome->errors, message);
+    assert_exited(outcome, 1);
+    assert_string_equal(outcome->out, "");
+}
+
+const char *read_text(const char *path)
+{
+    static char text[8192];
+    cleanup_fd int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t got = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
+
+    if (got < 0)
+        fail_msg("cannot read %s: %s", path, strerror(errno));
+    text[got] = '\0';
+    return text;
+}
+
+void write_text(const char *path, const char *text)
+{
+    cleanup_fd int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+
+    assert_true(fd >= 0);
+    assert_int_equal(write(fd, text, strlen(text)), strlen(text));
+}
+
+void assert_nothing_left(const struct jail *jail)
+{
+    char path[256];
+
+    snprintf(path, sizeof(path), "%s/%s", jail->base, jail->exec_name);
+    if (access(path, F_OK) == 0)
+        fail_msg("left behind: %s", path);
+    for (size_t i = 0; i < array_length(controllers); i++) {
+        snprintf(path, sizeof(path), "/sys/fs/cgroup/%s/%s", controllers[i], jail->exec_name);
+        if (access(path, F_OK) == 0)
+            fail_msg("left behind: %s", path);
+    }
+    if (strstr(read_text("/proc/self/mounts"), jail->directory) != NULL)
+        fail_msg("a mount is left behind below %s", jail->directory);
+}

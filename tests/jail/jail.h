@@ -1,0 +1,68 @@
+/*
+ * Runs the real mayfly-jailer: each test has a chroot base of its own, and knows what the jailer may have left behind.
+ * The jailer is $MAYFLY_BUILD/release/mayfly-jailer; in place of the VMM it runs tests/jail/probe.c, or whatever `exec`
+ * says.
+ */
+#pragma once
+
+#include "tests/unit/harness.h"
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+enum { JAIL_UID = 64123, JAIL_GID = 64124 };
+
+struct jail {
+    char directory[40]; /* of the test */
+    char base[64];      /* --chroot-base-dir */
+    char exec[256];     /* --exec-file */
+    char exec_name[64];
+    char id[72];
+    unsigned uid;
+    unsigned gid;
+    void (*before_exec)(void); /* runs in the jailer's process before it is executed */
+};
+
+/* How a jailer ended. */
+struct outcome {
+    int status; /* of waitpid */
+    char out[8192];
+    char errors[8192];
+};
+
+/* Each test starts with a jail in *state. Teardown removes all that is left of it. */
+#define jail_test(function) cmocka_unit_test_setup_teardown(function, jail_setup, jail_teardown)
+int jail_setup(void **state);
+int jail_teardown(void **state);
+
+/* Runs the jailer with the five options that name the jail, and then those given; NULL ends them. */
+void jail_run(const struct jail *jail, struct outcome *outcome, ...) __attribute__((sentinel));
+/* Runs it with just these arguments. */
+void jail_run_arguments(const struct jail *jail, struct outcome *outcome, const char *const *arguments);
+/* Starts it and returns at once. */
+pid_t jail_start(const struct jail *jail, int out, int errors, const char *const *arguments);
+/* The arguments that jail_run makes; `arguments` has room for 64. */
+void jail_arguments(const struct jail *jail, const char **arguments, const char *const *more);
+
+/* Fails the test unless the outcome is this. */
+void assert_exited(const struct outcome *outcome, int code);
+/* Exit code 1, and exactly this message on stderr. */
+void assert_refused(const struct outcome *outcome, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* What there is of the jail: paths valid until the eighth call after this one. */
+const char *jail_path(const struct jail *jail, const char *format, ...) __attribute__((format(printf, 2, 3)));
+const char *jail_root(const struct jail *jail, const char *name); /* <base>/<exec name>/<id>/root/<name> */
+/* The jail's cgroup of version 1: /sys/fs/cgroup/<controller>/<exec name>/<id>. */
+const char *jail_cgroup(const struct jail *jail, const char *controller, const char *file);
+
+/* Fails the test unless folder, cgroups and mounts are as if the jailer had never run. */
+void assert_nothing_left(const struct jail *jail);
+/* Removes folder and cgroups of the jail `id`, as `mayfly gc` will. */
+void jail_remove(const struct jail *jail);
+/* The whole of a small file, in a static buffer. */
+const char *read_text(const char *path);
+void write_text(const char *path, const char *text);
+/* A program built from this folder. */
+const char *jail_program(const char *name);
+/* Copies the probe under another name into the test's directory. */
+void copy_file(const char *from, const char *to, mode_t mode);
