@@ -1,8 +1,8 @@
 /*
- * The probe's guest, entered in long mode with its memory identity mapped; probe.c has prepared the page tables, GDT and
+ * The probe's guest, entered in long mode with its memory identity mapped; kvm_probe.c has prepared the page tables, GDT and
  * IDT, and copies this to GUEST_CODE. Each step needs something that Linux cannot do without, and says so on a port.
  */
-#include "probe.h"
+#include "api/cli/kvm_probe_guest.h"
 
 #define APIC_SPURIOUS 0xfee000f0
 #define APIC_EOI 0xfee000b0

@@ -1,20 +1,11 @@
-/*
- * Can this machine's KVM run Linux? Asks by running a small guest that does what Linux cannot do without: take
- * exceptions and three kinds of interrupt through its IDT, save its FPU state, go to user mode and back. A hypervisor
- * can offer all of KVM's ioctls and yet not do that. Says the answer in one line. Exit code: 0 it can, 1 it cannot, 2
- * there is no usable /dev/kvm.
- */
-#include "probe.h"
+#include "api/cli/kvm_probe.h"
 
 #include <asm/kvm.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/kvm.h>
 #include <signal.h>
-#include <stdbool.h>
-#include <stdint.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -22,7 +13,11 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "api/cli/kvm_probe_guest.h"
+#include "vmm/base/cleanup.h"
+
 #define PATIENCE_SECONDS 3
+#define CPUID_ENTRIES_MAX 256
 #define GUEST_MEMORY 0x10000
 #define GUEST_GDT 0x1000
 #define GUEST_IDT 0x2000
@@ -36,8 +31,6 @@
 #define VECTOR_UD 6
 /* Slower than this an instruction, and the hypervisor is emulating rather than running it. */
 #define EMULATED_NS 50
-
-enum { ANSWER_YES = 0, ANSWER_NO = 1, ANSWER_NO_KVM = 2 };
 
 extern const uint8_t guest_start[], guest_on_exception[], guest_on_breakpoint[], guest_on_interrupt[], guest_end[];
 
@@ -59,10 +52,11 @@ static void out_of_time(int signo)
     (void)signo; /* its only use is to interrupt KVM_RUN */
 }
 
-static int answer(int code, const char *text, const char *detail)
+static enum kvm_answer answer(struct kvm_probe *probe, enum kvm_answer verdict, const char *text, const char *detail)
 {
-    printf("%s%s%s\n", text, detail[0] ? ": " : "", detail);
-    return code;
+    probe->answer = verdict;
+    snprintf(probe->text, sizeof(probe->text), "%s: %s", text, detail);
+    return verdict;
 }
 
 static uint64_t now_ns(void)
@@ -71,12 +65,6 @@ static uint64_t now_ns(void)
 
     clock_gettime(CLOCK_MONOTONIC, &time);
     return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
-}
-
-/* musl's ioctl takes an int, glibc's an unsigned long; the kernel looks at 32 bits. */
-static int kvm_call(int fd, unsigned long request, const void *argument)
-{
-    return ioctl(fd, (int)request, argument);
 }
 
 static void gate_set(uint8_t *memory, unsigned vector, const uint8_t *handler)
@@ -112,12 +100,13 @@ static void memory_prepare(uint8_t *memory)
 
 static bool cpuid_copy(int kvm, int vcpu)
 {
-    struct {
-        struct kvm_cpuid2 head;
-        struct kvm_cpuid_entry2 entries[256];
-    } cpuid = {.head = {.nent = 256}};
+    cleanup_free struct kvm_cpuid2 *cpuid =
+        calloc(1, sizeof(*cpuid) + CPUID_ENTRIES_MAX * sizeof(struct kvm_cpuid_entry2));
 
-    return kvm_call(kvm, KVM_GET_SUPPORTED_CPUID, &cpuid) == 0 && kvm_call(vcpu, KVM_SET_CPUID2, &cpuid) == 0;
+    if (cpuid == NULL)
+        return false;
+    cpuid->nent = CPUID_ENTRIES_MAX;
+    return ioctl(kvm, KVM_GET_SUPPORTED_CPUID, cpuid) == 0 && ioctl(vcpu, KVM_SET_CPUID2, cpuid) == 0;
 }
 
 static bool registers_set(int vcpu)
@@ -129,7 +118,7 @@ static bool registers_set(int vcpu)
     struct kvm_regs regs = {.rip = GUEST_CODE, .rsp = GUEST_STACK, .rflags = 2};
     struct kvm_sregs sregs;
 
-    if (kvm_call(vcpu, KVM_GET_SREGS, &sregs) != 0)
+    if (ioctl(vcpu, KVM_GET_SREGS, &sregs) != 0)
         return false;
     sregs.cs = code;
     sregs.ds = sregs.es = sregs.fs = sregs.gs = sregs.ss = data;
@@ -139,7 +128,7 @@ static bool registers_set(int vcpu)
     sregs.cr4 = 1u << 5 | 1u << 9;        /* PAE, OSFXSR */
     sregs.cr0 = 1u | 1u << 4 | 1u << 31;  /* PE, ET, PG */
     sregs.efer = 1u | 1u << 8 | 1u << 10; /* SCE, LME, LMA */
-    return kvm_call(vcpu, KVM_SET_SREGS, &sregs) == 0 && kvm_call(vcpu, KVM_SET_REGS, &regs) == 0;
+    return ioctl(vcpu, KVM_SET_SREGS, &sregs) == 0 && ioctl(vcpu, KVM_SET_REGS, &regs) == 0;
 }
 
 /* Runs the guest to its end, or until the timer or an exit that it should not make. Returns the last step it took. */
@@ -150,67 +139,96 @@ static unsigned guest_run(int vm, int vcpu, const struct kvm_run *run, uint64_t 
     unsigned step = 0;
 
     while (step != STEP_DONE) {
-        if (kvm_call(vcpu, KVM_RUN, NULL) != 0 || run->exit_reason != KVM_EXIT_IO || run->io.port != PORT_STEP)
+        if (ioctl(vcpu, KVM_RUN, NULL) != 0 || run->exit_reason != KVM_EXIT_IO || run->io.port != PORT_STEP)
             return step;
         step = *((const uint8_t *)run + run->io.data_offset);
         if (step == STEP_ENTERED)
             entered = now_ns();
         if (step == STEP_LOOPED)
             *loop_ns = now_ns() - entered;
-        if (step == STEP_WANT_MESSAGE && kvm_call(vm, KVM_SIGNAL_MSI, &message) < 0)
+        if (step == STEP_WANT_MESSAGE && ioctl(vm, KVM_SIGNAL_MSI, &message) < 0)
             return step;
     }
     return step;
 }
 
-int main(void)
+/* Runs the guest with a timer that interrupts KVM_RUN, in case it never comes back. */
+static unsigned guest_run_for_a_while(int vm, int vcpu, const struct kvm_run *run, uint64_t *loop_ns)
 {
-    struct itimerval patience = {.it_value = {.tv_sec = PATIENCE_SECONDS}, .it_interval = {.tv_usec = 100000}};
-    struct sigaction action = {.sa_handler = out_of_time};
-    char speed[80];
-    uint64_t loop_ns = 0;
+    const struct itimerval patience = {.it_value = {.tv_sec = PATIENCE_SECONDS}, .it_interval = {.tv_usec = 100000}};
+    const struct itimerval none = {0};
+    const struct sigaction action = {.sa_handler = out_of_time};
+    struct sigaction before;
+    unsigned step;
 
-    int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
-    if (kvm < 0)
-        return answer(ANSWER_NO_KVM, "no usable /dev/kvm", strerror(errno));
-    if (kvm_call(kvm, KVM_GET_API_VERSION, NULL) != KVM_API_VERSION)
-        return answer(ANSWER_NO_KVM, "no usable /dev/kvm", "its API version is not 12");
-
-    uint8_t *memory = mmap(NULL, GUEST_MEMORY, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (memory == MAP_FAILED)
-        return answer(ANSWER_NO_KVM, "no memory for the probe", strerror(errno));
-    memory_prepare(memory);
-    struct kvm_userspace_memory_region slot = {.memory_size = GUEST_MEMORY, .userspace_addr = (uintptr_t)memory};
-
-    int vm = kvm_call(kvm, KVM_CREATE_VM, NULL);
-    if (vm < 0)
-        return answer(ANSWER_NO_KVM, "KVM cannot create a virtual machine", strerror(errno));
-    /* Intel processors without unrestricted guest want a place for a TSS; the order spares a grace period. */
-    kvm_call(vm, KVM_SET_TSS_ADDR, (const void *)0xfffbd000);
-    if (kvm_call(vm, KVM_SET_USER_MEMORY_REGION, &slot) != 0 || kvm_call(vm, KVM_CREATE_IRQCHIP, NULL) != 0)
-        return answer(ANSWER_NO, "KVM cannot run Linux here: memory or irqchip", strerror(errno));
-    int vcpu = kvm_call(vm, KVM_CREATE_VCPU, NULL);
-    int run_size = kvm_call(kvm, KVM_GET_VCPU_MMAP_SIZE, NULL);
-    if (vcpu < 0 || run_size <= 0 || !cpuid_copy(kvm, vcpu) || !registers_set(vcpu))
-        return answer(ANSWER_NO, "KVM cannot run Linux here: the vCPU cannot be set up", strerror(errno));
-    const struct kvm_run *run = mmap(NULL, (size_t)run_size, PROT_READ | PROT_WRITE, MAP_SHARED, vcpu, 0);
-    if (run == MAP_FAILED)
-        return answer(ANSWER_NO, "KVM cannot run Linux here: mmap of the vCPU", strerror(errno));
-
-    sigaction(SIGALRM, &action, NULL);
+    sigaction(SIGALRM, &action, &before);
     setitimer(ITIMER_REAL, &patience, NULL);
-    unsigned step = guest_run(vm, vcpu, run, &loop_ns);
+    step = guest_run(vm, vcpu, run, loop_ns);
+    setitimer(ITIMER_REAL, &none, NULL);
+    sigaction(SIGALRM, &before, NULL);
+    return step;
+}
 
+static void tell(struct kvm_probe *probe, unsigned step, uint64_t loop_ns)
+{
     double ns = (double)loop_ns / SPEED_INSTRUCTIONS;
+    char speed[80] = "";
 
-    speed[0] = 0;
+    probe->emulated = ns > EMULATED_NS;
     if (loop_ns > 0)
         snprintf(speed, sizeof(speed), " (%.*f ns an instruction%s)", ns < 10 ? 2 : 0, ns,
-                 ns > EMULATED_NS ? ": emulated" : "");
-    if (step == STEP_DONE) {
-        printf("KVM can run Linux here%s\n", speed);
-        return ANSWER_YES;
-    }
-    printf("KVM cannot run Linux here: %s%s\n", failures[step], speed);
-    return ANSWER_NO;
+                 probe->emulated ? ": emulated" : "");
+    probe->answer = step == STEP_DONE ? KVM_RUNS_LINUX : KVM_CANNOT_RUN_LINUX;
+    if (step == STEP_DONE)
+        snprintf(probe->text, sizeof(probe->text), "KVM can run Linux here%s", speed);
+    else
+        snprintf(probe->text, sizeof(probe->text), "KVM cannot run Linux here: %s%s", failures[step], speed);
+}
+
+/* With memory that the caller unmaps after the VM is gone. */
+static enum kvm_answer probe_with(struct kvm_probe *probe, uint8_t *memory)
+{
+    struct kvm_userspace_memory_region slot = {.memory_size = GUEST_MEMORY, .userspace_addr = (uintptr_t)memory};
+    cleanup_fd int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+    cleanup_fd int vm = -1;
+    cleanup_fd int vcpu = -1;
+    uint64_t loop_ns = 0;
+    unsigned step;
+
+    if (kvm < 0)
+        return answer(probe, KVM_NOT_USABLE, "no usable /dev/kvm", strerror(errno));
+    if (ioctl(kvm, KVM_GET_API_VERSION, NULL) != KVM_API_VERSION)
+        return answer(probe, KVM_NOT_USABLE, "no usable /dev/kvm", "its API version is not 12");
+    vm = ioctl(kvm, KVM_CREATE_VM, NULL);
+    if (vm < 0)
+        return answer(probe, KVM_NOT_USABLE, "KVM cannot create a virtual machine", strerror(errno));
+    /* Intel processors without unrestricted guest want a place for a TSS; the order spares a grace period. */
+    ioctl(vm, KVM_SET_TSS_ADDR, 0xfffbd000);
+    if (ioctl(vm, KVM_SET_USER_MEMORY_REGION, &slot) != 0 || ioctl(vm, KVM_CREATE_IRQCHIP, NULL) != 0)
+        return answer(probe, KVM_CANNOT_RUN_LINUX, "KVM cannot run Linux here: memory or irqchip", strerror(errno));
+    vcpu = ioctl(vm, KVM_CREATE_VCPU, NULL);
+    int run_size = ioctl(kvm, KVM_GET_VCPU_MMAP_SIZE, NULL);
+    if (vcpu < 0 || run_size <= 0 || !cpuid_copy(kvm, vcpu) || !registers_set(vcpu))
+        return answer(probe, KVM_CANNOT_RUN_LINUX, "KVM cannot run Linux here: the vCPU cannot be set up",
+                      strerror(errno));
+    void *run = mmap(NULL, (size_t)run_size, PROT_READ | PROT_WRITE, MAP_SHARED, vcpu, 0);
+    if (run == MAP_FAILED)
+        return answer(probe, KVM_CANNOT_RUN_LINUX, "KVM cannot run Linux here: mmap of the vCPU", strerror(errno));
+    step = guest_run_for_a_while(vm, vcpu, run, &loop_ns);
+    tell(probe, step, loop_ns);
+    munmap(run, (size_t)run_size);
+    return probe->answer;
+}
+
+enum kvm_answer kvm_probe(struct kvm_probe *probe)
+{
+    uint8_t *memory = mmap(NULL, GUEST_MEMORY, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+    *probe = (struct kvm_probe){0};
+    if (memory == MAP_FAILED)
+        return answer(probe, KVM_NOT_USABLE, "no memory for the probe", strerror(errno));
+    memory_prepare(memory);
+    probe_with(probe, memory);
+    munmap(memory, GUEST_MEMORY);
+    return probe->answer;
 }
