@@ -101,6 +101,38 @@ static void test_task_waits_until_no_source_is_ready(void **state)
     assert_no_error(event_loop_run(fixture.loop));
 }
 
+static void set_again(struct event_timer *timer)
+{
+    fixture.calls++;
+    event_timer_set(fixture.loop, timer, 0);
+}
+
+static void stop_by_source(struct event_source *source, uint32_t events)
+{
+    (void)source;
+    (void)events;
+    event_loop_stop(fixture.loop);
+}
+
+static void make_first_ready(struct event_timer *timer)
+{
+    fixture.timer.expired = set_again;
+    assert_no_error(event_source_add(fixture.loop, &fixture.first, EPOLLIN));
+    set_again(timer);
+}
+
+/* As devices do that have more work than fits in a turn. Were the timer to starve the descriptor, this never ends. */
+static void test_timer_that_sets_itself_again_leaves_descriptors_their_turn(void **state)
+{
+    (void)state;
+    fixture.timer.expired = make_first_ready;
+    fixture.first.ready = stop_by_source;
+    event_timer_set(fixture.loop, &fixture.timer, 0);
+    assert_no_error(event_loop_run(fixture.loop));
+    event_timer_cancel(&fixture.timer);
+    assert_true(fixture.calls <= 2);
+}
+
 static void *set_timer_from_another_thread(void *argument)
 {
     (void)argument;
@@ -125,4 +157,6 @@ static void test_timer_set_by_another_thread_wakes_the_loop(void **state)
 TEST_MAIN(cmocka_unit_test_setup_teardown(test_removed_source_gets_no_event_already_fetched, setup, teardown),
           cmocka_unit_test_setup_teardown(test_timer_never_fires_early, setup, teardown),
           cmocka_unit_test_setup_teardown(test_task_waits_until_no_source_is_ready, setup, teardown),
+          cmocka_unit_test_setup_teardown(test_timer_that_sets_itself_again_leaves_descriptors_their_turn, setup,
+                                          teardown),
           cmocka_unit_test_setup_teardown(test_timer_set_by_another_thread_wakes_the_loop, setup, teardown))

@@ -19,6 +19,7 @@ struct event_loop {
     struct event_source wake; /* an eventfd: what another thread changed must not wait for the next event */
     pthread_mutex_t lock;
     struct event_timer *timers; /* soonest first */
+    uint64_t expired_until_us;  /* timers due up to here have run, or run now */
     struct event_task *tasks;   /* oldest first */
     struct epoll_event batch[BATCH];
     int batch_count;
@@ -136,6 +137,9 @@ void event_timer_set(struct event_loop *loop, struct event_timer *timer, uint64_
     struct event_timer **place = &loop->timers;
 
     event_timer_cancel(timer);
+    /* A timer that sets itself to "at once" waits until descriptors have had their turn. */
+    if (deadline_us <= loop->expired_until_us)
+        deadline_us = loop->expired_until_us + 1;
     while (*place != NULL && (*place)->deadline_us <= deadline_us)
         place = &(*place)->next;
     timer->deadline_us = deadline_us;
@@ -196,6 +200,7 @@ static void run_expired_timers(struct event_loop *loop)
         return;
 
     uint64_t now = clock_monotonic_us();
+    loop->expired_until_us = now;
     while (loop->timers != NULL && loop->timers->deadline_us <= now) {
         struct event_timer *timer = loop->timers;
 
