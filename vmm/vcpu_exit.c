@@ -1,5 +1,6 @@
 #include "vmm/vcpu_exit.h"
 
+#include "vmm/arch/arch.h"
 #include "vmm/base/cleanup.h"
 #include "vmm/base/log.h"
 #include "vmm/exit_code.h"
@@ -7,33 +8,19 @@
 #include "vmm/metrics.h"
 #include "vmm/vcpu.h"
 
+#include <errno.h>
 #include <linux/kvm.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/ioctl.h>
 
-enum { REASON_MAX = 160 };
+enum { REASON_MAX = 160, REGISTERS_MAX = 320 };
 
-/* ioctl(2) takes its request as an unsigned long in glibc, as an int in musl. */
-#ifdef __GLIBC__
-typedef unsigned long ioctl_request;
-#else
-typedef int ioctl_request;
-#endif
-
-/* What helps to find out why a guest died. */
 static void log_registers(const struct vcpu *vcpu)
 {
-    struct kvm_regs regs;
-    struct kvm_sregs sregs;
+    char text[REGISTERS_MAX];
 
-    if (ioctl(vcpu->fd, (ioctl_request)KVM_GET_REGS, &regs) < 0 ||
-        ioctl(vcpu->fd, (ioctl_request)KVM_GET_SREGS, &sregs) < 0)
-        return;
-    log_error("%s: rip 0x%llx rsp 0x%llx rflags 0x%llx rax 0x%llx cr0 0x%llx cr2 0x%llx cr3 0x%llx cr4 0x%llx "
-              "efer 0x%llx cs 0x%x",
-              vcpu->name, regs.rip, regs.rsp, regs.rflags, regs.rax, sregs.cr0, sregs.cr2, sregs.cr3, sregs.cr4,
-              sregs.efer, (unsigned)sregs.cs.selector);
+    if (arch_vcpu_describe(vcpu->fd, text, sizeof(text)))
+        log_error("%s: %s", vcpu->name, text);
 }
 
 /* Guest memory beyond a mapped file's end is an EFAULT, or an exception in the guest, or what KVM cannot emulate. */
@@ -217,5 +204,9 @@ void vcpu_exit_failed(struct vcpu *vcpu, int code)
     char reason[REASON_MAX];
 
     snprintf(reason, sizeof(reason), "KVM_RUN of %s: %s", vcpu->name, strerror(code));
-    end_guest(vcpu, EXIT_CODE_ERROR, reason);
+    /* To a KVM that runs the guest on hardware, memory behind the end of its file is an address that faults. */
+    if (code == EFAULT && mapped_file_truncated() != NULL)
+        end_guest(vcpu, EXIT_CODE_SIGBUS, reason);
+    else
+        end_guest(vcpu, EXIT_CODE_ERROR, reason);
 }

@@ -86,3 +86,6 @@ struct error *arch_boot_write(const struct guest_memory *memory, const struct ar
 
 /* Entry registers of vCPU 0; the others wait for INIT/SIPI and need none. */
 struct error *arch_vcpu_boot(int vcpu_fd, const struct guest_memory *memory, const struct arch_kernel *kernel);
+
+/* What helps to find out why a guest died: the vCPU's registers in words, cut to `size`. False when KVM refuses. */
+bool arch_vcpu_describe(int vcpu_fd, char *text, size_t size);

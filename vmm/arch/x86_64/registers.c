@@ -12,6 +12,7 @@
 
 #include <errno.h>
 #include <linux/kvm.h>
+#include <stdio.h>
 #include <string.h>
 
 #define CR0_PE 0x1ull
@@ -144,4 +145,19 @@ struct error *arch_vcpu_boot(int vcpu_fd, const struct guest_memory *memory, con
     if (kvm_ioctl(vcpu_fd, KVM_SET_REGS, &regs) < 0)
         return error_errno(errno, "KVM_SET_REGS");
     return NULL;
+}
+
+bool arch_vcpu_describe(int vcpu_fd, char *text, size_t size)
+{
+    struct kvm_regs regs;
+    struct kvm_sregs sregs;
+
+    if (kvm_ioctl(vcpu_fd, KVM_GET_REGS, &regs) < 0 || kvm_ioctl(vcpu_fd, KVM_GET_SREGS, &sregs) < 0)
+        return false;
+    snprintf(text, size,
+             "rip 0x%llx rsp 0x%llx rflags 0x%llx rax 0x%llx cr0 0x%llx cr2 0x%llx cr3 0x%llx cr4 0x%llx efer 0x%llx "
+             "cs 0x%x",
+             regs.rip, regs.rsp, regs.rflags, regs.rax, sregs.cr0, sregs.cr2, sregs.cr3, sregs.cr4, sregs.efer,
+             (unsigned)sregs.cs.selector);
+    return true;
 }

@@ -1,0 +1,141 @@
+/* Exits that no guest of the machine tests can bring about on every KVM. */
+#include "tests/unit/harness.h"
+
+#include "vmm/exit_code.h"
+#include "vmm/mapped_file.h"
+#include "vmm/vcpu.h"
+#include "vmm/vcpu_exit.h"
+
+#include <errno.h>
+#include <linux/kvm.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+static struct {
+    struct vcpus vcpus;
+    struct kvm_run run;
+    int ends;
+    int exit_code;
+    char reason[256];
+} fixture;
+
+static void ended(void *owner, int exit_code, const char *reason)
+{
+    (void)owner;
+    fixture.ends++;
+    fixture.exit_code = exit_code;
+    snprintf(fixture.reason, sizeof(fixture.reason), "%s", reason);
+}
+
+static struct vcpu *setup_vcpu(void)
+{
+    struct vcpu *vcpu = &fixture.vcpus.vcpu[0];
+
+    fixture.vcpus.end = ended;
+    *vcpu = (struct vcpu){.vcpus = &fixture.vcpus, .run = &fixture.run, .fd = -1, .name = "vcpu0"};
+    return vcpu;
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    memset(&fixture, 0, sizeof(fixture));
+    assert_no_error(event_loop_new(&fixture.vcpus.loop));
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    mapped_files_forget();
+    event_loop_free(fixture.vcpus.loop);
+    return 0;
+}
+
+static void assert_ended(int exit_code, const char *text)
+{
+    assert_int_equal(fixture.ends, 1);
+    assert_int_equal(fixture.exit_code, exit_code);
+    if (strstr(fixture.reason, text) == NULL)
+        fail_msg("\"%s\", expected \"%s\"", fixture.reason, text);
+}
+
+static void test_fault_beyond_a_truncated_file_has_its_own_exit_code(void **state)
+{
+    struct vcpu *vcpu = setup_vcpu();
+    cleanup_fd int fd = memfd_create("kernel", MFD_CLOEXEC);
+
+    (void)state;
+    assert_int_equal(ftruncate(fd, 8192), 0);
+    mapped_file_add(fd, "kernel");
+    assert_int_equal(ftruncate(fd, 4096), 0);
+    vcpu_exit_failed(vcpu, EFAULT);
+    assert_ended(EXIT_CODE_SIGBUS, "KVM_RUN of vcpu0");
+}
+
+static void test_other_failures_of_kvm_are_errors(void **state)
+{
+    struct vcpu *vcpu = setup_vcpu();
+    cleanup_fd int fd = memfd_create("kernel", MFD_CLOEXEC);
+
+    (void)state;
+    assert_int_equal(ftruncate(fd, 8192), 0);
+    mapped_file_add(fd, "kernel");
+    vcpu_exit_failed(vcpu, EFAULT); /* the file is whole */
+    assert_ended(EXIT_CODE_ERROR, strerror(EFAULT));
+
+    fixture.ends = 0;
+    assert_int_equal(ftruncate(fd, 4096), 0);
+    vcpu_exit_failed(vcpu, ENOMEM); /* the file is not what failed */
+    assert_ended(EXIT_CODE_ERROR, strerror(ENOMEM));
+}
+
+static void test_exits_that_are_errors_end_the_guest_with_a_reason(void **state)
+{
+    static const struct {
+        struct kvm_run run;
+        int exit_code;
+        const char *reason;
+    } exits[] = {
+        {{.exit_reason = KVM_EXIT_SHUTDOWN}, EXIT_CODE_ERROR, "triple fault"},
+        {{.exit_reason = KVM_EXIT_HLT}, EXIT_CODE_ERROR, "halted"},
+        {{.exit_reason = KVM_EXIT_INTERNAL_ERROR,
+          .internal = {.suberror = KVM_INTERNAL_ERROR_EMULATION, .ndata = 1, .data = {0xabc}}},
+         EXIT_CODE_ERROR,
+         "cannot emulate), data 0xabc"},
+        {{.exit_reason = KVM_EXIT_INTERNAL_ERROR, .internal = {.suberror = 99, .ndata = 0xffffffff}},
+         EXIT_CODE_ERROR,
+         "KVM internal error 99 (unknown), data 0x0 0x0 0x0 0x0"},
+        {{.exit_reason = KVM_EXIT_FAIL_ENTRY, .fail_entry = {.hardware_entry_failure_reason = 0x21}},
+         EXIT_CODE_ERROR,
+         "hardware reason 0x21"},
+        {{.exit_reason = KVM_EXIT_SYSTEM_EVENT, .system_event = {.type = KVM_SYSTEM_EVENT_SHUTDOWN}},
+         EXIT_CODE_OK,
+         "powered off"},
+        {{.exit_reason = KVM_EXIT_SYSTEM_EVENT, .system_event = {.type = KVM_SYSTEM_EVENT_RESET}},
+         EXIT_CODE_OK,
+         "reset"},
+        {{.exit_reason = KVM_EXIT_SYSTEM_EVENT, .system_event = {.type = KVM_SYSTEM_EVENT_CRASH}},
+         EXIT_CODE_ERROR,
+         "crash"},
+        {{.exit_reason = KVM_EXIT_SYSTEM_EVENT, .system_event = {.type = 77}}, EXIT_CODE_ERROR, "system event 77"},
+        {{.exit_reason = KVM_EXIT_DEBUG}, EXIT_CODE_ERROR, "unexpected KVM exit 4"},
+        {{.exit_reason = 0xffffffff}, EXIT_CODE_ERROR, "unexpected KVM exit 4294967295"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < array_length(exits); i++) {
+        struct vcpu *vcpu = setup_vcpu();
+
+        fixture.run = exits[i].run;
+        fixture.ends = 0;
+        assert_false(vcpu_exit_handle(vcpu));
+        assert_ended(exits[i].exit_code, exits[i].reason);
+    }
+}
+
+TEST_MAIN(cmocka_unit_test_setup_teardown(test_fault_beyond_a_truncated_file_has_its_own_exit_code, setup, teardown),
+          cmocka_unit_test_setup_teardown(test_other_failures_of_kvm_are_errors, setup, teardown),
+          cmocka_unit_test_setup_teardown(test_exits_that_are_errors_end_the_guest_with_a_reason, setup, teardown))
