@@ -91,6 +91,8 @@ static const struct {
     NAMED(IORING_REGISTER_ENABLE_RINGS),
     /* files and terminals */
     NAMED(AT_EMPTY_PATH),
+    NAMED(O_CREAT),
+    NAMED(O_TRUNC),
     NAMED(F_GETFD),
     NAMED(F_SETFD),
     NAMED(F_GETFL),

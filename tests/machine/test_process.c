@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/loop.h>
+#include <poll.h>
 #include <pty.h>
 #include <sched.h>
 #include <signal.h>
@@ -18,7 +19,7 @@
 #include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/sysmacros.h>
+#include <sys/un.h>
 #include <termios.h>
 #include <unistd.h>
 
@@ -122,6 +123,25 @@ static void test_hang_up_ends_the_vmm_with_its_own_code(void **state)
     vm_expect_log(vm, "[test:main] SIGHUP");
 }
 
+static bool uart_has_lost_output(const struct vm *vm)
+{
+    FILE *metrics = fopen(vm_path(vm, "metrics"), "re");
+    cleanup_free char *line = NULL;
+    size_t size = 0;
+    bool lost = false;
+
+    assert_non_null(metrics);
+    while (!lost && getline(&line, &size, metrics) > 0) {
+        const char *uart = strstr(line, "\"uart\":{");
+        const char *count = uart == NULL ? NULL : strstr(uart, "\"missed_write_count\":");
+
+        assert_non_null(count);
+        lost = strtoull(strchr(count, ':') + 1, NULL, 10) > 0;
+    }
+    fclose(metrics);
+    return lost;
+}
+
 /* Its stdout is full and nobody reads: it must not wait for that. */
 static void test_vmm_whose_output_is_stuck_can_be_terminated(void **state)
 {
@@ -129,6 +149,8 @@ static void test_vmm_whose_output_is_stuck_can_be_terminated(void **state)
     char path[64], junk[4096] = {0};
 
     (void)state;
+    vm_put(vm, "/metrics", "{\"metrics_path\":\"%s\"}", vm_path(vm, "metrics"));
+    vm_put(vm, "/logger", "{\"level\":\"Warning\"}"); /* not every FlushMetrics */
     vm_boot(vm, "hammer", "what=serial for_ever");
     vm_expect(vm, "hammering\n");
     /* The guest would take a minute to fill the pipe: we do it, from the VMM's end. */
@@ -140,7 +162,9 @@ static void test_vmm_whose_output_is_stuck_can_be_terminated(void **state)
     }
     while (write(fd, junk, sizeof(junk)) > 0 || write(fd, junk, 1) > 0)
         ;
-    free(vm_get(vm, "/"));
+    /* What waits in the UART has no room left. */
+    while (!uart_has_lost_output(vm))
+        vm_action(vm, "FlushMetrics");
     kill(vm->pid, SIGTERM);
     vm_expect_killed(vm, SIGTERM);
 }
@@ -213,6 +237,24 @@ static void test_heap_grows_before_and_after_the_start(void **state)
         vm_expect_exit(vm, 0);
         machine_teardown(NULL);
     }
+}
+
+/* It gets its answer although it goes on sending. */
+static void test_too_large_a_request_is_answered(void **state)
+{
+    struct vm *vm = vm_start();
+    char answer[256] = "";
+
+    (void)state;
+    vm_boot(vm, "spin", NULL);
+    vm_expect(vm, "spinning\n");
+    cleanup_fd int fd = call_at_length(vm);
+    struct pollfd wait = {.fd = fd, .events = POLLIN};
+    assert_int_equal(poll(&wait, 1, MACHINE_PATIENCE_MS), 1);
+    assert_true(recv(fd, answer, sizeof(answer) - 1, 0) > 0);
+    assert_memory_equal(answer, "HTTP/1.1 400 ", 13);
+    vm_say(vm, "q");
+    vm_expect_exit(vm, 0);
 }
 
 static void test_huge_pages_may_be_transparent(void **state)
@@ -292,6 +334,20 @@ static void leave_and_return(struct vm *vm)
     free(vm_get(vm, "/"));
     close(fd);
     free(vm_get(vm, "/"));
+}
+
+static void test_socket_that_nobody_listens_on_is_replaced(void **state)
+{
+    struct vm *vm = vm_start();
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    cleanup_fd int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    (void)state;
+    strcpy(address.sun_path, vm_path(vm, "port"));
+    assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof(address)), 0);
+    fd_close(&fd);
+    vm_put(vm, "/mayfly/console", "{\"ports\":[{\"name\":\"port\",\"socket_path\":\"%s\"}]}", vm_path(vm, "port"));
+    close(connect_port(vm));
 }
 
 static void test_peers_come_and_go_without_a_driver(void **state)
@@ -415,8 +471,9 @@ TEST_MAIN(machine_test(test_terminal_is_raw_until_the_guest_ends),
           machine_test(test_terminal_is_restored_when_the_vmm_is_terminated),
           machine_test(test_broken_pipe_signal_is_survived), machine_test(test_hang_up_ends_the_vmm_with_its_own_code),
           machine_test(test_vmm_whose_output_is_stuck_can_be_terminated),
-          machine_test(test_heap_grows_before_and_after_the_start), machine_test(test_huge_pages_may_be_transparent),
-          machine_test(test_vm_that_is_prepared_gives_way_to_another),
+          machine_test(test_heap_grows_before_and_after_the_start), machine_test(test_too_large_a_request_is_answered),
+          machine_test(test_huge_pages_may_be_transparent), machine_test(test_vm_that_is_prepared_gives_way_to_another),
+          machine_test(test_socket_that_nobody_listens_on_is_replaced),
           machine_test(test_peers_come_and_go_without_a_driver),
           machine_test(test_disk_is_reset_with_requests_in_flight), machine_test(test_block_device_can_be_discarded),
           machine_test(test_ordinary_user_runs_a_guest))
