@@ -100,7 +100,19 @@ static void test_too_much_memory_is_an_error_that_names_the_field(void **state)
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
-TEST_MAIN(TEST(test_range_within_a_region_has_a_host_address), TEST(test_range_outside_or_across_regions_has_none),
-          TEST(test_refused_copy_copies_nothing), TEST(test_copy_goes_there_and_back),
-          TEST(test_clear_brings_zeros_at_the_same_address),
+static void test_regions_start_where_huge_pages_do(void **state)
+{
+    struct guest_memory several = {.regions = {{.gpa = 0, .size = 3 << 12}, {.gpa = 1ull << 32, .size = 4ull << 20}},
+                                   .count = 2};
+
+    (void)state;
+    assert_no_error(guest_memory_map(&several, HUGE_PAGES_NONE));
+    for (size_t i = 0; i < several.count; i++)
+        assert_int_equal((uintptr_t)several.regions[i].hva % (2u << 20), 0);
+    guest_memory_unmap(&several);
+}
+
+TEST_MAIN(cmocka_unit_test(test_regions_start_where_huge_pages_do), TEST(test_range_within_a_region_has_a_host_address),
+          TEST(test_range_outside_or_across_regions_has_none), TEST(test_refused_copy_copies_nothing),
+          TEST(test_copy_goes_there_and_back), TEST(test_clear_brings_zeros_at_the_same_address),
           TEST(test_too_much_memory_is_an_error_that_names_the_field))
