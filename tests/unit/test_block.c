@@ -14,6 +14,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -719,8 +720,22 @@ static void test_full_queue_is_served_by_one_notification(void **state)
         fixture.requests = 0;
     }
     assert_int_equal(metrics.block.read_count, 3 * VIRTQUEUE_SIZE_MAX);
+}
+
+/* An update serves the queue without waiting for its turn: completions have none meanwhile. */
+static void test_full_engine_holds_the_rest_until_there_is_room(void **state)
+{
+    const struct drive_update nothing = {0};
+
+    (void)state;
+    start_with(INDIRECT | EVENT_IDX);
+    unsigned count = add_reads(VIRTQUEUE_SIZE_MAX);
+    guest_driver_notify(driver, 0);
+    for (int round = 0; round < 3; round++)
+        assert_no_error(virtio_block_update(driver->device, &nothing));
     if (fixture.config.io_engine == IO_ENGINE_ASYNC)
         assert_true(metrics.block.io_engine_throttled_events > 0);
+    assert_reads_done(count);
 }
 
 static void test_batch_ends_in_one_interrupt(void **state)
@@ -823,6 +838,110 @@ static void test_paused_rate_limiter_sleeps_until_resume(void **state)
     driver->device->paused = false;
     driver->device->ops->resume(driver->device);
     assert_reads_done(3);
+}
+
+/* One request of 22 MiB, whose buffers are the same memory again and again. */
+enum { LARGE_PAIRS = 15, LARGE_LONG = 3 << 19, LARGE_SIZE = LARGE_PAIRS * (LARGE_LONG + SECTOR) };
+#define LARGE_SHORT_GPA DATA_GPA
+#define LARGE_LONG_GPA (DATA_GPA + 0x100000ULL)
+
+static void start_with_large_file(void)
+{
+    unlink(fixture.path);
+    make_file(fixture.path, "/tmp", LARGE_SIZE);
+    start_with(INDIRECT);
+}
+
+static unsigned add_large_read(void)
+{
+    unsigned number = new_request(VIRTIO_BLK_T_IN, 0);
+    struct guest_buffer buffers[2 * LARGE_PAIRS + 2] = {
+        {header_gpa(number), sizeof(struct virtio_blk_outhdr), false},
+        [2 * LARGE_PAIRS + 1] = {STATUS_GPA + number % 512, 1, true},
+    };
+
+    for (size_t i = 0; i < LARGE_PAIRS; i++) {
+        buffers[1 + 2 * i] = (struct guest_buffer){LARGE_SHORT_GPA, SECTOR, true};
+        buffers[2 + 2 * i] = (struct guest_buffer){LARGE_LONG_GPA, LARGE_LONG, true};
+    }
+    guest_ring_add_indirect(ring, TABLE_GPA, buffers, array_length(buffers));
+    return number;
+}
+
+static void assert_large_read_done(unsigned number)
+{
+    assert_int_equal(*status_of(number), VIRTIO_BLK_S_OK);
+    assert_pattern(LARGE_SHORT_GPA, LARGE_SIZE - LARGE_LONG - SECTOR, SECTOR);
+    assert_pattern(LARGE_LONG_GPA, LARGE_SIZE - LARGE_LONG, LARGE_LONG);
+}
+
+static unsigned turns_of_others;
+
+static void count_turn(struct event_source *source, uint32_t events)
+{
+    (void)source;
+    (void)events;
+    turns_of_others++;
+}
+
+static void test_large_request_leaves_others_their_turns(void **state)
+{
+    struct event_source other = {.fd = eventfd(1, EFD_CLOEXEC), .ready = count_turn};
+
+    (void)state;
+    start_with_large_file();
+    assert_no_error(event_source_add(driver->loop, &other, EPOLLIN));
+    turns_of_others = 0;
+    unsigned number = add_large_read();
+    guest_driver_notify(driver, 0);
+    assert_int_equal(guest_driver_wait_used(driver, 0, NULL), LARGE_SIZE + 1);
+    event_source_remove(&other);
+    close(other.fd);
+    assert_large_read_done(number);
+    assert_int_equal(metrics.block.read_bytes, LARGE_SIZE);
+    if (turns_of_others < 5)
+        fail_msg("others had %u turns", turns_of_others);
+}
+
+static void test_pause_and_update_finish_a_large_request(void **state)
+{
+    const struct drive_update update = {.path_on_host = fixture.path};
+
+    (void)state;
+    start_with_large_file();
+    for (int round = 0; round < 2; round++) {
+        unsigned number = add_large_read();
+
+        guest_driver_notify(driver, 0);
+        if (round == 0) {
+            driver->device->paused = true;
+            driver->device->ops->pause(driver->device);
+            driver->device->paused = false;
+            driver->device->ops->resume(driver->device);
+        } else {
+            assert_no_error(virtio_block_update(driver->device, &update));
+        }
+        assert_true(guest_ring_has_used(ring));
+        guest_driver_wait_used(driver, 0, NULL);
+        assert_large_read_done(number);
+    }
+}
+
+static void test_reset_abandons_a_large_request(void **state)
+{
+    unsigned polls = 0;
+
+    (void)state;
+    start_with_large_file();
+    add_large_read();
+    guest_driver_notify(driver, 0);
+    guest_driver_reset(driver);
+    fill(LARGE_LONG_GPA, LARGE_LONG, UNTOUCHED);
+    guest_driver_run_until(driver, nothing_to_wait_for, &polls);
+    for (unsigned i = 0; i < LARGE_LONG; i++)
+        assert_int_equal(*(uint8_t *)at(LARGE_LONG_GPA + i, 1), UNTOUCHED);
+    guest_driver_restart(driver, INDIRECT);
+    assert_alive();
 }
 
 static void test_reset_ends_what_is_in_flight(void **state)
@@ -971,9 +1090,12 @@ TEST_MAIN(BLOCK_TEST(test_config_tells_capacity_and_limits), BLOCK_TEST(test_fea
           BLOCK_TEST(test_file_truncated_under_the_guest_is_an_io_error),
           BLOCK_TEST(test_write_that_fails_half_way_is_not_repeated), BLOCK_TEST(test_wrong_files_are_refused_by_name),
           BLOCK_TEST(test_full_queue_is_served_by_one_notification),
+          BLOCK_TEST(test_full_engine_holds_the_rest_until_there_is_room),
           BLOCK_TEST(test_idle_drive_asks_for_the_next_notification), BLOCK_TEST(test_batch_ends_in_one_interrupt),
           BLOCK_TEST(test_rate_limiter_delays_and_drops_nothing), BLOCK_TEST(test_pause_holds_requests_until_resume),
           BLOCK_TEST(test_paused_rate_limiter_sleeps_until_resume), BLOCK_TEST(test_reset_ends_what_is_in_flight),
+          BLOCK_TEST(test_large_request_leaves_others_their_turns),
+          BLOCK_TEST(test_pause_and_update_finish_a_large_request), BLOCK_TEST(test_reset_abandons_a_large_request),
           BLOCK_TEST(test_broken_queue_stops_the_drive_until_reset),
           BLOCK_TEST(test_update_changes_file_capacity_and_identity),
           BLOCK_TEST(test_update_to_a_wrong_file_changes_nothing),

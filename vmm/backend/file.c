@@ -185,22 +185,46 @@ static ssize_t write_zeroes(const struct disk_file *file, const struct disk_requ
     return 0;
 }
 
-/* One system call, as a rule: returns what it did, errno being set. */
-static ssize_t issue(const struct disk_file *file, const struct disk_request *request)
+const struct iovec *disk_request_piece(struct disk_request *request, unsigned *count)
+{
+    size_t bytes = 0;
+    unsigned whole = 0;
+
+    while (whole < request->iov_count && request->iov[whole].iov_len <= DISK_PIECE_MAX - bytes)
+        bytes += request->iov[whole++].iov_len;
+    *count = whole;
+    if (whole > 0 || request->iov_count == 0)
+        return request->iov;
+    *count = 1;
+    request->part = (struct iovec){.iov_base = request->iov->iov_base, .iov_len = DISK_PIECE_MAX};
+    return &request->part;
+}
+
+/* A read or a write of a piece; errno is set. */
+static ssize_t transfer(const struct disk_file *file, struct disk_request *request)
 {
     off_t offset = (off_t)(request->offset + request->done);
-    int count = (int)request->iov_count;
+    unsigned count;
+    const struct iovec *iov = disk_request_piece(request, &count);
+
+    if (request->operation == DISK_READ)
+        return preadv(file->fd, iov, (int)count, offset);
+    /* musl knows pwritev2 from 1.2.5 on only. */
+    if (request->durable)
+        return syscall(SYS_pwritev2, file->fd, iov, count, offset, 0, RWF_DSYNC);
+    return pwritev(file->fd, iov, (int)count, offset);
+}
+
+/* One system call, as a rule: returns what it did, errno being set. */
+static ssize_t issue(const struct disk_file *file, struct disk_request *request)
+{
     uint64_t range[2] = {request->offset, request->length};
     int mode;
 
     switch (request->operation) {
     case DISK_READ:
-        return preadv(file->fd, request->iov, count, offset);
     case DISK_WRITE:
-        /* musl knows pwritev2 from 1.2.5 on only. */
-        if (request->durable)
-            return syscall(SYS_pwritev2, file->fd, request->iov, count, offset, 0, RWF_DSYNC);
-        return pwritev(file->fd, request->iov, count, offset);
+        return transfer(file, request);
     case DISK_SYNC:
         return fdatasync(file->fd);
     case DISK_DISCARD:
@@ -217,14 +241,18 @@ static ssize_t issue(const struct disk_file *file, const struct disk_request *re
     }
 }
 
+bool disk_request_step(const struct disk_file *file, struct disk_request *request, int *code)
+{
+    ssize_t result = issue(file, request);
+
+    return disk_request_advance(request, result < 0 ? -errno : result, code);
+}
+
 int disk_request_run(const struct disk_file *file, struct disk_request *request)
 {
     int code = 0;
 
-    for (;;) {
-        ssize_t result = issue(file, request);
-
-        if (disk_request_advance(request, result < 0 ? -errno : result, &code))
-            return code;
-    }
+    while (!disk_request_step(file, request, &code))
+        ;
+    return code;
 }

@@ -15,6 +15,7 @@
 enum {
     DISK_SECTOR = 512,
     DISK_IDENTITY_SIZE = 20,
+    DISK_PIECE_MAX = 1 << 20,
 };
 
 struct disk_file {
@@ -49,11 +50,22 @@ struct disk_request {
     uint64_t length;
     struct iovec *iov; /* DISK_READ, DISK_WRITE: `length` bytes in all; consumed as the transfer goes on */
     size_t iov_count;  /* at most IOV_MAX */
+    struct iovec part; /* what one system call transfers of an entry that is longer than DISK_PIECE_MAX */
     uint64_t done;     /* bytes transferred so far; 0 at the beginning */
     unsigned attempt;  /* which of several ways is being tried; 0 at the beginning */
     /* Called when a file_ring has finished the request; `code` is 0 or an errno. */
     void (*complete)(struct disk_request *request, int code);
 };
+
+/*
+ * What the next system call of a DISK_READ or DISK_WRITE transfers: at most DISK_PIECE_MAX bytes. A guest may ask for
+ * gigabytes in one request, and nobody else has a turn while a system call copies them. Valid until the request goes
+ * on.
+ */
+const struct iovec *disk_request_piece(struct disk_request *request, unsigned *count);
+
+/* Issues one system call for `request`. Returns true when it is finished, `*code` being its result. */
+bool disk_request_step(const struct disk_file *file, struct disk_request *request, int *code);
 
 /* Runs `request` to its end. Returns 0 or an errno; a file that ends before the range does is EIO. */
 int disk_request_run(const struct disk_file *file, struct disk_request *request);

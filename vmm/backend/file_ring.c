@@ -63,14 +63,15 @@ static void issue(struct file_ring *ring, struct disk_request *request)
 {
     struct io_uring_sqe *sqe = io_uring_get_sqe(&ring->uring);
     uint64_t offset = request->offset + request->done;
-    unsigned count = (unsigned)request->iov_count;
+    unsigned count;
+    const struct iovec *iov = disk_request_piece(request, &count);
 
     switch (request->operation) {
     case DISK_READ:
-        io_uring_prep_readv(sqe, FILE_SLOT, request->iov, count, offset);
+        io_uring_prep_readv(sqe, FILE_SLOT, iov, count, offset);
         break;
     case DISK_WRITE:
-        io_uring_prep_writev2(sqe, FILE_SLOT, request->iov, count, offset, request->durable ? RWF_DSYNC : 0);
+        io_uring_prep_writev2(sqe, FILE_SLOT, iov, count, offset, request->durable ? RWF_DSYNC : 0);
         break;
     case DISK_SYNC:
         io_uring_prep_fsync(sqe, FILE_SLOT, IORING_FSYNC_DATASYNC);

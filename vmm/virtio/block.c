@@ -20,12 +20,15 @@
 
 enum {
     QUEUE_SIZE = VIRTQUEUE_SIZE_MAX,
-    /* Requests served before others on the event loop have their turn. */
+    /* Requests served, and bytes transferred by the synchronous engine, before others on the event loop have a turn. */
     TURN = 64,
+    TURN_BYTES = 4 * DISK_PIECE_MAX,
     /* What one request may forget or zero: bounds the time that it takes. */
     DISCARD_SECTORS_MAX = 1 << 18,      /* 128 MiB */
     WRITE_ZEROES_SECTORS_MAX = 1 << 15, /* 16 MiB */
 };
+
+struct block_request;
 
 struct block {
     struct virtio_device device;
@@ -34,8 +37,10 @@ struct block {
     char *id;
     struct disk_file file;
     bool read_only;
-    bool writeback;         /* flushes reach the medium; else they are ignored (cache type Unsafe) */
-    struct file_ring *ring; /* NULL: synchronous */
+    bool writeback;                   /* flushes reach the medium; else they are ignored (cache type Unsafe) */
+    struct file_ring *ring;           /* NULL: synchronous */
+    struct block_request *unfinished; /* synchronous: one too large for a turn; it goes on before the next */
+    uint64_t turn_bytes;              /* transferred in this turn */
     struct rate_limiter limiter;
     struct event_timer timer; /* serves the queue again: the limiter's tokens are there, or it is our turn again */
 };
@@ -227,7 +232,10 @@ static void finish(struct block_request *request, uint8_t status)
     virtqueue_push(&request->block->queue, request->head, request->written + 1);
 }
 
-/* The disk is done with `request`: `code` is 0 or an errno, which the guest gets as an I/O error. */
+/*
+ * The disk is done with `request`: `code` is 0 or an errno, which the guest gets as an I/O error. ECANCELED is no error
+ * of the disk: the guest reset the device.
+ */
 static void complete(struct block_request *request, int code)
 {
     static const char *const operations[DISK_OPERATIONS] = {"read", "write", "flush", "discard", "zero"};
@@ -235,7 +243,7 @@ static void complete(struct block_request *request, int code)
 
     if (disk->operation == DISK_READ)
         request->written = (uint32_t)disk->done;
-    if (code != 0) {
+    if (code != 0 && code != ECANCELED) {
         METRIC_INCREMENT(block.execute_fails);
         log_error("drive \"%s\": cannot %s %llu bytes at %llu: %s", request->block->id, operations[disk->operation],
                   (unsigned long long)disk->length, (unsigned long long)disk->offset, strerror(code));
@@ -253,31 +261,97 @@ static void complete_in_flight(struct disk_request *disk, int code)
 
 /* Running. */
 
-/* Puts a copy of `request` in flight; false without memory. */
-static bool launch(struct block *block, const struct block_request *request)
+/* A copy of `request` that outlives its chain; NULL without memory. */
+static struct block_request *keep(const struct block_request *request)
 {
     size_t count = request->disk.iov_count;
     struct block_request *copy = malloc(sizeof(*copy) + count * sizeof(copy->iov[0]));
 
     if (copy == NULL)
-        return false;
+        return NULL;
     memcpy(copy, request, sizeof(*copy));
     if (count > 0)
         memcpy(copy->iov, request->disk.iov, count * sizeof(copy->iov[0]));
     copy->disk.iov = copy->iov;
     copy->disk.complete = complete_in_flight;
-    file_ring_queue(block->ring, &copy->disk);
-    return true;
+    return copy;
+}
+
+static void launch(struct block *block, struct block_request *request)
+{
+    struct block_request *copy = keep(request);
+
+    if (copy == NULL)
+        complete(request, ENOMEM);
+    else
+        file_ring_queue(block->ring, &copy->disk);
+}
+
+/* Runs `request` for what is left of this turn; true when it is finished, `*code` being its result. */
+static bool run_for_a_turn(struct block *block, struct disk_request *disk, int *code)
+{
+    uint64_t done = disk->done;
+    bool finished;
+
+    do {
+        finished = disk_request_step(&block->file, disk, code);
+        block->turn_bytes += disk->done - done;
+        done = disk->done;
+    } while (!finished && block->turn_bytes < TURN_BYTES);
+    return finished;
+}
+
+static void run_synchronously(struct block *block, struct block_request *request)
+{
+    int code;
+
+    if (run_for_a_turn(block, &request->disk, &code)) {
+        complete(request, code);
+        return;
+    }
+    block->unfinished = keep(request);
+    if (block->unfinished == NULL)
+        complete(request, ENOMEM);
+}
+
+/* Ends what the synchronous engine left for another turn. */
+static void end_unfinished(struct block *block)
+{
+    struct block_request *request = block->unfinished;
+
+    if (request == NULL)
+        return;
+    block->unfinished = NULL;
+    complete_in_flight(&request->disk, disk_request_run(&block->file, &request->disk));
+}
+
+static void abandon_unfinished(struct block *block)
+{
+    free(block->unfinished);
+    block->unfinished = NULL;
 }
 
 static void run(struct block *block, struct block_request *request)
 {
-    if (block->ring != NULL && !disk_request_blocks(&block->file, &request->disk)) {
-        if (!launch(block, request))
-            complete(request, ENOMEM);
-        return;
-    }
-    complete(request, disk_request_run(&block->file, &request->disk));
+    if (block->ring != NULL && !disk_request_blocks(&block->file, &request->disk))
+        launch(block, request);
+    else
+        run_synchronously(block, request);
+}
+
+/* Goes on with what the last turn left; false when that is not finished in this one either. */
+static bool run_unfinished(struct block *block)
+{
+    struct block_request *request = block->unfinished;
+    int code;
+
+    if (request == NULL)
+        return true;
+    if (!run_for_a_turn(block, &request->disk, &code))
+        return false;
+    block->unfinished = NULL;
+    complete_in_flight(&request->disk, code);
+    return true;
 }
 
 /* Whether the rate limiter lets `request` pass; if not, the timer will bring us back. */
@@ -353,7 +427,8 @@ static void serve_queue(struct block *block)
     if (!block->device.active || block->device.failed || block->device.paused || block->timer.loop != NULL)
         return;
     virtqueue_disarm(&block->queue);
-    while (turn == TURN_NEXT && served++ < TURN) {
+    block->turn_bytes = 0;
+    while (turn == TURN_NEXT && served++ < TURN && run_unfinished(block) && block->turn_bytes < TURN_BYTES) {
         turn = serve_next(block, &chain);
         if (turn == TURN_EMPTY && virtqueue_arm(&block->queue))
             turn = TURN_NEXT;
@@ -407,6 +482,7 @@ static void block_notify(struct virtio_device *device, unsigned index)
 static void quiesce(struct block *block)
 {
     event_timer_cancel(&block->timer);
+    end_unfinished(block);
     if (block->ring != NULL)
         file_ring_drain(block->ring);
 }
@@ -417,6 +493,7 @@ static void block_reset(struct virtio_device *device)
     struct block *block = block_of(device);
 
     event_timer_cancel(&block->timer);
+    abandon_unfinished(block);
     if (block->ring != NULL)
         file_ring_abandon(block->ring);
 }
@@ -437,6 +514,7 @@ static void block_destroy(struct virtio_device *device)
     struct block *block = block_of(device);
 
     event_timer_cancel(&block->timer);
+    abandon_unfinished(block);
     file_ring_free(block->ring);
     disk_file_close(&block->file);
     free(block->id);
@@ -551,6 +629,7 @@ static struct error *replace_file(struct block *block, const char *path)
 
     if (error != NULL)
         return error;
+    end_unfinished(block);
     if (block->ring != NULL)
         file_ring_drain(block->ring);
     block->file = file;
