@@ -58,6 +58,7 @@ static const struct {
     NAMED(MAP_POPULATE),
     NAMED(MADV_DONTNEED),
     NAMED(MADV_DONTDUMP),
+    NAMED(MADV_FREE),
     NAMED(MADV_HUGEPAGE),
     /* processes and threads */
     NAMED(CLONE_VM),
