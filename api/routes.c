@@ -246,10 +246,10 @@ static struct error *carry_out(const struct api_context *context, const struct r
 {
     union request_body body;
     schema_given given = 0;
-    char what[64];
+    char what[160];
     struct error *error;
 
-    snprintf(what, sizeof(what), "%s %s", request->method_name, route->path);
+    snprintf(what, sizeof(what), "%s %.128s", request->method_name, request->path);
     error = check_state(context->machine, route->states, what);
     if (error != NULL)
         return error;

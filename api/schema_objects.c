@@ -240,16 +240,8 @@ static const struct field drive_update_fields[] = {
     {"rate_limiter", RATE_LIMITER(struct drive_update, rate_limiter), .description = "New limits; others stay."},
 };
 
-static struct error *check_drive_update(const void *object)
-{
-    const struct drive_update *update = object;
-
-    if (update->path_on_host == NULL && !update->rate_limiter.present)
-        return error_new(ERROR_INPUT, "nothing to change, expected path_on_host or rate_limiter");
-    return NULL;
-}
 const struct schema drive_update_schema = {"PartialDrive", SCHEMA(drive_update_fields, struct drive_update),
-                                           .description = "What to change of a drive.", .check = check_drive_update};
+                                           .description = "What to change of a drive."};
 
 static const struct field network_interface_fields[] = {
     {"iface_id", FIELD_STRING, FIELD_REQUIRED | FIELD_IDENTIFIES, MEMBER(struct network_interface_config, iface_id),

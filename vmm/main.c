@@ -3,6 +3,7 @@
  * is over or nobody wants it any more.
  */
 #include "api/config_file.h"
+#include "api/routes.h"
 #include "api/server.h"
 #include "vmm/base/cleanup.h"
 #include "vmm/base/event_loop.h"
@@ -150,7 +151,8 @@ int main(int argc, char *argv[])
         return EXIT_CODE_OK;
     }
     if (options.version) {
-        puts("Mayfly v" MAYFLY_VERSION);
+        puts(options.as_firecracker ? "Firecracker v" API_COMPATIBLE_VERSION " (Mayfly v" MAYFLY_VERSION ")"
+                                    : "Mayfly v" MAYFLY_VERSION);
         return EXIT_CODE_OK;
     }
     log_set_instance(options.id);

@@ -164,21 +164,23 @@ static struct error *check_together(const struct options *options)
     return check_id(options->id);
 }
 
-/* Called by the name of the program that we stand in for, we are where its callers look. */
-static const char *default_api_sock(const char *program)
+static bool is_firecracker(const char *program)
 {
     const char *slash = program == NULL ? NULL : strrchr(program, '/');
     const char *name = slash != NULL ? slash + 1 : program;
 
-    return name != NULL && strcmp(name, "firecracker") == 0 ? "/run/firecracker.socket" : "/run/mayfly.sock";
+    return name != NULL && strcmp(name, "firecracker") == 0;
 }
 
 struct error *options_parse(int argc, char *const argv[], struct options *options)
 {
     bool seen[array_length(table)] = {false};
 
+    bool as_firecracker = argc > 0 && is_firecracker(argv[0]);
+
     *options = (struct options){
-        .api_sock = default_api_sock(argc > 0 ? argv[0] : NULL),
+        .api_sock = as_firecracker ? "/run/firecracker.socket" : "/run/mayfly.sock",
+        .as_firecracker = as_firecracker,
         .id = "anonymous-instance",
         .http_api_max_payload_size = 51200,
     };

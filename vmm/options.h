@@ -34,6 +34,7 @@ struct options {
     bool show_log_origin;
     bool snapshot_version;
     bool version;
+    bool as_firecracker; /* called by the name of the program that we stand in for */
 };
 
 /*

@@ -141,6 +141,8 @@ static void spawn(struct vm *vm, const struct machine_options *options)
     int in[2], out[2];
     cleanup_fd int err = -1;
 
+    if (options->name != NULL)
+        arguments[0] = (char *)(uintptr_t)options->name;
     if (!options->no_log_path) {
         arguments[count++] = (char *)"--log-path";
         arguments[count++] = (char *)(uintptr_t)log;

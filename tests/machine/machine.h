@@ -17,6 +17,7 @@
 enum { MACHINE_PATIENCE_MS = 30000 };
 
 struct machine_options {
+    const char *name;             /* what the VMM is called as; NULL: mayfly-vmm */
     const char *const *arguments; /* more arguments for mayfly-vmm; NULL-terminated */
     void (*before_exec)(void);    /* runs in the child: namespaces, limits */
     bool no_api;                  /* do not connect (nor pass --api-sock) */

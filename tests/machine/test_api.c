@@ -219,6 +219,80 @@ static void test_caller_may_leave_in_the_middle_of_a_request(void **state)
     }
 }
 
+/* Sends what HTTP refuses and reads to the end: the caller must get the reply, whole. */
+static void assert_refused_by_http(const struct vm *vm, const char *text, const char *reason)
+{
+    char reply[1024] = "";
+    size_t length = 0;
+    ssize_t count;
+    int fd = dial(vm);
+
+    assert_int_equal(send(fd, text, strlen(text), MSG_NOSIGNAL), strlen(text));
+    while ((count = recv(fd, reply + length, sizeof(reply) - 1 - length, 0)) > 0)
+        length += (size_t)count;
+    close(fd);
+    if (strncmp(reply, "HTTP/1.1 400 ", 13) != 0 || strstr(reply, "\r\n\r\n{\"error\":\"") == NULL ||
+        strstr(reply, reason) == NULL)
+        fail_msg("%s: %s, expected 400 with \"%s\"", text, reply, reason);
+}
+
+static void test_what_http_refuses_harms_nobody(void **state)
+{
+    struct vm *vm = vm_start();
+
+    (void)state;
+    for (int started = 0; started < 2; started++) {
+        assert_refused_by_http(vm, "HEAD / HTTP/1.1\r\n\r\n", "method HEAD");
+        assert_refused_by_http(vm, "nonsense\r\n\r\n", "not HTTP");
+        assert_refused_by_http(vm, "PUT /entropy HTTP/1.1\r\nContent-Length: 51201\r\n\r\n", "at most 51200");
+        assert_contains(vm, "/", started ? "\"state\":\"Running\"" : "\"state\":\"Not started\"");
+        if (!started)
+            vm_boot(vm, "spin", NULL);
+    }
+    vm_say(vm, "q");
+    vm_expect_exit(vm, 0);
+}
+
+/* Of all sizes: the allocator gives pages back when it pleases, which the filters must let it do. */
+static void refuse_large_bodies(struct vm *vm, const char *method)
+{
+    char *body = malloc(51200);
+
+    for (size_t length = 2000; length < 51000; length += 3000) {
+        sprintf(body, "{\"drive_id\": \"a\", \"path_on_host\": \"%0*d\"}", (int)length - 50, 0);
+        vm_refuses(vm, method, "/drives/a", body, length < 4000 ? "" : "path_on_host");
+    }
+    free(body);
+}
+
+static void test_large_bodies_are_answered_before_and_after_the_start(void **state)
+{
+    struct vm *vm = vm_start();
+
+    (void)state;
+    refuse_large_bodies(vm, "PUT");
+    vm_boot(vm, "spin", NULL);
+    refuse_large_bodies(vm, "PATCH");
+    vm_say(vm, "q");
+    vm_expect_exit(vm, 0);
+}
+
+static void test_patch_that_changes_nothing_succeeds(void **state)
+{
+    struct vm *vm = vm_start();
+    const char *file = vm_file(vm, "disk", 1 << 20, 'a');
+    char expected[200];
+
+    (void)state;
+    vm_drive(vm, "d1", file, "");
+    vm_boot(vm, "spin", NULL);
+    vm_patch(vm, "/drives/d1", "{\"drive_id\": \"d1\"}");
+    snprintf(expected, sizeof(expected), "\"path_on_host\":\"%s\",\"rate_limiter\":null", file);
+    assert_contains(vm, "/vm/config", expected);
+    vm_refuses(vm, "PATCH", "/drives/d2", "{\"drive_id\": \"d2\"}", "drive_id: 'd2', expected");
+    vm_refuses(vm, "PUT", "/drives/d2", "{}", "PUT /drives/d2: the microVM is running");
+}
+
 static void test_socket_of_a_living_vm_is_left_alone(void **state)
 {
     struct vm *vm = vm_start();
@@ -270,5 +344,8 @@ TEST_MAIN(machine_test(test_every_operation_of_the_document_is_served),
           machine_test(test_configuration_is_shown_as_it_was_put),
           machine_test(test_files_that_are_not_there_are_named), machine_test(test_all_requests_may_come_at_once),
           machine_test(test_caller_may_leave_in_the_middle_of_a_request),
+          machine_test(test_what_http_refuses_harms_nobody),
+          machine_test(test_large_bodies_are_answered_before_and_after_the_start),
+          machine_test(test_patch_that_changes_nothing_succeeds),
           machine_test(test_socket_of_a_living_vm_is_left_alone),
           machine_test(test_configuration_file_starts_the_guest))

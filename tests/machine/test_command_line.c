@@ -1,0 +1,188 @@
+/* What the options of mayfly-vmm do, seen from outside. */
+#include "tests/machine/machine.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "vmm/base/clock.h"
+
+#define ARGUMENTS(...) ((const char *[]){__VA_ARGS__, NULL})
+
+static struct vm *start_to_print(const char *name, const char *option)
+{
+    return vm_start_with(
+        &(struct machine_options){.name = name, .arguments = ARGUMENTS(option), .no_api = true, .no_log_path = true});
+}
+
+static void test_version_is_the_one_that_callers_of_the_name_look_for(void **state)
+{
+    struct vm *vm = start_to_print(NULL, "--version");
+
+    (void)state;
+    vm_expect(vm, "Mayfly v" MAYFLY_VERSION "\n");
+    vm_expect_exit(vm, 0);
+    vm = start_to_print("/usr/bin/firecracker", "--version");
+    vm_expect(vm, "Firecracker v1.17.0 (Mayfly v" MAYFLY_VERSION ")\n");
+    vm_expect_exit(vm, 0);
+}
+
+static void test_help_goes_to_stdout(void **state)
+{
+    struct vm *vm = start_to_print(NULL, "--help");
+
+    (void)state;
+    vm_expect(vm, "--api-sock VALUE ");
+    vm_expect(vm, "--version ");
+    vm_expect_exit(vm, 0);
+}
+
+static void run_hello(struct vm *vm)
+{
+    vm_boot(vm, "hello", NULL);
+    vm_expect_exit(vm, 0);
+}
+
+static void test_log_lines_carry_what_is_asked_for(void **state)
+{
+    struct vm *vm = vm_start();
+
+    (void)state;
+    run_hello(vm);
+    vm_expect_log(vm, " [test:main] The API server received a Put request on \"/actions\".\n");
+    vm = vm_start_with(
+        &(struct machine_options){.arguments = ARGUMENTS("--level", "debug", "--show-level", "--show-log-origin")});
+    run_hello(vm);
+    vm_expect_log(vm, " [test:main:INFO:api/routes.c:");
+    vm_expect_log(vm, " [test:main:DEBUG:api/routes.c:");
+}
+
+static void assert_not_logged(struct vm *vm, const char *text)
+{
+    cleanup_free char *log = vm_log(vm);
+
+    if (strstr(log, text) != NULL)
+        vm_fail(vm, "\"%s\" is in the log", text);
+}
+
+static void test_log_has_only_the_level_and_the_module_asked_for(void **state)
+{
+    struct vm *vm = vm_start_with(&(struct machine_options){.arguments = ARGUMENTS("--level=Error")});
+
+    (void)state;
+    vm_refuses(vm, "PUT", "/entropy", "[]", "an array given");
+    run_hello(vm);
+    vm_expect_log(vm, "an array given");
+    assert_not_logged(vm, "received a");
+    vm = vm_start_with(&(struct machine_options){.arguments = ARGUMENTS("--module", "vmm/")});
+    run_hello(vm);
+    vm_expect_log(vm, "exit code 0");
+    assert_not_logged(vm, "received a");
+    vm = vm_start_with(&(struct machine_options){.arguments = ARGUMENTS("--level", "OFF")});
+    run_hello(vm);
+    assert_not_logged(vm, "[test:");
+}
+
+/* The number behind the first "<name>": in the metrics' first line. */
+static uint64_t metric(const char *path, const char *name)
+{
+    char line[8192] = "", pattern[64];
+    uint64_t value = 0;
+    FILE *in = fopen(path, "r");
+
+    assert_non_null(in);
+    assert_non_null(fgets(line, sizeof(line), in));
+    fclose(in);
+    snprintf(pattern, sizeof(pattern), "\"%s\":", name);
+    char *found = strstr(line, pattern);
+    assert_non_null(found);
+    assert_int_equal(sscanf(found + strlen(pattern), "%" SCNu64, &value), 1);
+    return value;
+}
+
+static void test_start_times_of_the_caller_are_in_the_metrics(void **state)
+{
+    char start[32], path[] = "/tmp/mayfly-metrics-XXXXXX";
+
+    (void)state;
+    close(mkstemp(path));
+    snprintf(start, sizeof(start), "%" PRIu64, clock_monotonic_us() - 5000000);
+    struct vm *vm = vm_start_with(&(struct machine_options){
+        .arguments = ARGUMENTS("--metrics-path", path, "--start-time-us", start, "--start-time-cpu-us", "0",
+                               "--parent-cpu-time-us", "7000000")});
+
+    run_hello(vm);
+    assert_true(metric(path, "process_startup_time_us") >= 5000000);
+    assert_true(metric(path, "process_startup_time_cpu_us") > 7000000);
+    unlink(path);
+}
+
+static void test_fifos_of_log_and_metrics_need_no_reader(void **state)
+{
+    char directory[] = "/tmp/mayfly-fifos-XXXXXX", log[64], metrics[64];
+
+    (void)state;
+    assert_non_null(mkdtemp(directory));
+    snprintf(log, sizeof(log), "%s/log", directory);
+    snprintf(metrics, sizeof(metrics), "%s/metrics", directory);
+    assert_int_equal(mkfifo(log, 0600), 0);
+    assert_int_equal(mkfifo(metrics, 0600), 0);
+    struct vm *vm = vm_start_with(&(struct machine_options){
+        .no_log_path = true, .arguments = ARGUMENTS("--log-path", log, "--metrics-path", metrics)});
+
+    /* More than a pipe holds. */
+    for (int i = 0; i < 800; i++)
+        free(vm_get(vm, "/machine-config"));
+    run_hello(vm);
+    unlink(log);
+    unlink(metrics);
+    rmdir(directory);
+}
+
+static void test_limit_of_bodies_is_the_one_given(void **state)
+{
+    struct vm *vm = vm_start_with(&(struct machine_options){.arguments = ARGUMENTS("--http-api-max-payload-size=40")});
+    struct api_response response;
+
+    (void)state;
+    vm_put(vm, "/machine-config", "{\"vcpu_count\": 1, \"mem_size_mib\": 64}   ");
+    assert_no_error(api_client_request(vm->api, "PUT", "/machine-config",
+                                       "{\"vcpu_count\": 1, \"mem_size_mib\": 64}    ", 41, &response));
+    assert_int_equal(response.status, 400);
+    assert_non_null(strstr(response.body, "{\"error\":\"a body of 41 bytes"));
+    api_response_free(&response);
+}
+
+static void test_options_that_cannot_be_met_end_with_code_152(void **state)
+{
+    static const struct {
+        const char *arguments[3];
+        const char *text;
+    } wrong[] = {
+        {{"--level", "loud"}, "level: 'loud', expected Off"},
+        {{"--metrics-path", "/nonexistent/metrics"}, "metrics_path: cannot open '/nonexistent/metrics'"},
+        {{"--config-file", "/nonexistent/file"}, "--config-file '/nonexistent/file': cannot open it"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < array_length(wrong); i++) {
+        char socket[64] = "--api-sock=/tmp/mayfly-test-unused.sock";
+        struct vm *vm = vm_start_with(&(struct machine_options){
+            .arguments = ARGUMENTS(wrong[i].arguments[0], wrong[i].arguments[1], socket), .no_api = true});
+
+        vm_expect_exit(vm, 152);
+        vm_expect_log(vm, wrong[i].text);
+        assert_int_equal(access("/tmp/mayfly-test-unused.sock", F_OK), -1);
+    }
+}
+
+TEST_MAIN(machine_test(test_version_is_the_one_that_callers_of_the_name_look_for),
+          machine_test(test_help_goes_to_stdout), machine_test(test_log_lines_carry_what_is_asked_for),
+          machine_test(test_log_has_only_the_level_and_the_module_asked_for),
+          machine_test(test_start_times_of_the_caller_are_in_the_metrics),
+          machine_test(test_fifos_of_log_and_metrics_need_no_reader),
+          machine_test(test_limit_of_bodies_is_the_one_given),
+          machine_test(test_options_that_cannot_be_met_end_with_code_152))
