@@ -61,7 +61,7 @@ init_sources := $(filter-out rootfs/init/main.c,$(wildcard rootfs/init/*.c))
 objects = $(patsubst %.c,$(OUT)/%.o,$(1))
 
 .DEFAULT_GOAL := all
-.PHONY: all run test bench install clean help guest programs checks format lint openapi
+.PHONY: all run test bench install clean help guest programs checks format openapi tools
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -69,7 +69,12 @@ all: programs ## build mayfly, mayfly-vmm and mayfly-jailer (static)
 
 programs: $(BUILD)/release/mayfly $(BUILD)/release/mayfly-vmm $(BUILD)/release/mayfly-jailer
 
-$(OUT)/%.o: %.c Makefile
+# Without it every compilation would fail, and none say why.
+tools:
+	@command -v musl-gcc >/dev/null || { scripts/setup --check --for build; \
+	    echo 'make: musl-gcc is not installed; scripts/setup --for build installs all that make needs' >&2; exit 1; }
+
+$(OUT)/%.o: %.c Makefile | tools
 	@mkdir -p $(@D)
 	$(call say,CC)
 	$(Q)$(COMPILE) -c -o $@ $<
@@ -162,10 +167,17 @@ bench: ## measure against the peers; prints a table, draws build/bench.svg
 	@$(MAKE) --no-print-directory -s programs guests guest bench-tool
 	@scripts/bench
 
-install: programs $(compiler) ## install into $(DESTDIR)$(PREFIX)
-	install -d $(DESTDIR)$(PREFIX)/bin
+# `mayfly run` looks for the guest in ../share/mayfly, seen from where it is.
+guest_files := $(addprefix $(BUILD)/guest/,vmlinux initramfs.cpio rootfs.erofs cmdline)
+guest_built = $(wildcard $(BUILD)/guest/vmlinux)
+install: programs $(compiler) ## install into $(DESTDIR)$(PREFIX), with the guest if it is built
+	install -d '$(DESTDIR)$(PREFIX)/bin' '$(DESTDIR)$(PREFIX)/share/man/man1'
 	install -m 755 $(BUILD)/release/mayfly $(BUILD)/release/mayfly-vmm \
-	    $(BUILD)/release/mayfly-jailer $(compiler) $(DESTDIR)$(PREFIX)/bin
+	    $(BUILD)/release/mayfly-jailer $(compiler) '$(DESTDIR)$(PREFIX)/bin'
+	install -m 644 api/cli/mayfly.1 '$(DESTDIR)$(PREFIX)/share/man/man1'
+	$(if $(guest_built),install -d '$(DESTDIR)$(PREFIX)/share/mayfly')
+	$(if $(guest_built),install -m 644 $(guest_files) '$(DESTDIR)$(PREFIX)/share/mayfly')
+	$(if $(guest_built),,@echo 'The guest is not built, hence not installed: "make guest install" does both.')
 
 format: ## lay the sources out by .clang-format
 	git ls-files '*.c' '*.h' | xargs clang-format -i
