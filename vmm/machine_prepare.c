@@ -25,30 +25,22 @@ enum { QUIET_US = 2000 };
 /* --- What no longer fits --- */
 
 /* What is closed apart from the loop: destroying a VM takes the kernel 5-15 ms. */
-struct discarded_vm {
-    int vm_fd;
-    struct guest_memory memory;
-};
-
-static void *discard_thread(void *argument)
+static void *close_thread(void *vm_fd)
 {
-    struct discarded_vm *vm = argument;
-
-    fd_close(&vm->vm_fd);
-    guest_memory_unmap(&vm->memory);
-    free(vm);
+    close((int)(intptr_t)vm_fd);
     return NULL;
 }
 
-static void discard(struct discarded_vm *vm)
+static void close_apart(int vm_fd)
 {
+    void *argument = (void *)(intptr_t)vm_fd;
     pthread_attr_t attributes;
     pthread_t thread;
 
     pthread_attr_init(&attributes);
     pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-    if (pthread_create(&thread, &attributes, discard_thread, vm) != 0)
-        discard_thread(vm);
+    if (pthread_create(&thread, &attributes, close_thread, argument) != 0)
+        close_thread(argument);
     pthread_attr_destroy(&attributes);
 }
 
@@ -64,19 +56,11 @@ void machine_vm_discard(struct machine *machine)
     machine->memory_dirty = false;
     mapped_files_forget();
 
-    if (machine->vm_fd >= 0) {
-        struct discarded_vm *vm = malloc(sizeof(*vm));
-
-        if (vm != NULL) {
-            *vm = (struct discarded_vm){.vm_fd = machine->vm_fd, .memory = machine->memory};
-            discard(vm);
-        } else {
-            close(machine->vm_fd);
-            guest_memory_unmap(&machine->memory);
-        }
-    }
+    /* At once: the next VM may need the very huge pages that this one had. */
+    guest_memory_unmap(&machine->memory);
+    if (machine->vm_fd >= 0)
+        close_apart(machine->vm_fd);
     machine->vm_fd = -1;
-    machine->memory.count = 0;
 }
 
 void machine_boot_discard(struct machine *machine)

@@ -1,0 +1,214 @@
+/* What backs the guest's memory, and the largest machines. */
+#include "tests/machine/machine.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/sendfile.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static const char nr_hugepages[] = "/proc/sys/vm/nr_hugepages";
+
+static unsigned long meminfo(const char *name)
+{
+    FILE *file = fopen("/proc/meminfo", "re");
+    cleanup_free char *line = NULL;
+    size_t size = 0;
+    unsigned long value = 0;
+
+    assert_non_null(file);
+    while (getline(&line, &size, file) > 0)
+        if (strncmp(line, name, strlen(name)) == 0 && line[strlen(name)] == ':')
+            value = strtoul(line + strlen(name) + 1, NULL, 10);
+    fclose(file);
+    return value;
+}
+
+static void set_pool(unsigned long pages)
+{
+    cleanup_fd int fd = open(nr_hugepages, O_WRONLY | O_CLOEXEC);
+    char text[32];
+    int length = snprintf(text, sizeof(text), "%lu", pages);
+
+    if (fd >= 0 && write(fd, text, (size_t)length) != length)
+        print_message("cannot write %s\n", nr_hugepages);
+}
+
+static unsigned long pool_before;
+
+static int pool_teardown(void **state)
+{
+    machine_teardown(state);
+    set_pool(pool_before);
+    return 0;
+}
+
+/* Makes exactly `pages` huge pages free, or skips the test. */
+static void reserve(unsigned long pages)
+{
+    unsigned long used = meminfo("HugePages_Total") - meminfo("HugePages_Free");
+
+    if (meminfo("Hugepagesize") != 2048 || access(nr_hugepages, W_OK) != 0) {
+        print_message("skipped: huge pages of 2 MiB cannot be reserved here\n");
+        skip();
+    }
+    set_pool(used + pages);
+    if (meminfo("HugePages_Free") - meminfo("HugePages_Rsvd") != pages) {
+        print_message("skipped: the host has no %lu huge pages to give\n", pages);
+        skip();
+    }
+}
+
+static int pool_setup(void **state)
+{
+    (void)state;
+    pool_before = meminfo("HugePages_Total");
+    return 0;
+}
+
+#define pool_test(function) cmocka_unit_test_setup_teardown(function, pool_setup, pool_teardown)
+
+static void put_huge(struct vm *vm, unsigned vcpus, unsigned mib, const char *pages)
+{
+    vm_put(vm, "/machine-config", "{\"vcpu_count\":%u,\"mem_size_mib\":%u,\"huge_pages\":\"%s\"}", vcpus, mib, pages);
+}
+
+static void copy_image(const char *guest, const char *to)
+{
+    cleanup_fd int in = open(guest_image(guest), O_RDONLY | O_CLOEXEC);
+    cleanup_fd int out = open(to, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    struct stat status;
+
+    assert_true(in >= 0 && out >= 0);
+    assert_int_equal(fstat(in, &status), 0);
+    for (off_t left = status.st_size; left > 0;) {
+        ssize_t sent = sendfile(out, in, NULL, (size_t)left);
+
+        assert_true(sent > 0);
+        left -= sent;
+    }
+}
+
+static void test_too_few_huge_pages_refuse_the_start(void **state)
+{
+    struct vm *vm = vm_start();
+
+    (void)state;
+    reserve(31);
+    vm_boot_source(vm, "hello", NULL);
+    put_huge(vm, 1, 64, "2M");
+    vm_refuses(vm, "PUT", "/actions", "{\"action_type\":\"InstanceStart\"}", "mem_size_mib: cannot map 64 MiB");
+    vm_refuses(vm, "PUT", "/actions", "{\"action_type\":\"InstanceStart\"}", nr_hugepages);
+    put_huge(vm, 1, 62, "2M");
+    vm_action(vm, "InstanceStart");
+    vm_expect(vm, "hello\n");
+    vm_expect_exit(vm, 0);
+}
+
+static void test_guest_of_huge_pages_uses_them(void **state)
+{
+    struct vm *vm = vm_start();
+
+    (void)state;
+    reserve(32);
+    put_huge(vm, 1, 64, "2M");
+    vm_boot(vm, "spin", NULL);
+    vm_expect(vm, "spinning\n");
+    assert_int_equal(meminfo("HugePages_Free") - meminfo("HugePages_Rsvd"), 0); /* all of it is reserved */
+    assert_true(meminfo("HugePages_Free") < 32);                                /* some of it is there */
+    vm_say(vm, "q");
+    vm_expect_exit(vm, 0);
+}
+
+/* A file cannot be mapped over huge pages: it was read, and nothing that happens to it matters. */
+static void test_kernel_is_read_into_huge_pages(void **state)
+{
+    struct vm *vm = vm_start();
+    const char *kernel = vm_path(vm, "kernel");
+
+    (void)state;
+    reserve(32);
+    copy_image("image_end", kernel);
+    put_huge(vm, 1, 64, "2M");
+    vm_put(vm, "/boot-source", "{\"kernel_image_path\":\"%s\"}", kernel);
+    vm_action(vm, "InstanceStart");
+    vm_expect(vm, "waiting\n");
+    assert_int_equal(truncate(vm_path(vm, "kernel"), 0), 0);
+    vm_say(vm, "\n");
+    vm_expect(vm, "last 0\n");
+    vm_expect_exit(vm, 0);
+}
+
+/* There are pages for one VM: each that was prepared must have given its own back when the next one needs them. */
+static void test_prepared_vm_gives_its_huge_pages_to_the_next(void **state)
+{
+    (void)state;
+    reserve(32);
+    for (unsigned round = 0; round < 10; round++) {
+        struct vm *vm = vm_start();
+
+        for (unsigned change = 0; change < 5; change++) {
+            put_huge(vm, 1 + change % 2, 64, "2M");
+            vm_boot_source(vm, "hello", change % 2 == 0 ? "a" : "b");
+            /* Sometimes it was prepared, sometimes half, sometimes not. */
+            for (unsigned request = 0; request < round; request++)
+                free(vm_get(vm, "/"));
+        }
+        put_huge(vm, 2, 64, "2M");
+        vm_boot(vm, "hello", "last");
+        vm_expect(vm, "cmdline: last");
+        vm_expect_exit(vm, 0);
+        machine_teardown(NULL);
+    }
+}
+
+static void test_transparent_and_tracked_memory_is_memory(void **state)
+{
+    static const char *const members[] = {"\"huge_pages\":\"Transparent\"", "\"huge_pages\":\"None\"",
+                                          "\"track_dirty_pages\":true",
+                                          "\"track_dirty_pages\":true,\"huge_pages\":\"Transparent\""};
+
+    (void)state;
+    for (size_t i = 0; i < array_length(members); i++) {
+        struct vm *vm = vm_start();
+
+        vm_put(vm, "/machine-config", "{\"vcpu_count\":1,\"mem_size_mib\":4097,%s}", members[i]);
+        vm_boot(vm, "memory", NULL);
+        vm_expect(vm, "beyond: nothing\n");
+        vm_expect_exit(vm, 0);
+        if (strstr(vm->output, "BAD") != NULL)
+            vm_fail(vm, "with %s memory is not memory", members[i]);
+        machine_teardown(NULL);
+    }
+}
+
+/* Writes by the device come from another address space than the guest's: both work with the log on. */
+static void test_disk_works_with_dirty_pages_tracked(void **state)
+{
+    struct vm *vm = vm_start();
+
+    (void)state;
+    vm_put(vm, "/machine-config", "{\"vcpu_count\":1,\"mem_size_mib\":64,\"track_dirty_pages\":true}");
+    vm_drive(vm, "disk", vm_file(vm, "disk", 1 << 20, 0), "");
+    vm_boot(vm, "block", "ops=w3:A,r3,L0,m");
+    vm_expect(vm, "write 0\nread 0 41 41\nlarge 0 0 same\nmany 0\ndone\n");
+    vm_expect_exit(vm, 0);
+}
+
+static void test_all_of_32_processors_start(void **state)
+{
+    struct vm *vm = vm_start();
+
+    (void)state;
+    vm_put(vm, "/machine-config", "{\"vcpu_count\":32,\"mem_size_mib\":128}");
+    vm_boot(vm, "smp", "processors=32");
+    vm_expect(vm, "all processors run\n");
+    vm_expect_exit(vm, 0);
+}
+
+TEST_MAIN(pool_test(test_too_few_huge_pages_refuse_the_start), pool_test(test_guest_of_huge_pages_uses_them),
+          pool_test(test_kernel_is_read_into_huge_pages), pool_test(test_prepared_vm_gives_its_huge_pages_to_the_next),
+          machine_test(test_transparent_and_tracked_memory_is_memory),
+          machine_test(test_disk_works_with_dirty_pages_tracked), machine_test(test_all_of_32_processors_start))
