@@ -141,7 +141,10 @@ struct mapping {
     char name[64];
 };
 
-/* Reads /proc/<pid>/smaps; returns how many mappings. */
+/*
+ * Reads /proc/<pid>/smaps; returns how many mappings. Anonymous pages are those that are the process's own: "private
+ * dirty" counts a program's text, too, as long as its file is not on a disk yet.
+ */
 static size_t vmm_mappings(const struct vmm *vmm, struct mapping *mappings, size_t max)
 {
     char path[64];
@@ -160,7 +163,7 @@ static size_t vmm_mappings(const struct vmm *vmm, struct mapping *mappings, size
         if (sscanf(line, "%lx-%lx %*s %*s %*s %*s %63s", &start, &end, name) >= 2) {
             mappings[count] = (struct mapping){.start = start, .end = end};
             memcpy(mappings[count++].name, name, sizeof(name));
-        } else if (count > 0 && sscanf(line, "Private_Dirty: %u kB", &kib) == 1) {
+        } else if (count > 0 && sscanf(line, "Anonymous: %u kB", &kib) == 1) {
             mappings[count - 1].private_dirty_kib = kib;
         }
     }

@@ -37,8 +37,6 @@ def size(build, runs):
 
 def api(build, runs):
     ours, peer = vmms(build)
-    # A binary just built has dirty pages in the page cache; they would count as private to the one process that maps it.
-    subprocess.run(["sync"], check=True)
     mine = measure(build, "api", ours, runs)
     theirs = measure(build, "api", peer, runs) if peer else None
     other = qemu.api(runs)
