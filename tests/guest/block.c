@@ -2,8 +2,8 @@
  * A block device driven by the command line: ops=<op>,<op>,... each prints one line. D<n> takes the n-th disk,
  * w<sector>:<letter> writes, r<sector> reads, f flushes, i asks for the ID, d<sector> discards, z<sector> writes
  * zeroes, L<sector> reads 32 KiB into eight buffers, m keeps eight reads in flight, u sends an unknown request, R
- * resets the device and opens it again, p waits for a byte on the serial port, c prints the capacity, F the offered
- * features.
+ * resets the device and opens it again, E the same with indirect descriptors and EVENT_IDX, p waits for a byte on the
+ * serial port, c prints the capacity, F the offered features, S<n> streams n writes.
  */
 #include "tests/guest/lib/virtio.h"
 
@@ -36,12 +36,18 @@ static uint8_t data[8][4096] __attribute__((aligned(4096)));
 static struct request_header headers[8];
 static volatile uint8_t statuses[8];
 
-static void open_disk(unsigned nth)
+static void open_disk_with(unsigned nth, uint64_t features)
 {
     guest_expect(virtio_find(&disk, VIRTIO_BLOCK, nth), "no such disk");
-    guest_expect(virtio_negotiate(&disk, BLOCK_FEATURES | FEATURE_VERSION_1), "features refused");
+    guest_expect(virtio_negotiate(&disk, BLOCK_FEATURES | FEATURE_VERSION_1 | features), "features refused");
+    guest_expect((disk.features & features) == features, "features not offered");
     virtio_queue(&disk, 0);
     virtio_driver_ok(&disk);
+}
+
+static void open_disk(unsigned nth)
+{
+    open_disk_with(nth, 0);
 }
 
 static uint8_t request(uint32_t type, uint64_t sector, const struct buffer *middle, unsigned count)
@@ -142,6 +148,104 @@ static void discard(uint32_t type, uint64_t sector, const char *name)
     serial_result(name, request(type, sector, &middle, 1));
 }
 
+/* --- A stream of writes: several in flight, each answered once, in whatever order --- */
+
+enum { STREAMS = 5, STREAM_SECTORS = 64, PER_REQUEST = 3, IDLE = 0xffffffff };
+
+static struct descriptor tables[STREAMS][PER_REQUEST] __attribute__((aligned(16)));
+static uint32_t in_flight[STREAMS]; /* the write's number, or IDLE */
+
+static struct descriptor descriptor_of(unsigned stream, unsigned part)
+{
+    static const uint32_t lengths[] = {sizeof(headers[0]), SECTOR, 1};
+    static const uint16_t flags[] = {DESC_NEXT, DESC_NEXT, DESC_WRITE};
+    const uint64_t places[] = {(uint64_t)&headers[stream], (uint64_t)data[stream], (uint64_t)&statuses[stream]};
+
+    return (struct descriptor){places[part], lengths[part], flags[part], (uint16_t)(part + 1)};
+}
+
+/* Every stream has descriptors of its own: three in the ring, or one that refers to a table. */
+static uint16_t stream_head(unsigned stream)
+{
+    volatile struct descriptor *ring = disk.queues[0].descriptors;
+    uint16_t head = (uint16_t)(stream * PER_REQUEST);
+
+    for (unsigned part = 0; part < PER_REQUEST; part++) {
+        struct descriptor descriptor = descriptor_of(stream, part);
+
+        tables[stream][part] = descriptor;
+        descriptor.next = (uint16_t)(head + descriptor.next);
+        ring[head + part].gpa = descriptor.gpa;
+        ring[head + part].length = descriptor.length;
+        ring[head + part].flags = descriptor.flags;
+        ring[head + part].next = descriptor.next;
+    }
+    if ((disk.features & FEATURE_INDIRECT_DESC) != 0) {
+        ring[head].gpa = (uint64_t)tables[stream];
+        ring[head].length = sizeof(tables[stream]);
+        ring[head].flags = DESC_INDIRECT;
+    }
+    return head;
+}
+
+/* Rings the doorbell if the device asked for it: a device that forgets to ask is never served again. */
+static void stream_notify(uint16_t before)
+{
+    const struct queue *queue = &disk.queues[0];
+    uint16_t now = queue->available.index;
+
+    __asm__ volatile("lock addl $0, (%%rsp)" : : : "memory");
+    if ((disk.features & FEATURE_EVENT_IDX) == 0
+            ? (queue->used.flags & 1) == 0
+            : (uint16_t)(now - queue->used.available_event - 1) < (uint16_t)(now - before))
+        virtio_notify(&disk, 0);
+}
+
+static void stream_write(unsigned stream, uint32_t number)
+{
+    struct queue *queue = &disk.queues[0];
+    uint16_t before = queue->available.index;
+
+    headers[stream] = (struct request_header){REQUEST_OUT, 0, number % STREAM_SECTORS};
+    *(volatile uint32_t *)data[stream] = number;
+    *(volatile uint32_t *)(data[stream] + SECTOR - 4) = number;
+    statuses[stream] = 0xee;
+    in_flight[stream] = number;
+    queue->available.ring[before % queue->size] = stream_head(stream);
+    compiler_barrier();
+    queue->available.index = (uint16_t)(before + 1);
+    stream_notify(before);
+}
+
+static unsigned stream_wait(void)
+{
+    uint32_t stream = queue_wait(&disk.queues[0]).id / PER_REQUEST;
+
+    guest_expect(stream < STREAMS && in_flight[stream] != IDLE, "a write was answered twice");
+    guest_expect(statuses[stream] == 0, "a write failed");
+    in_flight[stream] = IDLE;
+    return stream;
+}
+
+static void stream(uint64_t count)
+{
+    uint32_t number = 0;
+
+    guest_expect(disk.queues[0].size == QUEUE_SIZE, "queue size");
+    for (unsigned i = 0; i < STREAMS; i++)
+        in_flight[i] = IDLE;
+    serial_puts("streaming\n");
+    while (number < STREAMS && number < count) {
+        stream_write(number, number);
+        number++;
+    }
+    while (number < count)
+        stream_write(stream_wait(), number++);
+    for (unsigned i = 0; i < STREAMS && i < count; i++)
+        stream_wait();
+    serial_result("streamed", count);
+}
+
 static void run_op(const char *op)
 {
     uint64_t number = text_number(op + 1);
@@ -183,6 +287,13 @@ static void run_op(const char *op)
     case 'R':
         open_disk(0);
         serial_puts("reopened\n");
+        break;
+    case 'E':
+        open_disk_with(0, FEATURE_INDIRECT_DESC | FEATURE_EVENT_IDX);
+        serial_puts("modern\n");
+        break;
+    case 'S':
+        stream(number);
         break;
     case 'p':
         serial_puts("waiting\n");
