@@ -1,108 +1,13 @@
 /* JSON into structs: a yajl parser whose callbacks walk the tables of the schema, so that nothing is built twice. */
-#include "api/schema.h"
-#include "api/schema_text.h"
+#include "api/schema_decoder.h"
 
 #include "vmm/base/cleanup.h"
 #include "vmm/config.h"
 
-#include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 #include <yajl/yajl_parse.h>
-
-enum { QUOTE_MAX = 64, PATH_TEXT_MAX = 256 };
-
-enum frame_kind { FRAME_OBJECT, FRAME_ARRAY, FRAME_MAP };
-
-/* Something that has been opened and not yet closed. */
-struct frame {
-    enum frame_kind kind;
-    const struct schema *schema; /* objects: what is being filled */
-    char *object;                /* objects: the struct; arrays and maps: the struct that has them */
-    const struct field *field;   /* objects: the field whose value comes next; arrays and maps: their own */
-    schema_given seen;           /* objects: fields met, to tell the second time */
-    schema_given given;          /* objects: fields met that were not null */
-    char *name;                  /* maps: the name whose value comes next, owned */
-};
-
-struct decoder {
-    const struct schema *schema;
-    void *object;
-    bool partial;
-    schema_given given;
-    struct frame frames[SCHEMA_DEPTH_MAX];
-    size_t depth;
-    struct error *error;
-};
-
-/* What the last value was, for messages. */
-struct value {
-    const char *text; /* in words ("null", "an object") or, with a length, as given */
-    size_t length;
-    bool is_string;
-};
-
-static struct frame *top(struct decoder *decoder)
-{
-    return &decoder->frames[decoder->depth - 1];
-}
-
-/* "rate_limiter.ops.size", "ports[1].name"; "" for the outermost object. */
-static const char *path_text(const struct decoder *decoder, char text[PATH_TEXT_MAX])
-{
-    size_t used = 0;
-
-    text[0] = '\0';
-    for (size_t i = 0; i < decoder->depth; i++) {
-        const struct frame *frame = &decoder->frames[i];
-        const char *name = frame->kind == FRAME_MAP ? frame->name : frame->field != NULL ? frame->field->name : NULL;
-        int wanted = 0;
-
-        if (frame->kind == FRAME_ARRAY && frame->field->object != NULL) {
-            size_t count;
-
-            /* An item that has been opened is counted already. */
-            memcpy(&count, frame->object + frame->field->count, sizeof(count));
-            wanted = snprintf(text + used, PATH_TEXT_MAX - used, "[%zu]", i + 1 < decoder->depth ? count - 1 : count);
-        } else if (frame->kind != FRAME_ARRAY && name != NULL) {
-            wanted = snprintf(text + used, PATH_TEXT_MAX - used, "%s%s", used == 0 ? "" : ".", name);
-        }
-        used += (size_t)wanted;
-        if (used >= PATH_TEXT_MAX)
-            return text;
-    }
-    return text;
-}
-
-/* Refuses the value that has just come. All refusals end here. */
-static int refuse(struct decoder *decoder, struct value value)
-{
-    char path[PATH_TEXT_MAX], text[FIELD_EXPECTED_MAX];
-    const struct frame *frame = decoder->depth > 0 ? top(decoder) : NULL;
-    const char *expected = "a JSON object";
-    const char *quote = value.is_string ? "\"" : "";
-    bool cut = value.length > QUOTE_MAX;
-
-    if (frame != NULL)
-        expected = frame->kind == FRAME_OBJECT    ? field_expected(frame->field, text)
-                   : frame->kind == FRAME_MAP     ? "a string"
-                   : frame->field->object == NULL ? field_expected(frame->field, text)
-                                                  : "an object";
-    if (cut)
-        for (value.length = QUOTE_MAX; value.length > 0 && (value.text[value.length] & 0xc0) == 0x80; value.length--)
-            ;
-    path_text(decoder, path);
-    decoder->error = error_new(ERROR_INPUT, "%s%s%s%.*s%s%s given, expected %s", path, path[0] == '\0' ? "" : ": ",
-                               quote, (int)value.length, value.text, cut ? "..." : "", quote, expected);
-    return 0;
-}
-
-static int refuse_named(struct decoder *decoder, const char *what)
-{
-    return refuse(decoder, (struct value){.text = what, .length = strlen(what)});
-}
 
 static int out_of_memory(struct decoder *decoder)
 {
@@ -113,12 +18,12 @@ static int out_of_memory(struct decoder *decoder)
 /* The field that the next value is for; NULL when a plain value cannot be right here. */
 static const struct field *field_next(struct decoder *decoder)
 {
-    return decoder->depth > 0 && top(decoder)->kind == FRAME_OBJECT ? top(decoder)->field : NULL;
+    return decoder->depth > 0 && decoder_top(decoder)->kind == FRAME_OBJECT ? decoder_top(decoder)->field : NULL;
 }
 
 static void mark_given(struct decoder *decoder)
 {
-    struct frame *frame = top(decoder);
+    struct frame *frame = decoder_top(decoder);
 
     frame->given |= (schema_given)1 << (frame->field - frame->schema->fields);
     if (frame->field->presence != 0)
@@ -132,7 +37,7 @@ static int take_null(void *context)
 
     if (field != NULL && (field->type == FIELD_UNSUPPORTED || (field->flags & FIELD_NULLABLE)))
         return 1;
-    return refuse_named(decoder, "null");
+    return decoder_refuse_named(decoder, "null");
 }
 
 static int take_bool(void *context, int value)
@@ -141,8 +46,8 @@ static int take_bool(void *context, int value)
     const struct field *field = field_next(decoder);
 
     if (field == NULL || field->type != FIELD_BOOL)
-        return refuse_named(decoder, value ? "true" : "false");
-    *(bool *)(top(decoder)->object + field->offset) = value != 0;
+        return decoder_refuse_named(decoder, value ? "true" : "false");
+    *(bool *)(decoder_top(decoder)->object + field->offset) = value != 0;
     mark_given(decoder);
     return 1;
 }
@@ -167,9 +72,9 @@ static int take_number(void *context, const char *text, size_t length)
 
     if (field == NULL || field->type != FIELD_INTEGER || !parse_integer(text, length, &value) ||
         value < field->minimum || value > field->maximum)
-        return refuse(decoder, (struct value){.text = text, .length = length});
+        return decoder_refuse(decoder, (struct value){.text = text, .length = length});
     /* Little-endian: the low bytes are the value whatever its size. */
-    memcpy(top(decoder)->object + field->offset, &value, field->size);
+    memcpy(decoder_top(decoder)->object + field->offset, &value, field->size);
     mark_given(decoder);
     return 1;
 }
@@ -189,25 +94,25 @@ static int name_index(const struct field *field, const char *text, size_t length
 
 static int take_name(struct decoder *decoder, struct value value)
 {
-    const struct field *field = top(decoder)->field;
+    const struct field *field = decoder_top(decoder)->field;
     int index = name_index(field, value.text, value.length);
 
     if (index < 0)
-        return refuse(decoder, value);
+        return decoder_refuse(decoder, value);
     if (field->type == FIELD_ENUM)
-        memcpy(top(decoder)->object + field->offset, &index, sizeof(index));
+        memcpy(decoder_top(decoder)->object + field->offset, &index, sizeof(index));
     mark_given(decoder);
     return 1;
 }
 
 static int take_text(struct decoder *decoder, struct value value)
 {
-    struct frame *frame = top(decoder);
+    struct frame *frame = decoder_top(decoder);
     const struct field *field = frame->field;
     bool listed = field->names == NULL || name_index(field, value.text, value.length) >= 0;
 
     if (!listed || value.length < field->minimum || value.length > field->maximum)
-        return refuse(decoder, value);
+        return decoder_refuse(decoder, value);
 
     char *copy = strndup(value.text, value.length);
     char *old;
@@ -215,7 +120,7 @@ static int take_text(struct decoder *decoder, struct value value)
         return out_of_memory(decoder);
     if (field->format != NULL && !field->format->fits(copy)) {
         free(copy);
-        return refuse(decoder, value);
+        return decoder_refuse(decoder, value);
     }
     memcpy(&old, frame->object + field->offset, sizeof(old));
     free(old);
@@ -226,11 +131,11 @@ static int take_text(struct decoder *decoder, struct value value)
 
 static int take_pair(struct decoder *decoder, struct value value)
 {
-    struct frame *frame = top(decoder);
+    struct frame *frame = decoder_top(decoder);
     struct string_map *map = (struct string_map *)(void *)(frame->object + frame->field->offset);
 
     if (map->count == frame->field->maximum)
-        return refuse_named(decoder, "one more string");
+        return decoder_refuse_named(decoder, "one more string");
 
     struct string_pair *pairs = realloc(map->pairs, (map->count + 1) * sizeof(*pairs));
     if (pairs == NULL)
@@ -250,16 +155,16 @@ static int take_string(void *context, const unsigned char *bytes, size_t length)
     const struct field *field = field_next(decoder);
 
     if (memchr(bytes, '\0', length) != NULL)
-        return refuse_named(decoder, "a string with a NUL character");
+        return decoder_refuse_named(decoder, "a string with a NUL character");
     if (!json_is_utf8(value.text, length))
-        return refuse_named(decoder, "a string that is not UTF-8");
-    if (decoder->depth > 0 && top(decoder)->kind == FRAME_MAP)
+        return decoder_refuse_named(decoder, "a string that is not UTF-8");
+    if (decoder->depth > 0 && decoder_top(decoder)->kind == FRAME_MAP)
         return take_pair(decoder, value);
     if (field != NULL && (field->type == FIELD_ENUM || field->type == FIELD_KEYWORD))
         return take_name(decoder, value);
     if (field != NULL && field->type == FIELD_STRING)
         return take_text(decoder, value);
-    return refuse(decoder, value);
+    return decoder_refuse(decoder, value);
 }
 
 static int push(struct decoder *decoder, struct frame frame)
@@ -274,7 +179,7 @@ static int push(struct decoder *decoder, struct frame frame)
 
 static int open_nested(struct decoder *decoder)
 {
-    struct frame *frame = top(decoder);
+    struct frame *frame = decoder_top(decoder);
     const struct field *field = frame->field;
     char *object = frame->object + field->offset;
 
@@ -287,7 +192,7 @@ static int open_nested(struct decoder *decoder)
 /* Makes room for one more item, with the defaults; the owner's count includes it at once, so that it is freed. */
 static int open_item(struct decoder *decoder)
 {
-    struct frame *frame = top(decoder);
+    struct frame *frame = decoder_top(decoder);
     const struct field *field = frame->field;
     size_t size = field->object->size;
     size_t count;
@@ -296,7 +201,7 @@ static int open_item(struct decoder *decoder)
     memcpy(&count, frame->object + field->count, sizeof(count));
     if (count == field->maximum) {
         decoder->depth--; /* the array itself is what is wrong */
-        return refuse_named(decoder, "one more object");
+        return decoder_refuse_named(decoder, "one more object");
     }
     if (field->type == FIELD_HEAP_ARRAY) {
         char *old;
@@ -323,16 +228,16 @@ static int open_object(void *context)
     if (decoder->depth == 0)
         return push(decoder,
                     (struct frame){.kind = FRAME_OBJECT, .schema = decoder->schema, .object = decoder->object});
-    if (top(decoder)->kind == FRAME_ARRAY && top(decoder)->field->object != NULL)
+    if (decoder_top(decoder)->kind == FRAME_ARRAY && decoder_top(decoder)->field->object != NULL)
         return open_item(decoder);
     if (field != NULL && field->type == FIELD_OBJECT)
         return open_nested(decoder);
     if (field != NULL && field->type == FIELD_STRING_MAP) {
-        string_map_free((struct string_map *)(void *)(top(decoder)->object + field->offset));
+        string_map_free((struct string_map *)(void *)(decoder_top(decoder)->object + field->offset));
         mark_given(decoder);
-        return push(decoder, (struct frame){.kind = FRAME_MAP, .object = top(decoder)->object, .field = field});
+        return push(decoder, (struct frame){.kind = FRAME_MAP, .object = decoder_top(decoder)->object, .field = field});
     }
-    return refuse_named(decoder, "an object");
+    return decoder_refuse_named(decoder, "an object");
 }
 
 static int open_array(void *context)
@@ -343,28 +248,29 @@ static int open_array(void *context)
     if (field != NULL && (field->type == FIELD_ARRAY || field->type == FIELD_HEAP_ARRAY ||
                           (field->type == FIELD_UNSUPPORTED && (field->flags & FIELD_LIST)))) {
         mark_given(decoder);
-        return push(decoder, (struct frame){.kind = FRAME_ARRAY, .object = top(decoder)->object, .field = field});
+        return push(decoder,
+                    (struct frame){.kind = FRAME_ARRAY, .object = decoder_top(decoder)->object, .field = field});
     }
-    return refuse_named(decoder, "an array");
+    return decoder_refuse_named(decoder, "an array");
 }
 
 static int close_array(void *context)
 {
     struct decoder *decoder = context;
-    const struct field *field = top(decoder)->field;
+    const struct field *field = decoder_top(decoder)->field;
     size_t count = 0;
 
     if (field->object != NULL)
-        memcpy(&count, top(decoder)->object + field->count, sizeof(count));
+        memcpy(&count, decoder_top(decoder)->object + field->count, sizeof(count));
     decoder->depth--;
     if (count < field->minimum)
-        return refuse_named(decoder, count == 0 ? "an empty array" : "too short an array");
+        return decoder_refuse_named(decoder, count == 0 ? "an empty array" : "too short an array");
     return 1;
 }
 
 static int take_map_key(struct decoder *decoder, const char *key, size_t length)
 {
-    struct frame *frame = top(decoder);
+    struct frame *frame = decoder_top(decoder);
     const struct string_map *map = (const void *)(frame->object + frame->field->offset);
 
     for (size_t i = 0; i < map->count; i++) {
@@ -377,27 +283,11 @@ static int take_map_key(struct decoder *decoder, const char *key, size_t length)
     return frame->name != NULL ? 1 : out_of_memory(decoder);
 }
 
-static int refuse_unknown(struct decoder *decoder, const char *key, size_t length)
-{
-    struct frame *frame = top(decoder);
-    char path[PATH_TEXT_MAX], known[FIELD_EXPECTED_MAX];
-    size_t used = 0;
-
-    frame->field = NULL;
-    path_text(decoder, path);
-    for (size_t i = 0; i < frame->schema->field_count; i++)
-        used = text_append(known, used, sizeof(known), "%s%s", i == 0 ? "" : ", ", frame->schema->fields[i].name);
-    decoder->error = error_new(ERROR_INPUT, "%s%sunknown field \"%.*s\", expected one of: %s", path,
-                               path[0] == '\0' ? "" : ": ", (int)(length > QUOTE_MAX ? QUOTE_MAX : length), key, known);
-    return 0;
-}
-
 static int take_key(void *context, const unsigned char *bytes, size_t length)
 {
     struct decoder *decoder = context;
-    struct frame *frame = top(decoder);
+    struct frame *frame = decoder_top(decoder);
     const char *key = (const char *)bytes;
-    char path[PATH_TEXT_MAX];
 
     if (memchr(bytes, '\0', length) != NULL || !json_is_utf8(key, length)) {
         decoder->error = error_new(ERROR_INPUT, "the name of a field has a NUL character or is not UTF-8");
@@ -411,29 +301,17 @@ static int take_key(void *context, const unsigned char *bytes, size_t length)
         if (strlen(field->name) != length || memcmp(field->name, key, length) != 0)
             continue;
         frame->field = field;
-        if (frame->seen >> i & 1) {
-            decoder->error = error_new(ERROR_INPUT, "%s: given twice", path_text(decoder, path));
-            return 0;
-        }
+        if (frame->seen >> i & 1)
+            return decoder_refuse_twice(decoder);
         frame->seen |= (schema_given)1 << i;
         return 1;
     }
-    return refuse_unknown(decoder, key, length);
-}
-
-static int refuse_missing(struct decoder *decoder, const struct field *field)
-{
-    char path[PATH_TEXT_MAX], text[FIELD_EXPECTED_MAX];
-
-    top(decoder)->field = field;
-    decoder->error =
-        error_new(ERROR_INPUT, "%s: missing, expected %s", path_text(decoder, path), field_expected(field, text));
-    return 0;
+    return decoder_refuse_unknown(decoder, key, length);
 }
 
 static int check_object(struct decoder *decoder)
 {
-    struct frame *frame = top(decoder);
+    struct frame *frame = decoder_top(decoder);
     char path[PATH_TEXT_MAX];
 
     frame->field = NULL;
@@ -442,7 +320,7 @@ static int check_object(struct decoder *decoder)
     decoder->error = frame->schema->check(frame->object);
     if (decoder->error == NULL)
         return 1;
-    if (path_text(decoder, path)[0] != '\0')
+    if (decoder_path(decoder, path)[0] != '\0')
         decoder->error = error_wrap(decoder->error, "%s", path);
     return 0;
 }
@@ -450,13 +328,13 @@ static int check_object(struct decoder *decoder)
 static int close_object(void *context)
 {
     struct decoder *decoder = context;
-    struct frame *frame = top(decoder);
+    struct frame *frame = decoder_top(decoder);
     bool outermost = decoder->depth == 1;
 
     if (frame->kind == FRAME_OBJECT) {
         for (size_t i = 0; i < frame->schema->field_count && !(outermost && decoder->partial); i++)
             if ((frame->schema->fields[i].flags & FIELD_REQUIRED) && !(frame->given >> i & 1))
-                return refuse_missing(decoder, &frame->schema->fields[i]);
+                return decoder_refuse_missing(decoder, &frame->schema->fields[i]);
         if (outermost && decoder->partial && frame->given == 0) {
             decoder->error = error_new(ERROR_INPUT, "no field given, expected one at least");
             return 0;

@@ -411,6 +411,18 @@ static void test_long_values_are_quoted_in_part(void **state)
     assert_error(decode(&machine_config_schema, text, &config), ERROR_INPUT, "aaaa...\" given, expected true or false");
 }
 
+static void test_long_names_are_quoted_up_to_a_whole_character(void **state)
+{
+    char text[200], quoted[120];
+    struct machine_config config;
+
+    (void)state;
+    snprintf(quoted, sizeof(quoted), "%063d", 0);
+    snprintf(text, sizeof(text), "{\"%s\u00e9%s\": 1}", quoted, quoted);
+    strcat(quoted, "\", expected one of: vcpu_count");
+    assert_error(decode(&machine_config_schema, text, &config), ERROR_INPUT, quoted);
+}
+
 static void test_fields_not_given_get_their_defaults(void **state)
 {
     struct machine_config config;
@@ -595,6 +607,7 @@ TEST_MAIN(cmocka_unit_test(test_every_object_is_encoded_as_it_was_decoded),
           cmocka_unit_test(test_no_object_is_taken_when_its_text_ends_early),
           cmocka_unit_test(test_error_names_the_path_to_a_nested_field),
           cmocka_unit_test(test_long_values_are_quoted_in_part),
+          cmocka_unit_test(test_long_names_are_quoted_up_to_a_whole_character),
           cmocka_unit_test(test_fields_not_given_get_their_defaults),
           cmocka_unit_test(test_every_value_arrives_where_it_belongs),
           cmocka_unit_test(test_partial_object_changes_only_what_it_gives),
