@@ -167,6 +167,33 @@ static void mount_small_disk(void)
     close(fd);
 }
 
+/* The same place, which nobody may write to, root neither. */
+static void mount_read_only_disk(void)
+{
+    mount_small_disk();
+    if (mount(NULL, "/mnt", NULL, MS_REMOUNT | MS_BIND | MS_RDONLY, NULL) != 0)
+        _exit(122);
+}
+
+static void test_disk_that_cannot_be_written_must_be_called_read_only(void **state)
+{
+    struct vm *vm;
+
+    (void)state;
+    if (geteuid() != 0) {
+        print_message("skipped: mounting a file system needs root\n");
+        skip();
+    }
+    vm = vm_start_with(&(struct machine_options){.before_exec = mount_read_only_disk});
+    vm_refuses(vm, "PUT", "/drives/disk",
+               "{\"drive_id\":\"disk\",\"path_on_host\":\"/mnt/disk\",\"is_root_device\":false}",
+               "cannot open \"/mnt/disk\" for writing");
+    vm_drive(vm, "disk", "/mnt/disk", ",\"is_read_only\":true");
+    vm_boot(vm, "block", "ops=r0,w0:A,c");
+    vm_expect(vm, "read 0 0 0\nwrite 1\ncapacity 800\ndone\n");
+    vm_expect_exit(vm, 0);
+}
+
 static void test_full_host_disk_is_an_io_error_in_the_guest(void **state)
 {
     (void)state;
@@ -205,5 +232,6 @@ TEST_MAIN(machine_test(test_disk_reads_writes_and_flushes), machine_test(test_di
           machine_test(test_disks_are_in_the_order_of_their_requests),
           machine_test(test_disk_truncated_under_the_vm_fails_its_requests),
           machine_test(test_disk_can_be_replaced_under_the_vm),
+          machine_test(test_disk_that_cannot_be_written_must_be_called_read_only),
           machine_test(test_full_host_disk_is_an_io_error_in_the_guest),
           machine_test(test_rate_limited_disk_does_all_its_work))
