@@ -413,7 +413,7 @@ static void test_long_values_are_quoted_in_part(void **state)
 
 static void test_long_names_are_quoted_up_to_a_whole_character(void **state)
 {
-    char text[200], quoted[120];
+    char text[300], quoted[120];
     struct machine_config config;
 
     (void)state;
