@@ -1,7 +1,8 @@
 /*
  * Prints its MAC address, sends one broadcast frame, then sends every frame that comes back with the addresses swapped,
  * until one has 'q' as the first byte of its payload. Ethertype 0x88b5 is for local experiments; others are dropped.
- * With "checksums" it takes frames whose checksum is not computed yet.
+ * With "checksums" it takes frames whose checksum is not computed yet. With "blind" it then waits for a byte on the
+ * serial port and sends ten more frames.
  */
 #include "tests/guest/lib/virtio.h"
 
@@ -71,5 +72,11 @@ void guest_main(void)
     serial_puts("sent\n");
     while (serve())
         ;
+    if (cmdline_has("blind")) {
+        serial_puts("waiting\n");
+        serial_get();
+        for (unsigned i = 0; i < 10; i++)
+            send(sizeof(announcement));
+    }
     serial_puts("done\n");
 }

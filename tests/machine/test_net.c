@@ -4,12 +4,14 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/if.h>
 #include <linux/if_packet.h>
 #include <linux/if_tun.h>
+#include <linux/rtnetlink.h>
+#include <net/if.h>
 #include <poll.h>
 #include <sched.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
@@ -165,7 +167,72 @@ static void test_wrong_frames_harm_nobody(void **state)
     vm_expect_exit(vm, 0);
 }
 
-TEST_MAIN(machine_test(test_frames_pass_both_ways), machine_test(test_frames_pass_a_rate_limiter),
+static void set_tap(short flags)
+{
+    cleanup_fd int control = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    struct ifreq request = request_for_tap();
+
+    request.ifr_flags = flags;
+    assert_int_equal(ioctl(control, SIOCSIFFLAGS, &request), 0);
+}
+
+static void delete_tap(void)
+{
+    cleanup_fd int netlink = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+    struct {
+        struct nlmsghdr header;
+        struct ifinfomsg link;
+    } message = {
+        .header = {.nlmsg_len = sizeof(message), .nlmsg_type = RTM_DELLINK, .nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK},
+        .link = {.ifi_family = AF_UNSPEC, .ifi_index = (int)if_nametoindex(tap)}};
+    struct {
+        struct nlmsghdr header;
+        struct nlmsgerr error;
+    } answer;
+
+    assert_int_equal(send(netlink, &message, sizeof(message), 0), sizeof(message));
+    assert_true(recv(netlink, &answer, sizeof(answer), 0) > 0);
+    assert_int_equal(answer.error.error, 0);
+}
+
+static void test_tap_that_goes_down_and_up_and_away_leaves_the_guest_running(void **state)
+{
+    struct vm *vm;
+    uint8_t frame[FRAME_MAX];
+
+    (void)state;
+    if (!make_tap()) {
+        print_message("skipped: a tap in a network namespace needs root and /dev/net/tun: %s\n", strerror(errno));
+        skip();
+    }
+    vm = vm_start();
+    cleanup_fd int wire = open_wire();
+    vm_put(vm, "/network-interfaces/eth0", "{\"iface_id\":\"eth0\",\"host_dev_name\":\"%s\"}", tap);
+    vm_boot(vm, "net", "blind");
+    vm_expect(vm, "sent\n");
+    assert_int_equal(receive_frame(vm, wire, frame), 64);
+    set_tap(0);
+    free(vm_get(vm, "/"));
+    set_tap(IFF_UP);
+    fd_close(&wire); /* it has been told that the network was down */
+    wire = open_wire();
+    send_frame(wire, 60, 'a');
+    assert_int_equal(receive_frame(vm, wire, frame), 60);
+    send_frame(wire, 60, 'q');
+    vm_expect(vm, "waiting\n");
+    delete_tap();
+    free(vm_get(vm, "/"));
+    vm_patch(vm, "/vm", "{\"state\":\"Paused\"}");
+    vm_patch(vm, "/vm", "{\"state\":\"Resumed\"}");
+    vm_patch(vm, "/network-interfaces/eth0",
+             "{\"iface_id\":\"eth0\",\"rx_rate_limiter\":{\"ops\":{\"size\":1,\"refill_time\":10}}}");
+    vm_say(vm, "\n");
+    vm_expect(vm, "done\n");
+    vm_expect_exit(vm, 0);
+}
+
+TEST_MAIN(machine_test(test_tap_that_goes_down_and_up_and_away_leaves_the_guest_running),
+          machine_test(test_frames_pass_both_ways), machine_test(test_frames_pass_a_rate_limiter),
           machine_test(test_mtu_is_told_to_the_guest),
           machine_test(test_frames_pass_to_a_guest_that_computes_checksums),
           machine_test(test_wrong_frames_harm_nobody))
