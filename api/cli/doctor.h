@@ -41,6 +41,8 @@ void finding_mend(struct finding *finding, const char *format, ...) __attribute_
 void finding_mend_sysctl(struct finding *finding, const char *key, const char *value);
 /* The command that adds `words` to the kernel's command line and boots with them. */
 void finding_mend_boot(const struct host *host, struct finding *finding, const char *words);
+/* The command that gives /dev/<name> to the group kvm, now and at every boot, and `then` another one. */
+void finding_mend_device(struct finding *finding, const char *name, const char *then);
 
 /* The checks, by file. doctor_kvm.c: */
 void check_kvm(const struct host *host, struct finding *finding);

@@ -38,3 +38,12 @@ void finding_mend_boot(const struct host *host, struct finding *finding, const c
     else
         finding_mend(finding, "sudo grubby --update-kernel=ALL --args='%s' && sudo reboot", words);
 }
+
+void finding_mend_device(struct finding *finding, const char *name, const char *then)
+{
+    finding_mend(finding,
+                 "getent group kvm >/dev/null || sudo groupadd --system kvm; echo 'KERNEL==\"%s\", GROUP=\"kvm\", "
+                 "MODE=\"0660\"' | sudo tee /etc/udev/rules.d/65-%s.rules && sudo chgrp kvm /dev/%s && sudo chmod 0660 "
+                 "/dev/%s%s",
+                 name, name, name, name, then);
+}

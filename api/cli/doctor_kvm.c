@@ -60,10 +60,6 @@ static void kvm_missing(const struct host *host, struct finding *finding)
     finding_mend(finding, "sudo modprobe %s && echo %s | sudo tee /etc/modules-load.d/kvm.conf", module, module);
 }
 
-#define UDEV_RULE                                                                                                      \
-    "getent group kvm || sudo groupadd --system kvm; echo 'KERNEL==\"kvm\", GROUP=\"kvm\", MODE=\"0660\"' | sudo "     \
-    "tee /etc/udev/rules.d/65-kvm.rules && sudo chgrp kvm /dev/kvm && sudo chmod 0660 /dev/kvm"
-
 void check_kvm_device(const struct host *host, struct finding *finding)
 {
     char path[1024];
@@ -85,16 +81,16 @@ void check_kvm_device(const struct host *host, struct finding *finding)
         finding_mend(finding, "sudo usermod -aG %s \"$USER\" && newgrp %s", group, group);
     } else if (refused == EACCES) {
         finding_set(finding, VERDICT_PROBLEM, "/dev/kvm is for root only (group %s, mode %04o)", group, mode);
-        finding_mend(finding, "%s && sudo usermod -aG kvm \"$USER\" && newgrp kvm", UDEV_RULE);
+        finding_mend_device(finding, "kvm", " && sudo usermod -aG kvm \"$USER\" && newgrp kvm");
     } else if (refused != 0) {
         finding_set(finding, VERDICT_PROBLEM, "/dev/kvm cannot be opened: %s%s", strerror(refused),
                     refused == EPERM ? " (a device cgroup forbids it)" : "");
     } else if ((mode & 06) != 0) {
         finding_set(finding, VERDICT_NOTE, "every user and service may open /dev/kvm (mode %04o)", mode);
-        finding_mend(finding, "%s", UDEV_RULE);
+        finding_mend_device(finding, "kvm", "");
     } else if ((mode & 060) != 060 || status.st_gid == 0) {
         finding_set(finding, VERDICT_NOTE, "only root may open /dev/kvm (group %s, mode %04o)", group, mode);
-        finding_mend(finding, "%s", UDEV_RULE);
+        finding_mend_device(finding, "kvm", "");
     } else {
         finding_set(finding, VERDICT_OK, "/dev/kvm is for root and the group %s (mode %04o)", group, mode);
     }

@@ -8,33 +8,45 @@
 
 #define VULNERABILITIES "/sys/devices/system/cpu/vulnerabilities"
 
+enum { MITIGATIONS_SIZE = 128 };
+
+/* Whether the kernel was told to leave guests unmitigated; `value` becomes what follows "mitigations=". */
+static bool mitigations_off(const char *cmdline, char value[MITIGATIONS_SIZE])
+{
+    /* no_guest_*: the attack vectors of Linux 6.17. */
+    static const char *const harmful[] = {"off", "no_guest_host", "no_guest_guest"};
+
+    value[0] = '\0';
+    for (const char *option = cmdline; (option = strstr(option, "mitigations=")) != NULL; option++)
+        if (option == cmdline || option[-1] == ' ')
+            sscanf(option, "mitigations=%127s", value); /* the last one counts */
+    for (size_t i = 0; i < array_length(harmful); i++)
+        if (has_word(value, harmful[i]))
+            return true;
+    return false;
+}
+
+static void mend_mitigations(const struct host *host, struct finding *finding)
+{
+    if (host_has(host, "/etc/debian_version"))
+        finding_mend(finding, "sudo sed -i 's/mitigations=[^ \"]*//' /etc/default/grub && sudo update-grub && sudo "
+                              "reboot");
+    else
+        finding_mend(finding, "sudo grubby --update-kernel=ALL --remove-args=mitigations && sudo reboot");
+}
+
 void check_mitigations(const struct host *host, struct finding *finding)
 {
-    /* What may follow "mitigations=", with commas. no_guest_*: Linux 6.17's attack vectors. */
-    static const char *const harmful[] = {"off", "no_guest_host", "no_guest_guest"};
-    char cmdline[4096];
-    const char *option;
-    char value[128] = "";
+    char cmdline[4096], value[MITIGATIONS_SIZE];
 
     if (!host_read(host, "/proc/cmdline", cmdline, sizeof(cmdline))) {
         finding_set(finding, VERDICT_NOTE, "the kernel's command line cannot be read");
-        return;
-    }
-    for (option = cmdline; (option = strstr(option, "mitigations=")) != NULL; option++)
-        if (option == cmdline || option[-1] == ' ')
-            sscanf(option, "mitigations=%127s", value); /* the last one counts */
-    for (size_t i = 0; i < array_length(harmful); i++) {
-        if (!has_word(value, harmful[i]))
-            continue;
+    } else if (mitigations_off(cmdline, value)) {
         finding_set(finding, VERDICT_PROBLEM, "the kernel was booted with mitigations=%s", value);
-        if (host_has(host, "/etc/debian_version"))
-            finding_mend(finding, "sudo sed -i 's/mitigations=[^ \"]*//' /etc/default/grub && sudo update-grub && sudo "
-                                  "reboot");
-        else
-            finding_mend(finding, "sudo grubby --update-kernel=ALL --remove-args=mitigations && sudo reboot");
-        return;
+        mend_mitigations(host, finding);
+    } else {
+        finding_set(finding, VERDICT_OK, "those against guests were not turned off at boot");
     }
-    finding_set(finding, VERDICT_OK, "those against guests were not turned off at boot");
 }
 
 enum { VULNERABILITIES_MAX = 64, NAME_SIZE = 64 };
@@ -66,8 +78,12 @@ static size_t vulnerabilities_list(const struct host *host, char names[VULNERABI
 static void mend_vulnerable(const struct host *host, struct finding *finding)
 {
     size_t length = strlen(finding->found);
+    char cmdline[4096], value[MITIGATIONS_SIZE];
 
-    if (host_cpu_has(host, "hypervisor"))
+    host_read(host, "/proc/cmdline", cmdline, sizeof(cmdline));
+    if (mitigations_off(cmdline, value))
+        mend_mitigations(host, finding);
+    else if (host_cpu_has(host, "hypervisor"))
         snprintf(finding->found + length, sizeof(finding->found) - length,
                  "; this virtual machine's provider has to mend it");
     else if (host_has(host, "/etc/debian_version"))

@@ -21,8 +21,10 @@ void check_open_files(const struct host *host, struct finding *finding)
     } else if (hard < NO_FILE_DEFAULT) {
         finding_set(finding, host->uid == 0 ? VERDICT_NOTE : VERDICT_PROBLEM,
                     "at most %" PRIu64 " a process; the jailer sets %d", hard, NO_FILE_DEFAULT);
-        finding_mend(finding, "echo '* hard nofile 1048576' | sudo tee /etc/security/limits.d/60-mayfly.conf  # then "
-                              "log in again");
+        finding_mend(finding,
+                     "echo '%s hard nofile 1048576' | sudo tee -a /etc/security/limits.d/60-mayfly.conf  # then log in "
+                     "again",
+                     host->uid == 0 ? "root" : "*");
     } else if (hard == UINT64_MAX) {
         finding_set(finding, VERDICT_OK, "no limit");
     } else {
@@ -170,7 +172,7 @@ void check_userfaultfd(const struct host *host, struct finding *finding)
         finding_set(finding, VERDICT_OK, "every process may use it (vm.unprivileged_userfaultfd)");
     } else if (refused == EACCES) {
         finding_set(finding, VERDICT_NOTE, "/dev/userfaultfd is not for this user");
-        finding_mend(finding, "sudo chgrp kvm /dev/userfaultfd && sudo chmod 0660 /dev/userfaultfd");
+        finding_mend_device(finding, "userfaultfd", "");
     } else if (known) {
         finding_set(finding, VERDICT_NOTE, "there is no /dev/userfaultfd (Linux 6.1), and the system call is root's");
         finding_mend_sysctl(finding, "vm.unprivileged_userfaultfd", "1");

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 struct answers answers;
@@ -81,6 +82,20 @@ void host_remove(const char *root)
     assert_int_equal(nftw(root, remove_entry, 8, FTW_DEPTH | FTW_PHYS), 0);
 }
 
+/* Whether a shell can read it: nothing is cut off, no quote left open. */
+static bool is_shell_command(const char *text)
+{
+    int status;
+    pid_t child = fork();
+
+    if (child == 0) {
+        execl("/bin/sh", "sh", "-n", "-c", text, (char *)NULL);
+        _exit(127);
+    }
+    assert_int_equal(waitpid(child, &status, 0), child);
+    return status == 0;
+}
+
 void expect_all(const struct expectation *expectations, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
@@ -96,6 +111,9 @@ void expect_all(const struct expectation *expectations, size_t count)
             fail_msg("row %zu: verdict %d, found \"%s\", mend \"%s\"; expected %d, \"%s\", \"%s\"", i, finding.verdict,
                      finding.found, finding.mend, expected->verdict, expected->found,
                      expected->mend != NULL ? expected->mend : "(none)");
+        assert_true(strlen(finding.found) < sizeof(finding.found) - 1 &&
+                    strlen(finding.mend) < sizeof(finding.mend) - 1);
+        assert_true(finding.mend[0] == '\0' || is_shell_command(finding.mend));
     }
 }
 

@@ -62,7 +62,7 @@ static void test_kvm_device_is_judged_by_group_and_mode(void **state)
         {0, 0600, 1, VERDICT_NOTE, "only root", "chmod 0660 /dev/kvm"},
         {0, 0660, 0, VERDICT_NOTE, "only root", "chgrp kvm /dev/kvm"},
         {EACCES, 0660, 1, VERDICT_PROBLEM, "which you are not in", "usermod -aG kvm \"$USER\""},
-        {EACCES, 0600, 0, VERDICT_PROBLEM, "for root only", "groupadd --system kvm"},
+        {EACCES, 0600, 0, VERDICT_PROBLEM, "for root only", "/dev/kvm && sudo usermod -aG kvm"},
         {EPERM, 0660, 1, VERDICT_PROBLEM, "a device cgroup forbids it", ""},
         {ENODEV, 0660, 1, VERDICT_PROBLEM, "No such device", ""},
     };

@@ -67,6 +67,12 @@ static void test_open_vulnerabilities_are_named(void **state)
          VERDICT_PROBLEM,
          "open: retbleed, spec_store_bypass",
          NULL},
+        {check_vulnerabilities,
+         {HOLE("mds", "Vulnerable"), {"/proc/cmdline", "mitigations=off"}, CPU_FLAGS("hypervisor")},
+         0,
+         VERDICT_PROBLEM,
+         "open: mds",
+         "--remove-args=mitigations"},
         {check_vulnerabilities, {{0}}, 0, VERDICT_NOTE, "does not say", NULL},
     };
 
