@@ -159,12 +159,17 @@ static unsigned guest_run_for_a_while(int vm, int vcpu, const struct kvm_run *ru
     const struct itimerval none = {0};
     const struct sigaction action = {.sa_handler = out_of_time};
     struct sigaction before;
+    sigset_t alarm, mask;
     unsigned step;
 
+    sigemptyset(&alarm);
+    sigaddset(&alarm, SIGALRM);
     sigaction(SIGALRM, &action, &before);
+    sigprocmask(SIG_UNBLOCK, &alarm, &mask); /* it may have been inherited blocked */
     setitimer(ITIMER_REAL, &patience, NULL);
     step = guest_run(vm, vcpu, run, loop_ns);
     setitimer(ITIMER_REAL, &none, NULL);
+    sigprocmask(SIG_SETMASK, &mask, NULL);
     sigaction(SIGALRM, &before, NULL);
     return step;
 }
