@@ -143,6 +143,45 @@ static void test_kernel_truncated_under_the_vm_ends_it(void **state)
     vm_expect_log(vm, "truncated");
 }
 
+static void test_initrd_truncated_under_the_vm_ends_it(void **state)
+{
+    struct vm *vm = vm_start();
+
+    (void)state;
+    vm_put(vm, "/boot-source", "{\"kernel_image_path\":\"%s\",\"initrd_path\":\"%s\",\"boot_args\":\"initrd\"}",
+           guest_image("image_end"), vm_file(vm, "initrd", 1 << 20, 'i'));
+    vm_action(vm, "InstanceStart");
+    vm_expect(vm, "waiting\n");
+    assert_int_equal(truncate(vm_path(vm, "initrd"), 4096), 0);
+    vm_say(vm, "\n");
+    vm_expect_exit(vm, 149);
+    vm_expect_log(vm, "initrd' was truncated");
+}
+
+/* The monitor itself touches what is gone, as a device that answers: by a signal, with the loop's lock held. */
+static void test_device_that_meets_a_truncated_kernel_ends_the_vm(void **state)
+{
+    static const char *const engines[] = {"Sync", "Async"};
+
+    (void)state;
+    for (size_t i = 0; i < array_length(engines); i++) {
+        struct vm *vm = vm_start();
+        char more[32];
+
+        snprintf(more, sizeof(more), ",\"io_engine\":\"%s\"", engines[i]);
+        vm_drive(vm, "disk", vm_file(vm, "disk", 1 << 20, 'd'), more);
+        copy_image("image_end", vm_path(vm, "kernel"), 0);
+        vm_put(vm, "/boot-source", "{\"kernel_image_path\":\"%s\",\"boot_args\":\"status\"}", vm_path(vm, "kernel"));
+        vm_action(vm, "InstanceStart");
+        vm_expect(vm, "waiting\n");
+        assert_int_equal(truncate(vm_path(vm, "kernel"), 65536), 0);
+        vm_say(vm, "\n");
+        vm_expect_exit(vm, 149);
+        vm_expect_log(vm, "SIGBUS: '");
+        machine_teardown(NULL);
+    }
+}
+
 /* With --no-kernel-sharing the file has been read: nothing that happens to it matters. */
 static void test_kernel_that_was_read_may_be_truncated(void **state)
 {
@@ -232,6 +271,8 @@ TEST_MAIN(machine_test(test_bad_kernels_are_refused_by_name), machine_test(test_
           machine_test(test_bad_disks_are_refused_by_name),
           machine_test(test_tap_that_does_not_exist_is_refused_by_name),
           machine_test(test_kernel_truncated_under_the_vm_ends_it),
+          machine_test(test_initrd_truncated_under_the_vm_ends_it),
+          machine_test(test_device_that_meets_a_truncated_kernel_ends_the_vm),
           machine_test(test_kernel_that_was_read_may_be_truncated),
           machine_test(test_without_dev_kvm_the_start_is_refused),
           machine_test(test_without_permission_for_dev_kvm_the_start_is_refused))
