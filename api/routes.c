@@ -179,36 +179,46 @@ static struct error *patch_vm(const struct api_context *context, void *body, str
 }
 
 const struct route routes[] = {
-    {"/", API_GET, WHEN_ANY, get_instance, .reply = &instance_info_schema, .summary = "What this instance is"},
-    {"/version", API_GET, WHEN_ANY, get_version, .reply = &version_info_schema, .summary = "The version of the API"},
+    {"/", API_GET, WHEN_ANY, get_instance, .reply = &instance_info_schema, .summary = "What this instance is",
+     .counts = &metrics.api_server.get_instance_info},
+    {"/version", API_GET, WHEN_ANY, get_version, .reply = &version_info_schema, .summary = "The version of the API",
+     .counts = &metrics.api_server.get_vmm_version},
     {"/machine-config", API_GET, WHEN_ANY, get_machine_config, .reply = &machine_config_schema,
-     .summary = "The vCPUs and the memory"},
+     .summary = "The vCPUs and the memory", .counts = &metrics.api_server.get_machine_cfg},
     {"/machine-config", API_PUT, WHEN_NOT_STARTED, put_machine_config, &machine_config_schema,
-     .summary = "Sets the vCPUs and the memory; what is not given gets its default"},
+     .summary = "Sets the vCPUs and the memory; what is not given gets its default",
+     .counts = &metrics.api_server.put_machine_cfg},
     {"/machine-config", API_PATCH, WHEN_NOT_STARTED, put_machine_config, &machine_config_schema, current_machine_config,
-     .summary = "Changes the vCPUs or the memory; what is not given stays"},
+     .summary = "Changes the vCPUs or the memory; what is not given stays",
+     .counts = &metrics.api_server.patch_machine_cfg},
     {"/boot-source", API_PUT, WHEN_NOT_STARTED, put_boot_source, &boot_source_schema,
-     .summary = "Sets the kernel, its initial RAM disk and its command line"},
-    {"/drives/{drive_id}", API_PUT, WHEN_NOT_STARTED, put_drive, &drive_schema, .summary = "Adds or replaces a disk"},
+     .summary = "Sets the kernel, its initial RAM disk and its command line",
+     .counts = &metrics.api_server.put_boot_source},
+    {"/drives/{drive_id}", API_PUT, WHEN_NOT_STARTED, put_drive, &drive_schema, .summary = "Adds or replaces a disk",
+     .counts = &metrics.api_server.put_drive},
     {"/drives/{drive_id}", API_PATCH, WHEN_STARTED, patch_drive, &drive_update_schema,
-     .summary = "Changes a disk's file or its limits"},
+     .summary = "Changes a disk's file or its limits", .counts = &metrics.api_server.patch_drive},
     {"/network-interfaces/{iface_id}", API_PUT, WHEN_NOT_STARTED, put_network_interface, &network_interface_schema,
-     .summary = "Adds or replaces a network interface"},
+     .summary = "Adds or replaces a network interface", .counts = &metrics.api_server.put_network},
     {"/network-interfaces/{iface_id}", API_PATCH, WHEN_STARTED, patch_network_interface,
-     &network_interface_update_schema, .summary = "Changes a network interface's limits"},
+     &network_interface_update_schema, .summary = "Changes a network interface's limits",
+     .counts = &metrics.api_server.patch_network},
     {"/entropy", API_PUT, WHEN_NOT_STARTED, put_entropy, &entropy_schema,
-     .summary = "Adds or replaces the source of random numbers"},
+     .summary = "Adds or replaces the source of random numbers", .counts = &metrics.api_server.put_entropy},
     {"/serial", API_PUT, WHEN_NOT_STARTED, put_serial, &serial_schema,
-     .summary = "Says where the serial port's output goes"},
+     .summary = "Says where the serial port's output goes", .counts = &metrics.api_server.put_serial},
     {"/logger", API_PUT, WHEN_NOT_STARTED, put_logger, &logger_schema,
-     .summary = "Says where the log goes and what is in it"},
-    {"/metrics", API_PUT, WHEN_NOT_STARTED, put_metrics, &metrics_schema, .summary = "Says where the metrics go; once"},
+     .summary = "Says where the log goes and what is in it", .counts = &metrics.api_server.put_logger},
+    {"/metrics", API_PUT, WHEN_NOT_STARTED, put_metrics, &metrics_schema, .summary = "Says where the metrics go; once",
+     .counts = &metrics.api_server.put_metrics},
     {"/actions", API_PUT, WHEN_ANY, put_action, &action_info_schema,
-     .summary = "Starts the guest, or asks it something"},
-    {"/vm", API_PATCH, WHEN_STARTED, patch_vm, &vm_update_schema, .summary = "Pauses or resumes the vCPUs"},
-    {"/vm/config", API_GET, WHEN_ANY, get_vm_config, .reply = &vm_config_schema, .summary = "The whole configuration"},
+     .summary = "Starts the guest, or asks it something", .counts = &metrics.api_server.put_actions},
+    {"/vm", API_PATCH, WHEN_STARTED, patch_vm, &vm_update_schema, .summary = "Pauses or resumes the vCPUs",
+     .counts = &metrics.api_server.patch_vm},
+    {"/vm/config", API_GET, WHEN_ANY, get_vm_config, .reply = &vm_config_schema, .summary = "The whole configuration",
+     .counts = &metrics.api_server.get_vm_config},
     {"/mayfly/console", API_PUT, WHEN_NOT_STARTED, put_console, &console_schema,
-     .summary = "Adds or replaces a virtio console with several ports"},
+     .summary = "Adds or replaces a virtio console with several ports", .counts = &metrics.api_server.put_console},
 };
 const size_t route_count = array_length(routes);
 
@@ -364,11 +374,14 @@ void api_handle(const struct api_context *context, const struct api_request *req
         reply->status = 200;
         json_writer_init(&reply->body);
     }
+    __atomic_fetch_add(&route->counts->count, 1, __ATOMIC_RELAXED);
     struct error *error = carry_out(context, route, id, request, reply);
-    if (error == NULL)
+    if (error == NULL) {
         log_debug("The request was executed successfully. Status code: %u.", reply->status);
-    else
-        refuse(reply, error->kind == ERROR_INTERNAL ? 500 : 400, error);
+        return;
+    }
+    __atomic_fetch_add(&route->counts->fails, 1, __ATOMIC_RELAXED);
+    refuse(reply, error->kind == ERROR_INTERNAL ? 500 : 400, error);
 }
 
 void api_reply_free(struct api_reply *reply)

@@ -8,6 +8,7 @@
 #include "api/json.h"
 #include "api/schema.h"
 #include "vmm/control.h"
+#include "vmm/metrics.h"
 
 /* The version of Firecracker whose API this is, as `GET /version` and `GET /` say: clients compare it. */
 #define API_COMPATIBLE_VERSION "1.17.0"
@@ -45,6 +46,7 @@ struct route {
     void (*current)(const struct machine *machine, void *body); /* fields not given keep these values; NULL: defaults */
     const struct schema *reply;                                 /* of a 200, or NULL: success is a 204 */
     const char *summary;
+    struct request_metrics *counts;
 };
 
 extern const struct route routes[];

@@ -17,7 +17,7 @@ enum metric_kind { METRIC_COUNTER, METRIC_VALUE };
 
 /* Names in place: a table of pointers would cost every process a page of relocations. */
 struct metric {
-    char group[12];
+    char group[20];
     char key[32];
     uint16_t offset; /* in struct metrics */
     uint8_t kind;    /* enum metric_kind */
@@ -72,6 +72,10 @@ static const struct metric table[] = {
     COUNTER("entropy", "entropy_bytes", entropy.entropy_bytes),
     COUNTER("entropy", "host_rng_fails", entropy.host_rng_fails),
     COUNTER("entropy", "entropy_rate_limiter_throttled", entropy.entropy_rate_limiter_throttled),
+    COUNTER("get_api_requests", "instance_info_count", api_server.get_instance_info.count),
+    COUNTER("get_api_requests", "machine_cfg_count", api_server.get_machine_cfg.count),
+    COUNTER("get_api_requests", "vmm_version_count", api_server.get_vmm_version.count),
+    COUNTER("get_api_requests", "vm_config_count", api_server.get_vm_config.count),
     COUNTER("i8042", "error_count", i8042.error_count),
     COUNTER("i8042", "missed_read_count", i8042.missed_read_count),
     COUNTER("i8042", "missed_write_count", i8042.missed_write_count),
@@ -102,6 +106,34 @@ static const struct metric table[] = {
     COUNTER("net", "tx_fails", net.tx_fails),
     COUNTER("net", "tx_count", net.tx_count),
     COUNTER("net", "tx_packets_count", net.tx_packets_count),
+    COUNTER("patch_api_requests", "drive_count", api_server.patch_drive.count),
+    COUNTER("patch_api_requests", "drive_fails", api_server.patch_drive.fails),
+    COUNTER("patch_api_requests", "machine_cfg_count", api_server.patch_machine_cfg.count),
+    COUNTER("patch_api_requests", "machine_cfg_fails", api_server.patch_machine_cfg.fails),
+    COUNTER("patch_api_requests", "network_count", api_server.patch_network.count),
+    COUNTER("patch_api_requests", "network_fails", api_server.patch_network.fails),
+    COUNTER("patch_api_requests", "vm_count", api_server.patch_vm.count),
+    COUNTER("patch_api_requests", "vm_fails", api_server.patch_vm.fails),
+    COUNTER("put_api_requests", "actions_count", api_server.put_actions.count),
+    COUNTER("put_api_requests", "actions_fails", api_server.put_actions.fails),
+    COUNTER("put_api_requests", "boot_source_count", api_server.put_boot_source.count),
+    COUNTER("put_api_requests", "boot_source_fails", api_server.put_boot_source.fails),
+    COUNTER("put_api_requests", "console_count", api_server.put_console.count),
+    COUNTER("put_api_requests", "console_fails", api_server.put_console.fails),
+    COUNTER("put_api_requests", "drive_count", api_server.put_drive.count),
+    COUNTER("put_api_requests", "drive_fails", api_server.put_drive.fails),
+    COUNTER("put_api_requests", "entropy_count", api_server.put_entropy.count),
+    COUNTER("put_api_requests", "entropy_fails", api_server.put_entropy.fails),
+    COUNTER("put_api_requests", "logger_count", api_server.put_logger.count),
+    COUNTER("put_api_requests", "logger_fails", api_server.put_logger.fails),
+    COUNTER("put_api_requests", "machine_cfg_count", api_server.put_machine_cfg.count),
+    COUNTER("put_api_requests", "machine_cfg_fails", api_server.put_machine_cfg.fails),
+    COUNTER("put_api_requests", "metrics_count", api_server.put_metrics.count),
+    COUNTER("put_api_requests", "metrics_fails", api_server.put_metrics.fails),
+    COUNTER("put_api_requests", "network_count", api_server.put_network.count),
+    COUNTER("put_api_requests", "network_fails", api_server.put_network.fails),
+    COUNTER("put_api_requests", "serial_count", api_server.put_serial.count),
+    COUNTER("put_api_requests", "serial_fails", api_server.put_serial.fails),
     VALUE("signals", "sigbus", signals.sigbus),
     VALUE("signals", "sigsegv", signals.sigsegv),
     VALUE("signals", "sigxfsz", signals.sigxfsz),
@@ -127,7 +159,7 @@ static const struct metric table[] = {
 };
 
 enum {
-    METRIC_TEXT_MAX = 64, /* of one row: a group's head, a key, 20 digits, punctuation */
+    METRIC_TEXT_MAX = 80, /* of one row: a group's head, a key, 20 digits, punctuation */
     LINE_SIZE = 64 + sizeof(table) / sizeof(table[0]) * METRIC_TEXT_MAX,
 };
 

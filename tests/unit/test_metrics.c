@@ -68,8 +68,19 @@ static long long metric(const char *group, const char *key)
 
 static void test_line_is_json_with_the_groups_that_readers_know(void **state)
 {
-    static const char *const groups[] = {"api_server", "block",   "entropy", "i8042", "logger",
-                                         "net",        "seccomp", "signals", "uart",  "vcpu"};
+    static const char *const groups[] = {"api_server",
+                                         "block",
+                                         "entropy",
+                                         "get_api_requests",
+                                         "i8042",
+                                         "logger",
+                                         "net",
+                                         "patch_api_requests",
+                                         "put_api_requests",
+                                         "seccomp",
+                                         "signals",
+                                         "uart",
+                                         "vcpu"};
 
     (void)state;
     assert_no_error(metrics_write(ends[1]));

@@ -231,6 +231,38 @@ static void test_requests_and_refusals_are_counted(void **state)
     assert_int_equal(metrics.api_server.put_count, 1);
     assert_int_equal(metrics.api_server.patch_count, 1);
     assert_int_equal(metrics.api_server.fails, 2);
+    assert_int_equal(metrics.api_server.get_instance_info.count, 1);
+    assert_int_equal(metrics.api_server.put_entropy.count, 1);
+    assert_int_equal(metrics.api_server.put_entropy.fails, 1);
+    assert_int_equal(metrics.api_server.patch_vm.count, 1);
+    assert_int_equal(metrics.api_server.patch_vm.fails, 1);
+}
+
+static void test_each_request_counts_for_its_path_alone(void **state)
+{
+    const struct api_metrics *counts = &metrics.api_server;
+    const struct request_metrics *first = &counts->get_instance_info;
+    size_t kinds = (size_t)(&counts->patch_vm + 1 - first);
+
+    (void)state;
+    assert_int_equal(kinds, route_count);
+    for (size_t i = 0; i < array_length(right); i++) {
+        memset(&metrics, 0, sizeof(metrics));
+        fake_machine_reset();
+
+        char text[2048];
+        request(right[i].method, right[i].path, right[i].body, text);
+        uint64_t total = 0, used = 0;
+        for (size_t j = 0; j < kinds; j++) {
+            total += first[j].count;
+            used += first[j].count != 0;
+        }
+        assert_int_equal(total, 1);
+        assert_int_equal(used, 1);
+    }
+    for (size_t i = 0; i < route_count; i++)
+        for (size_t j = 0; j < i; j++)
+            assert_ptr_not_equal(routes[i].counts, routes[j].counts);
 }
 
 static void test_deprecated_field_is_told_in_the_reply(void **state)
@@ -257,4 +289,5 @@ TEST_MAIN(TEST(test_every_route_answers_in_its_states_and_refuses_in_others),
           TEST(test_id_in_the_path_must_be_the_one_in_the_body), TEST(test_unknown_paths_and_methods_are_told_apart),
           TEST(test_get_with_a_body_and_put_without_one_are_refused), TEST(test_instance_says_what_it_is),
           TEST(test_actions_reach_the_machine_in_their_states), TEST(test_vm_config_has_exactly_the_known_keys),
-          TEST(test_requests_and_refusals_are_counted), TEST(test_deprecated_field_is_told_in_the_reply))
+          TEST(test_requests_and_refusals_are_counted), TEST(test_each_request_counts_for_its_path_alone),
+          TEST(test_deprecated_field_is_told_in_the_reply))
