@@ -72,7 +72,7 @@ static struct error *look_around(struct jail *jail)
 static struct error *enter_processes(struct jail *jail)
 {
     bool joined = false;
-    bool waiter = false;
+    struct waiter waiter = {.proc_fd = -1};
     struct error *error = NULL;
 
     if (jail->config.daemonize)
@@ -82,10 +82,8 @@ static struct error *enter_processes(struct jail *jail)
 
         error = process_fork(&jail->cgroup, &joined, &waiter, &jail->pid);
         jail->parent_cpu_us = cpu;
-        if (waiter && jail->config.daemonize)
-            _exit(0);
-        if (waiter)
-            _exit(process_wait(jail->pid));
+        if (waiter.child > 0)
+            _exit(jail->config.daemonize ? 0 : process_wait(&waiter));
     } else {
         jail->pid = getpid();
     }
@@ -116,6 +114,8 @@ static struct error *drop_privileges(struct jail *jail)
         error = identity_drop(jail->config.uid, jail->config.gid);
     if (error == NULL)
         error = landlock_apply(jail->exec_fd);
+    if (error == NULL && jail->config.new_pid_ns && !jail->config.daemonize)
+        error = process_end_with_waiter();
     return error;
 }
 

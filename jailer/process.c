@@ -6,33 +6,44 @@
 #include <fcntl.h>
 #include <linux/sched.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
-static volatile sig_atomic_t forward_to;
+/* What ends the waiting process is meant for the VMM. */
+static const int forwarded[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT};
 
-static void forward(int signo)
+static void waited_signals(sigset_t *set)
 {
-    if (forward_to > 0)
-        kill((pid_t)forward_to, signo);
+    sigemptyset(set);
+    sigaddset(set, SIGCHLD);
+    for (size_t i = 0; i < array_length(forwarded); i++)
+        sigaddset(set, forwarded[i]);
 }
 
-struct error *process_fork(const struct cgroup *cgroup, bool *joined, bool *waiter, pid_t *pid)
+struct error *process_fork(const struct cgroup *cgroup, bool *joined, struct waiter *waiter, pid_t *pid)
 {
     struct clone_args arguments = {.flags = CLONE_NEWPID, .exit_signal = SIGCHLD};
     int pipe_fds[2];
+    sigset_t set;
 
+    waiter->proc_fd = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (waiter->proc_fd < 0)
+        return error_errno(errno, "--new-pid-ns: cannot open /proc");
     /* Inside its namespace the child is process 1: its parent tells it what the host calls it. */
     if (pipe2(pipe_fds, O_CLOEXEC) < 0)
-        return error_errno(errno, "cannot make a pipe");
+        return error_errno(errno, "--new-pid-ns: cannot make a pipe");
     *joined = cgroup->version == 2 && cgroup->count == 1;
     if (*joined) {
         arguments.flags |= CLONE_INTO_CGROUP;
         arguments.cgroup = (__u64)cgroup->groups[0];
     }
 
+    waited_signals(&set);
+    sigprocmask(SIG_BLOCK, &set, NULL);
     long child = syscall(SYS_clone3, &arguments, sizeof(arguments));
     if (child < 0) {
         struct error *error = error_errno(errno, "--new-pid-ns: cannot fork into a new pid namespace");
@@ -41,30 +52,77 @@ struct error *process_fork(const struct cgroup *cgroup, bool *joined, bool *wait
         close(pipe_fds[1]);
         return error;
     }
-    *waiter = child > 0;
-    close(pipe_fds[*waiter ? 0 : 1]);
-    *pid = (pid_t)child;
+    waiter->child = (pid_t)child;
+    close(pipe_fds[child > 0 ? 0 : 1]);
+    if (child > 0) {
+        *pid = (pid_t)child;
+        /* A child that cannot read it says so itself. */
+        if (write(pipe_fds[1], pid, sizeof(*pid)) < 0)
+            kill(*pid, SIGKILL);
+        close(pipe_fds[1]);
+        return NULL;
+    }
+    sigprocmask(SIG_UNBLOCK, &set, NULL);
 
-    ssize_t moved = *waiter ? write(pipe_fds[1], pid, sizeof(*pid)) : read(pipe_fds[0], pid, sizeof(*pid));
-    close(pipe_fds[*waiter ? 1 : 0]);
-    if (moved != sizeof(*pid) && !*waiter)
-        return error_new(ERROR_HOST, "--new-pid-ns: the waiting process is gone");
+    ssize_t got = read(pipe_fds[0], pid, sizeof(*pid));
+    close(pipe_fds[0]);
+    if (got != sizeof(*pid))
+        return error_new(ERROR_HOST, "--new-pid-ns: the waiting process did not tell the process id");
     return NULL;
 }
 
-int process_wait(pid_t child)
+/* Whether the process catches, blocks or ignores the signal. */
+static bool expects_signal(const struct waiter *waiter, int signo)
 {
-    static const int forwarded[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT};
-    struct sigaction action = {.sa_handler = forward};
-    int status;
+    static const char *const masks[] = {"\nSigBlk:\t", "\nSigIgn:\t", "\nSigCgt:\t"};
+    char path[32];
+    char text[4096];
 
-    forward_to = child;
-    for (size_t i = 0; i < array_length(forwarded); i++)
-        sigaction(forwarded[i], &action, NULL);
-    while (waitpid(child, &status, 0) < 0)
-        if (errno != EINTR)
-            return 1;
-    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+    snprintf(path, sizeof(path), "%d/status", waiter->child);
+    cleanup_fd int fd = openat(waiter->proc_fd, path, O_RDONLY | O_CLOEXEC);
+    ssize_t got = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
+    if (got < 0)
+        return true;
+    text[got] = '\0';
+    for (size_t i = 0; i < array_length(masks); i++) {
+        const char *mask = strstr(text, masks[i]);
+
+        if (mask != NULL && (strtoull(mask + strlen(masks[i]), NULL, 16) >> (signo - 1) & 1) != 0)
+            return true;
+    }
+    return false;
+}
+
+int process_wait(const struct waiter *waiter)
+{
+    int ended_by = 0;
+    int status;
+    sigset_t set;
+
+    waited_signals(&set);
+    while (waitpid(waiter->child, &status, WNOHANG) == 0) {
+        int signo = sigwaitinfo(&set, NULL);
+
+        if (signo <= 0 || signo == SIGCHLD)
+            continue;
+        /* To process 1 of a namespace the default action of a signal, to end it, is not done: do it. */
+        if (!expects_signal(waiter, signo)) {
+            ended_by = signo;
+            kill(waiter->child, SIGKILL);
+        } else {
+            kill(waiter->child, signo);
+        }
+    }
+    if (WIFEXITED(status))
+        return WEXITSTATUS(status);
+    return 128 + (ended_by != 0 ? ended_by : WTERMSIG(status));
+}
+
+struct error *process_end_with_waiter(void)
+{
+    if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
+        return error_errno(errno, "--new-pid-ns: cannot have the VMM end with the jailer");
+    return NULL;
 }
 
 /* Everything the daemon wrote before it became the VMM, or died; then the caller's exit code. */

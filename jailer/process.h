@@ -4,14 +4,23 @@
 #include "jailer/cgroup.h"
 #include "jailer/jail.h"
 
+/* The process outside of the new pid namespace. */
+struct waiter {
+    pid_t child; /* in the child itself 0 */
+    int proc_fd; /* the host's /proc */
+};
+
 /*
- * Forks into a new pid namespace (and, with cgroup version 2, straight into the jail's cgroup: *joined says so). In the
- * child *waiter is false and *pid its process id on the host. In the parent *waiter is true and *pid the child.
+ * Forks into a new pid namespace (and, with cgroup version 2, straight into the jail's cgroup: *joined says so).
+ * Returns in both; *pid is the child as the host sees it.
  */
-struct error *process_fork(const struct cgroup *cgroup, bool *joined, bool *waiter, pid_t *pid);
+struct error *process_fork(const struct cgroup *cgroup, bool *joined, struct waiter *waiter, pid_t *pid);
 
 /* Waits for the child; SIGINT, SIGTERM, SIGHUP and SIGQUIT go on to it. Returns its exit code, or 128 + signal. */
-int process_wait(pid_t child);
+int process_wait(const struct waiter *waiter);
+
+/* The child dies with the process that waits for it: who kills the jailer has killed the jail. After the ids change. */
+struct error *process_end_with_waiter(void);
 
 /*
  * A new process in a session of its own, with /dev/null as stdin, stdout and stderr, returns. The caller's process

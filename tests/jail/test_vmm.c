@@ -1,0 +1,319 @@
+/* The real mayfly-vmm in the jail: it boots freestanding guests with every device, from the API and from a file. */
+#include "tests/jail/jail.h"
+#include "tests/machine/machine.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/if.h>
+#include <linux/if_packet.h>
+#include <linux/if_tun.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "api/client/client.h"
+#include "api/client/connect.h"
+#include "vmm/base/clock.h"
+
+/* A jailed VMM; one a test. */
+static struct {
+    struct jail *jail;
+    pid_t pid;
+    int process_fd;
+    int out;
+    char output[1 << 16];
+    size_t length;
+    struct api_client *api;
+} vmm;
+
+static int vmm_setup(void **state)
+{
+    if (jail_setup(state) != 0)
+        return -1;
+    memset(&vmm, 0, sizeof(vmm));
+    vmm.jail = *state;
+    vmm.process_fd = vmm.out = -1;
+    if (access("/dev/kvm", R_OK | W_OK) != 0) {
+        print_message("skipped: /dev/kvm cannot be opened: %s\n", strerror(errno));
+        skip();
+    }
+    strcpy(vmm.jail->exec, jail_path(vmm.jail, "%s", vmm.jail->exec_name));
+    copy_file(getenv("MAYFLY_VMM") != NULL ? getenv("MAYFLY_VMM") : "build/release/mayfly-vmm", vmm.jail->exec, 0755);
+    return 0;
+}
+
+static int vmm_teardown(void **state)
+{
+    api_client_free(vmm.api);
+    if (vmm.pid > 0) {
+        kill(vmm.pid, SIGKILL);
+        waitpid(vmm.pid, NULL, 0);
+    }
+    fd_close(&vmm.process_fd);
+    fd_close(&vmm.out);
+    return jail_teardown(state);
+}
+
+#define vmm_test(function) cmocka_unit_test_setup_teardown(function, vmm_setup, vmm_teardown)
+
+/* A file in the jail's root, of the jail's user, as a caller prepares it. */
+static void prepare(const char *name, const char *from, size_t size)
+{
+    mkdir(jail_path(vmm.jail, "base/%s", vmm.jail->exec_name), 0755);
+    mkdir(jail_path(vmm.jail, "base/%s/%s", vmm.jail->exec_name, vmm.jail->id), 0755);
+    mkdir(jail_root(vmm.jail, ""), 0755);
+    mkdir(jail_root(vmm.jail, "run"), 0755); /* who waits for the socket watches its folder */
+    if (from != NULL)
+        copy_file(from, jail_root(vmm.jail, name), 0400);
+    else
+        write_text(jail_root(vmm.jail, name), "");
+    if (size > 0)
+        assert_int_equal(truncate(jail_root(vmm.jail, name), (off_t)size), 0);
+    assert_int_equal(chown(jail_root(vmm.jail, name), vmm.jail->uid, vmm.jail->gid), 0);
+}
+
+static void start(const char *const *more)
+{
+    const char *arguments[64];
+    int out[2];
+
+    assert_int_equal(pipe2(out, O_CLOEXEC), 0);
+    jail_arguments(vmm.jail, arguments, more);
+    vmm.pid = jail_start(vmm.jail, out[1], out[1], arguments);
+    close(out[1]);
+    vmm.out = out[0];
+    vmm.process_fd = (int)syscall(SYS_pidfd_open, vmm.pid, 0);
+    assert_true(vmm.process_fd >= 0);
+}
+
+static void connect_api(void)
+{
+    struct error *error =
+        api_client_connect(jail_root(vmm.jail, "run/x.sock"), vmm.process_fd, MACHINE_PATIENCE_MS, &vmm.api);
+
+    if (error != NULL) {
+        kill(vmm.pid, SIGKILL);
+        ssize_t got = read(vmm.out, vmm.output, sizeof(vmm.output) - 1);
+
+        fail_msg("no API: %s\n%.*s", error->message, (int)(got < 0 ? 0 : got), vmm.output);
+    }
+    api_client_set_timeout(vmm.api, MACHINE_PATIENCE_MS);
+}
+
+static void put(const char *path, const char *json)
+{
+    struct api_response response;
+
+    assert_no_error(api_client_request(vmm.api, "PUT", path, json, strlen(json), &response));
+    if (response.status / 100 != 2)
+        fail_msg("PUT %s %s: %u %s", path, json, response.status, response.body);
+    api_response_free(&response);
+}
+
+static void boot(const char *boot_arguments)
+{
+    char json[512];
+
+    snprintf(json, sizeof(json), "{\"kernel_image_path\":\"/vmlinux\",\"boot_args\":\"%s\"}", boot_arguments);
+    put("/boot-source", json);
+    put("/actions", "{\"action_type\":\"InstanceStart\"}");
+}
+
+/* Waits until the VMM's output has `text`. */
+static void expect(const char *text)
+{
+    while (strstr(vmm.output, text) == NULL) {
+        struct pollfd wait = {.fd = vmm.out, .events = POLLIN};
+        ssize_t got = -1;
+
+        if (poll(&wait, 1, MACHINE_PATIENCE_MS) > 0)
+            got = read(vmm.out, vmm.output + vmm.length, sizeof(vmm.output) - 1 - vmm.length);
+        if (got <= 0)
+            fail_msg("the output ends without \"%s\":\n%s", text, vmm.output);
+        vmm.length += (size_t)got;
+        vmm.output[vmm.length] = '\0';
+    }
+}
+
+static void expect_exit(int code)
+{
+    int status;
+
+    assert_int_equal(waitpid(vmm.pid, &status, 0), vmm.pid);
+    vmm.pid = 0;
+    if (!WIFEXITED(status) || WEXITSTATUS(status) != code)
+        fail_msg("status %#x, expected exit code %d:\n%s", (unsigned)status, code, vmm.output);
+}
+
+#define ALL_NAMESPACES "--new-pid-ns", "--new-ipc-ns", "--new-uts-ns", "--new-cgroup-ns", "--new-time-ns"
+#define TO_API "--", "--api-sock", "/run/x.sock"
+
+static void test_guest_with_a_drive_runs_in_the_jail(void **state)
+{
+    struct stat status;
+
+    (void)state;
+    prepare("vmlinux", guest_image("block"), 0);
+    prepare("disk", NULL, 1 << 20);
+    start((const char *const[]){TO_API, NULL});
+    connect_api();
+    /* Whoever is neither root nor the jail's user does not reach the API. */
+    assert_int_equal(stat(jail_root(vmm.jail, "run/x.sock"), &status), 0);
+    assert_int_equal(status.st_mode & 07777, 0600);
+    assert_int_equal(status.st_uid, JAIL_UID);
+    assert_int_equal(status.st_gid, JAIL_GID);
+    put("/drives/disk",
+        "{\"drive_id\":\"disk\",\"path_on_host\":\"/disk\",\"is_root_device\":false,\"is_read_only\":false}");
+    boot("ops=c,w3:A,f,r3");
+    expect("write 0\nflush 0\nread 0 41 41\ndone\n");
+    expect_exit(0);
+}
+
+static void test_guest_runs_in_all_namespaces(void **state)
+{
+    (void)state;
+    prepare("vmlinux", guest_image("hello"), 0);
+    start((const char *const[]){ALL_NAMESPACES, "--new-net-ns", "--cgroup", "cpu.shares=100", TO_API, NULL});
+    connect_api();
+    boot("greeting");
+    expect("hello\ncmdline: greeting");
+    expect_exit(0);
+}
+
+static void test_guest_runs_for_uid_zero(void **state)
+{
+    (void)state;
+    vmm.jail->uid = vmm.jail->gid = 0;
+    prepare("vmlinux", guest_image("hello"), 0);
+    start((const char *const[]){TO_API, NULL});
+    connect_api();
+    boot("greeting");
+    expect("hello\ncmdline: greeting");
+    expect_exit(0);
+}
+
+static void test_guest_runs_from_a_config_file(void **state)
+{
+    (void)state;
+    prepare("vmlinux", guest_image("hello"), 0);
+    write_text(jail_root(vmm.jail, "config.json"),
+               "{\"boot-source\":{\"kernel_image_path\":\"/vmlinux\",\"boot_args\":\"from-file\"},"
+               "\"machine-config\":{\"vcpu_count\":2,\"mem_size_mib\":64}}");
+    start((const char *const[]){"--new-pid-ns", "--", "--no-api", "--config-file", "config.json", NULL});
+    expect("hello\ncmdline: from-file");
+    expect_exit(0);
+}
+
+static void test_console_ports_open_in_the_jail(void **state)
+{
+    cleanup_fd int port = -1;
+    char echoed[6] = {0};
+
+    (void)state;
+    prepare("vmlinux", guest_image("console"), 0);
+    start((const char *const[]){"--new-pid-ns", TO_API, NULL});
+    connect_api();
+    put("/mayfly/console", "{\"ports\":[{\"name\":\"log\",\"output_path\":\"/log\"},"
+                           "{\"name\":\"echo\",\"socket_path\":\"/run/echo\"}]}");
+    boot("log");
+    assert_no_error(socket_connect_when_ready(jail_root(vmm.jail, "run/echo"), vmm.process_fd,
+                                              clock_monotonic_us() + MACHINE_PATIENCE_MS * 1000ull, &port));
+    expect("peer came\n");
+    assert_int_equal(write(port, "hello", 5), 5);
+    for (ssize_t at = 0, got; at < 5; at += got) {
+        struct pollfd wait = {.fd = port, .events = POLLIN};
+
+        assert_true(poll(&wait, 1, MACHINE_PATIENCE_MS) > 0);
+        got = read(port, echoed + at, sizeof(echoed) - (size_t)at);
+        assert_true(got > 0);
+    }
+    assert_string_equal(echoed, "hello");
+}
+
+/* A tap of the jail's user in a network namespace that this process is in. */
+static void make_tap(void)
+{
+    struct ifreq request = {.ifr_name = "tap0", .ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR};
+    cleanup_fd int tun = -1;
+    cleanup_fd int control = -1;
+
+    assert_int_equal(unshare(CLONE_NEWNET), 0);
+    tun = open("/dev/net/tun", O_RDWR | O_CLOEXEC);
+    assert_true(tun >= 0);
+    assert_int_equal(ioctl(tun, TUNSETIFF, &request), 0);
+    assert_int_equal(ioctl(tun, TUNSETOWNER, (unsigned long)JAIL_UID), 0);
+    assert_int_equal(ioctl(tun, TUNSETPERSIST, 1ul), 0);
+    control = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    request = (struct ifreq){.ifr_name = "tap0", .ifr_flags = IFF_UP};
+    assert_int_equal(ioctl(control, SIOCSIFFLAGS, &request), 0);
+}
+
+static void test_guest_reaches_a_tap_of_the_network_namespace(void **state)
+{
+    struct sockaddr_ll address = {.sll_family = AF_PACKET, .sll_protocol = htons(0x88b5)};
+    struct ifreq request = {.ifr_name = "tap0"};
+    cleanup_fd int host = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+    char netns[64];
+    char frame[2000] = {0};
+
+    (void)state;
+    make_tap();
+    cleanup_fd int wire = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, htons(0x88b5));
+    assert_true(wire >= 0);
+    assert_int_equal(ioctl(wire, SIOCGIFINDEX, &request), 0);
+    address.sll_ifindex = request.ifr_ifindex;
+    assert_int_equal(bind(wire, (struct sockaddr *)&address, sizeof(address)), 0);
+    cleanup_fd int inside = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+    assert_int_equal(setns(host, CLONE_NEWNET), 0); /* the jailer starts on the host's side */
+    snprintf(netns, sizeof(netns), "/proc/%d/fd/%d", getpid(), inside);
+
+    prepare("vmlinux", guest_image("net"), 0);
+    start((const char *const[]){"--netns", netns, "--new-pid-ns", TO_API, NULL});
+    connect_api();
+    put("/network-interfaces/eth0",
+        "{\"iface_id\":\"eth0\",\"host_dev_name\":\"tap0\",\"guest_mac\":\"06:00:ac:10:00:02\"}");
+    boot("");
+    expect("mac 0600ac100002\n");
+    struct pollfd wait = {.fd = wire, .events = POLLIN};
+    assert_true(poll(&wait, 1, MACHINE_PATIENCE_MS) > 0);
+    assert_int_equal(recv(wire, frame, sizeof(frame), 0), 64);
+    assert_memory_equal(frame + 14, "hi", 2);
+}
+
+static void test_a_vmm_that_lives_holds_its_pid_file(void **state)
+{
+    char name[96];
+
+    (void)state;
+    prepare("vmlinux", guest_image("hello"), 0);
+    start((const char *const[]){"--new-pid-ns", TO_API, NULL});
+    connect_api();
+    snprintf(name, sizeof(name), "%s.pid", vmm.jail->exec_name);
+    cleanup_fd int file = open(jail_root(vmm.jail, name), O_RDONLY | O_CLOEXEC);
+    assert_true(file >= 0);
+    assert_int_equal(flock(file, LOCK_EX | LOCK_NB), -1);
+    assert_int_equal(errno, EWOULDBLOCK);
+
+    /* The pid is the VMM's, as the host sees it; killed, nobody holds the lock. */
+    pid_t pid = (pid_t)atoi(read_text(jail_root(vmm.jail, name)));
+    assert_true(pid > 0 && pid != vmm.pid);
+    assert_int_equal(kill(pid, SIGKILL), 0);
+    expect_exit(128 + SIGKILL);
+    assert_int_equal(flock(file, LOCK_EX | LOCK_NB), 0);
+}
+
+TEST_MAIN(vmm_test(test_guest_with_a_drive_runs_in_the_jail), vmm_test(test_guest_runs_in_all_namespaces),
+          vmm_test(test_guest_runs_for_uid_zero), vmm_test(test_guest_runs_from_a_config_file),
+          vmm_test(test_console_ports_open_in_the_jail), vmm_test(test_guest_reaches_a_tap_of_the_network_namespace),
+          vmm_test(test_a_vmm_that_lives_holds_its_pid_file))
