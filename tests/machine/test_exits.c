@@ -1,6 +1,7 @@
 /* Every way in which a microVM ends, and what nobody may end it with. */
 #include "tests/machine/machine.h"
 
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -45,6 +46,31 @@ static void test_sigterm_ends_the_vm_at_any_time(void **state)
         vm_expect_killed(vm, signals[i / 2]);
         machine_teardown(NULL);
     }
+}
+
+/* While it reads its command line, prepares, starts the guest, runs it: always the signal's own death. */
+static void test_sigterm_ends_a_vm_that_is_starting(void **state)
+{
+    char path[] = "/tmp/mayfly-test-config-XXXXXX";
+    cleanup_fd int fd = mkstemp(path);
+
+    (void)state;
+    assert_true(fd >= 0);
+    dprintf(
+        fd,
+        "{\"boot-source\":{\"kernel_image_path\":\"%s\"},\"machine-config\":{\"vcpu_count\":4,\"mem_size_mib\":64}}",
+        guest_image("spin"));
+    for (unsigned round = 0; round < 25; round++) {
+        struct vm *vm = vm_start_with(&(struct machine_options){
+            .no_api = true, .arguments = (const char *[]){"--no-api", "--config-file", path, NULL}});
+
+        for (unsigned i = 0; i < round * 40; i++)
+            sched_yield();
+        kill(vm->pid, SIGTERM);
+        vm_expect_killed(vm, SIGTERM);
+        machine_teardown(NULL);
+    }
+    unlink(path);
 }
 
 static void test_ctrl_alt_del_reaches_the_keyboard_controller(void **state)
@@ -128,7 +154,7 @@ static void test_wrong_configuration_file_ends_with_code_152(void **state)
 }
 
 TEST_MAIN(machine_test(test_reset_ends_with_code_0), machine_test(test_triple_fault_ends_with_code_1_and_is_logged),
-          machine_test(test_sigterm_ends_the_vm_at_any_time),
+          machine_test(test_sigterm_ends_the_vm_at_any_time), machine_test(test_sigterm_ends_a_vm_that_is_starting),
           machine_test(test_ctrl_alt_del_reaches_the_keyboard_controller),
           machine_test(test_guest_cannot_harm_the_vm_by_hammering),
           machine_test(test_guest_that_does_not_end_can_be_killed_while_it_hammers),
