@@ -15,7 +15,7 @@ enum {
     MEM_SIZE_MIB_MAX = 8 << 20, /* 8 TiB: what KVM takes in one memslot; the host usually has less */
     VIRTIO_DEVICES_MAX = 19,    /* one IOAPIC pin each: GSI 5 to 23 */
     CONSOLE_PORTS_MAX = 16,
-    ID_LENGTH_MAX = 64, /* of a drive, an interface, an instance: letters, digits, '-' (and '_' for devices) */
+    ID_LENGTH_MAX = 64, /* of an instance: letters, digits, '-'; of a drive, an interface: letters, digits, '_' */
 };
 
 /*
