@@ -338,6 +338,33 @@ static void test_configuration_file_starts_the_guest(void **state)
     unlink(path);
 }
 
+/* What GET /vm/config shows is a configuration file; the API goes on beside one. */
+static void test_shown_configuration_makes_the_same_vm_again(void **state)
+{
+    struct vm *vm = vm_start();
+    const char *disk = vm_file(vm, "disk", 1 << 20, 'a'), *path = vm_path(vm, "config");
+
+    (void)state;
+    vm_put(vm, "/machine-config", "{\"vcpu_count\": 2, \"mem_size_mib\": 64, \"huge_pages\": \"Transparent\"}");
+    vm_drive(vm, "d1", disk,
+             ", \"cache_type\": \"Writeback\", \"rate_limiter\": {\"ops\": {\"size\": 9, \"refill_time\": 8}}");
+    vm_put(vm, "/entropy",
+           "{\"rate_limiter\": {\"bandwidth\": {\"size\": 5, \"refill_time\": 6, \"one_time_burst\": 7}}}");
+    vm_boot_source(vm, "spin", "quiet");
+    cleanup_free char *shown = vm_get(vm, "/vm/config");
+    write_config(path, shown);
+
+    const char *arguments[] = {"--config-file", path, NULL};
+    struct vm *again = vm_start_with(&(struct machine_options){.arguments = arguments});
+    vm_expect(again, "spinning\n");
+    assert_contains(again, "/", "\"state\":\"Running\"");
+    cleanup_free char *shown_again = vm_get(again, "/vm/config");
+    assert_string_equal(shown_again, shown);
+    vm_refuses(again, "PUT", "/actions", "{\"action_type\": \"InstanceStart\"}", "is running");
+    vm_say(again, "q");
+    vm_expect_exit(again, 0);
+}
+
 TEST_MAIN(machine_test(test_every_operation_of_the_document_is_served),
           machine_test(test_bounds_of_the_document_are_those_of_the_server),
           machine_test(test_state_follows_the_life_of_the_guest),
@@ -348,4 +375,5 @@ TEST_MAIN(machine_test(test_every_operation_of_the_document_is_served),
           machine_test(test_large_bodies_are_answered_before_and_after_the_start),
           machine_test(test_patch_that_changes_nothing_succeeds),
           machine_test(test_socket_of_a_living_vm_is_left_alone),
-          machine_test(test_configuration_file_starts_the_guest))
+          machine_test(test_configuration_file_starts_the_guest),
+          machine_test(test_shown_configuration_makes_the_same_vm_again))
