@@ -120,6 +120,19 @@ static void test_whole_pages_are_mapped_and_nothing_around_them(void **state)
     assert_true(boot_memory_is(memory, 0x1011100, 0xf00, 0));
 }
 
+static void test_what_the_kernel_will_write_is_read(void **state)
+{
+    struct guest_memory *memory = boot_memory(32);
+    struct arch_kernel kernel;
+
+    (void)state;
+    build_kernel();
+    file.segments[DATA].p_flags = PF_R | PF_W;
+    assert_no_error(load(memory, true, &kernel));
+    assert_int_equal(kernel.mapped_bytes, 0x1000);
+    expect_segments(memory);
+}
+
 static void test_segments_that_share_a_page_both_arrive(void **state)
 {
     struct guest_memory *memory = boot_memory(32);
@@ -402,10 +415,11 @@ static void test_mutated_headers_never_reach_outside(void **state)
 
 #define TEST(name) cmocka_unit_test_teardown(name, boot_teardown)
 
-TEST_MAIN(TEST(test_kernel_is_read_to_its_place), TEST(test_whole_pages_are_mapped_and_nothing_around_them),
-          TEST(test_segments_that_share_a_page_both_arrive), TEST(test_guest_that_writes_leaves_the_file_alone),
-          TEST(test_mapped_pages_are_neither_executable_nor_dumped), TEST(test_pvh_note_decides_the_entry),
-          TEST(test_broken_notes_are_refused), TEST(test_broken_headers_are_refused_with_field_value_and_expectation),
+TEST_MAIN(TEST(test_what_the_kernel_will_write_is_read), TEST(test_kernel_is_read_to_its_place),
+          TEST(test_whole_pages_are_mapped_and_nothing_around_them), TEST(test_segments_that_share_a_page_both_arrive),
+          TEST(test_guest_that_writes_leaves_the_file_alone), TEST(test_mapped_pages_are_neither_executable_nor_dumped),
+          TEST(test_pvh_note_decides_the_entry), TEST(test_broken_notes_are_refused),
+          TEST(test_broken_headers_are_refused_with_field_value_and_expectation),
           TEST(test_kernel_in_the_mmio_hole_or_above_the_entrys_page_tables_is_refused),
           TEST(test_kernel_without_anything_to_load_is_refused), TEST(test_kernel_cut_off_anywhere_is_refused),
           TEST(test_what_is_no_kernel_is_refused), TEST(test_mutated_headers_never_reach_outside))

@@ -101,6 +101,12 @@ static struct error *check_segment(const struct elf *elf, const struct guest_mem
     return NULL;
 }
 
+/*
+ * Linux writes nearly every page of its data and init segments while it boots: mapped, each costs a fault to read and
+ * one to write, and is private in the end all the same. Larger ones than any kernel of today has are mapped.
+ */
+enum { WRITABLE_READ_MAX = 1 << 20 };
+
 static struct error *plan_segments(const struct elf *elf, const struct guest_memory *memory, struct arch_kernel *kernel,
                                    struct image_plan *plan)
 {
@@ -116,6 +122,7 @@ static struct error *plan_segments(const struct elf *elf, const struct guest_mem
             .offset = segment->p_offset,
             .gpa = segment->p_paddr,
             .size = segment->p_filesz,
+            .read = (segment->p_flags & PF_W) != 0 && segment->p_filesz <= WRITABLE_READ_MAX,
         };
         if (segment->p_paddr + segment->p_memsz > kernel->end)
             kernel->end = segment->p_paddr + segment->p_memsz;

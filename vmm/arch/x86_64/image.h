@@ -17,6 +17,7 @@ struct image_piece {
     uint64_t offset;
     uint64_t gpa;
     uint64_t size;
+    bool read; /* never mapped */
 };
 
 /* What loading a kernel comes to, once all of the file has been found right. */

@@ -42,6 +42,6 @@ struct error *arch_kernel_load(const struct guest_memory *memory, int fd, const 
 
     /* All is checked: from here on guest memory changes. */
     for (size_t i = 0; error == NULL && i < plan.count; i++)
-        error = image_load(&image, memory, &plan.pieces[i], map, &kernel->mapped_bytes);
+        error = image_load(&image, memory, &plan.pieces[i], map && !plan.pieces[i].read, &kernel->mapped_bytes);
     return error;
 }
