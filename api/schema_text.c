@@ -26,6 +26,8 @@ static void describe_string(const struct field *field, char text[FIELD_EXPECTED_
 {
     if (field->names != NULL)
         append_names(text, 0, FIELD_EXPECTED_MAX, field->names);
+    else if (field->minimum == field->maximum)
+        snprintf(text, FIELD_EXPECTED_MAX, "a string of %u bytes", field->minimum);
     else if (field->minimum == 0)
         snprintf(text, FIELD_EXPECTED_MAX, "a string of at most %" PRIu64 " bytes", field->maximum);
     else

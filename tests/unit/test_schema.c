@@ -567,6 +567,8 @@ static void test_names_of_things_have_only_their_characters(void **state)
     (void)state;
     for (size_t i = 0; i < array_length(wrong); i++)
         assert_error(decode(wrong[i].schema, wrong[i].text, object), ERROR_INPUT, " given, expected a string of ");
+    assert_error(decode(&network_interface_schema, "{\"guest_mac\": \"6\"}", object), ERROR_INPUT,
+                 "guest_mac: \"6\" given, expected a string of 17 bytes: as in 06:00:ac:10:00:02");
 }
 
 static void test_limits_that_do_not_limit_are_shown_as_null(void **state)
