@@ -85,14 +85,14 @@ bool log_enabled(enum log_level level)
 /* Two threads at one site may both reset the window: the count is then a little off, never the memory. */
 static bool site_may_write(struct log_site *site, uint32_t *suppressed)
 {
-    uint64_t now = clock_monotonic_us() / 1000000;
+    uint64_t now = clock_monotonic_us() / (LOG_PERIOD_SECONDS * 1000000ull);
 
     *suppressed = 0;
-    if (__atomic_exchange_n(&site->second, now, __ATOMIC_RELAXED) != now) {
+    if (__atomic_exchange_n(&site->period, now, __ATOMIC_RELAXED) != now) {
         __atomic_store_n(&site->lines, 0, __ATOMIC_RELAXED);
         *suppressed = __atomic_exchange_n(&site->suppressed, 0, __ATOMIC_RELAXED);
     }
-    if (__atomic_add_fetch(&site->lines, 1, __ATOMIC_RELAXED) <= LOG_LINES_PER_SECOND)
+    if (__atomic_add_fetch(&site->lines, 1, __ATOMIC_RELAXED) <= LOG_LINES_PER_PERIOD)
         return true;
     __atomic_add_fetch(&site->suppressed, 1, __ATOMIC_RELAXED);
     __atomic_add_fetch(&state.suppressed, 1, __ATOMIC_RELAXED);

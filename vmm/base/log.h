@@ -10,12 +10,12 @@
 
 enum log_level { LOG_LEVEL_OFF, LOG_LEVEL_ERROR, LOG_LEVEL_WARNING, LOG_LEVEL_INFO, LOG_LEVEL_DEBUG, LOG_LEVEL_TRACE };
 
-/* One place in the source that logs; counts how often it did in the current second so that a guest cannot flood. */
+/* One place in the source that logs; counts how often it did in the current period so that a guest cannot flood. */
 struct log_site {
     const char *file;
     int line;
     enum log_level level;
-    uint64_t second; /* the second that `lines` counts in */
+    uint64_t period; /* the one that `lines` counts in */
     uint32_t lines;
     uint32_t suppressed;
 };
@@ -49,8 +49,11 @@ uint64_t log_suppressed(void);
 bool log_enabled(enum log_level level);
 void log_write(struct log_site *site, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-/* A site writes at most LOG_LINES_PER_SECOND; then says once how many more there were. */
-enum { LOG_LINES_PER_SECOND = 10 };
+/*
+ * A site writes at most LOG_LINES_PER_PERIOD lines in LOG_PERIOD_SECONDS; its first line after that says how many more
+ * there were. A guest that makes us complain all day fills 26 MB of a log.
+ */
+enum { LOG_LINES_PER_PERIOD = 10, LOG_PERIOD_SECONDS = 5 };
 
 #define log_at(level_, ...)                                                                                            \
     do {                                                                                                               \

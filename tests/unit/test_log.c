@@ -1,0 +1,189 @@
+#include "tests/unit/harness.h"
+
+#include "vmm/base/log.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+static int log_fd;
+
+/* Each test has a log of its own. */
+static int setup(void **state)
+{
+    (void)state;
+    log_fd = memfd_create("log", MFD_CLOEXEC);
+    assert_true(log_fd >= 0);
+    log_set_instance("instance");
+    log_set_level(LOG_LEVEL_INFO);
+    log_set_format(false, false);
+    log_set_module(NULL);
+    log_set_fd(fcntl(log_fd, F_DUPFD_CLOEXEC, 3));
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    log_set_fd(STDERR_FILENO);
+    close(log_fd);
+    return 0;
+}
+
+static const char *written(void)
+{
+    static char text[1 << 20];
+    ssize_t got = pread(log_fd, text, sizeof(text) - 1, 0);
+
+    text[got > 0 ? got : 0] = '\0';
+    return text;
+}
+
+static unsigned lines(void)
+{
+    unsigned count = 0;
+
+    for (const char *at = written(); (at = strchr(at, '\n')) != NULL; at++)
+        count++;
+    return count;
+}
+
+static void assert_has(const char *text)
+{
+    if (strstr(written(), text) == NULL)
+        fail_msg("the log is \"%s\", expected \"%s\"", written(), text);
+}
+
+static void test_line_tells_who_and_where(void **state)
+{
+    struct log_site site = {.file = "vmm/somewhere.c", .line = 12, .level = LOG_LEVEL_ERROR};
+
+    (void)state;
+    log_write(&site, "%s %d", "text", 5);
+    assert_has(" [instance:main] text 5\n");
+    log_set_format(true, true);
+    log_write(&site, "more");
+    assert_has(" [instance:main:ERROR:vmm/somewhere.c:12] more\n");
+}
+
+static void test_text_of_others_cannot_forge_a_line(void **state)
+{
+    struct log_site site = {.file = "a.c", .level = LOG_LEVEL_INFO};
+
+    (void)state;
+    log_write(&site, "path '%s'", "a\n2026-01-01 [other:main] forged\x1b[2J\x7f");
+    assert_int_equal(lines(), 1);
+    assert_has("'a?2026-01-01 [other:main] forged?[2J?'\n");
+}
+
+static void test_long_line_is_cut_and_ends(void **state)
+{
+    struct log_site site = {.file = "a.c", .level = LOG_LEVEL_INFO};
+    char text[8192];
+
+    (void)state;
+    memset(text, 'x', sizeof(text) - 1);
+    text[sizeof(text) - 1] = '\0';
+    log_write(&site, "%s", text);
+    assert_int_equal(lines(), 1);
+    assert_true(strlen(written()) < 4096);
+}
+
+static void test_levels_and_modules_filter(void **state)
+{
+    struct log_site here = {.file = "vmm/virtio/block.c", .level = LOG_LEVEL_ERROR};
+    struct log_site there = {.file = "api/server.c", .level = LOG_LEVEL_ERROR};
+
+    (void)state;
+    log_set_level(LOG_LEVEL_WARNING);
+    log_info("hidden");
+    log_warning("shown");
+    assert_has("shown");
+    log_set_module("vmm/virtio");
+    log_write(&here, "device");
+    log_write(&there, "elsewhere");
+    assert_has("device");
+    assert_null(strstr(written(), "hidden"));
+    assert_null(strstr(written(), "elsewhere"));
+}
+
+static void test_site_that_repeats_itself_is_limited_and_counted(void **state)
+{
+    struct log_site site = {.file = "a.c", .level = LOG_LEVEL_INFO};
+    uint64_t before = log_suppressed();
+
+    (void)state;
+    for (int i = 0; i < 1000; i++)
+        log_write(&site, "again");
+    /* A new period may have begun in between. */
+    assert_true(lines() >= LOG_LINES_PER_PERIOD && lines() <= 2 * LOG_LINES_PER_PERIOD);
+    assert_int_equal(log_suppressed() - before, 1000 - lines());
+
+    site.period--; /* as if it had been a while ago */
+    site.suppressed = 7;
+    log_write(&site, "later");
+    assert_has("later (and 7 more like it)\n");
+}
+
+static void test_destination_that_is_full_drops_and_counts(void **state)
+{
+    struct log_site site = {.file = "a.c", .level = LOG_LEVEL_INFO};
+    char junk[4096] = {0};
+    int pipe_fds[2];
+    uint64_t before = log_dropped();
+
+    (void)state;
+    assert_int_equal(pipe2(pipe_fds, O_NONBLOCK | O_CLOEXEC), 0);
+    while (write(pipe_fds[1], junk, sizeof(junk)) > 0 || write(pipe_fds[1], junk, 1) > 0)
+        ;
+    log_set_fd(pipe_fds[1]);
+    log_write(&site, "lost");
+    log_write(&site, "lost");
+    assert_int_equal(log_dropped() - before, 2);
+    log_set_fd(STDERR_FILENO);
+    close(pipe_fds[0]);
+}
+
+static volatile sig_atomic_t interruptions;
+
+static void interrupted(int signal)
+{
+    struct log_site site = {.file = "handler.c", .level = LOG_LEVEL_INFO};
+
+    log_write(&site, "signal %d", signal);
+    interruptions = interruptions + 1;
+}
+
+static void test_handler_of_a_signal_may_log_in_the_middle_of_a_line(void **state)
+{
+    const struct sigaction action = {.sa_handler = interrupted, .sa_flags = SA_RESTART};
+    const struct itimerval often = {.it_interval = {.tv_usec = 100}, .it_value = {.tv_usec = 100}};
+    const struct itimerval never = {0};
+
+    (void)state;
+    assert_int_equal(sigaction(SIGALRM, &action, NULL), 0);
+    assert_int_equal(setitimer(ITIMER_REAL, &often, NULL), 0);
+    for (int i = 0; interruptions < 100; i++) {
+        struct log_site site = {.file = "a.c", .level = LOG_LEVEL_INFO};
+
+        log_write(&site, "line %d of many", i);
+        if (i % 1000 == 0)
+            assert_int_equal(ftruncate(log_fd, 0), 0);
+    }
+    assert_int_equal(setitimer(ITIMER_REAL, &never, NULL), 0);
+    signal(SIGALRM, SIG_DFL);
+}
+
+#define LOG_TEST(function) cmocka_unit_test_setup_teardown(function, setup, teardown)
+
+TEST_MAIN(LOG_TEST(test_line_tells_who_and_where), LOG_TEST(test_text_of_others_cannot_forge_a_line),
+          LOG_TEST(test_long_line_is_cut_and_ends), LOG_TEST(test_levels_and_modules_filter),
+          LOG_TEST(test_site_that_repeats_itself_is_limited_and_counted),
+          LOG_TEST(test_destination_that_is_full_drops_and_counts),
+          LOG_TEST(test_handler_of_a_signal_may_log_in_the_middle_of_a_line))
