@@ -28,11 +28,10 @@ bool filters_supported(void)
 #endif
 }
 
-/* *blob is malloc'ed. */
-static struct error *read_whole(const char *path, struct seccomp_blob *blob)
+/* *data is malloc'ed. */
+static struct error *read_whole(const char *path, uint8_t **data, size_t *size)
 {
     cleanup_fd int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-    cleanup_free uint8_t *data = NULL;
     struct stat status;
 
     if (fd < 0)
@@ -45,11 +44,11 @@ static struct error *read_whole(const char *path, struct seccomp_blob *blob)
         return error_new(ERROR_INPUT, "'%s' has %lld bytes, expected at most %d", path, (long long)status.st_size,
                          FILE_SIZE_MAX);
 
-    data = malloc((size_t)status.st_size + 1);
-    ssize_t size = data == NULL ? -1 : read(fd, data, (size_t)status.st_size);
-    if (size < 0)
+    *data = malloc((size_t)status.st_size + 1);
+    ssize_t got = *data == NULL ? -1 : read(fd, *data, (size_t)status.st_size);
+    if (got < 0)
         return error_errno(errno, "cannot read '%s'", path);
-    *blob = (struct seccomp_blob){take_pointer(&data), (size_t)size};
+    *size = (size_t)got;
     return NULL;
 }
 
@@ -62,25 +61,34 @@ static struct error *check_roles(const struct seccomp_blob *blob, const char *pa
     return NULL;
 }
 
+/* *data, malloc'ed, is what blob->data points to. */
+static struct error *read_filters(const char *path, uint8_t **data, struct seccomp_blob *blob)
+{
+    struct error *error = read_whole(path, data, &blob->size);
+
+    blob->data = *data;
+    if (error == NULL)
+        error = seccomp_file_check(blob, path);
+    if (error == NULL)
+        error = check_roles(blob, path);
+    return error == NULL ? NULL : error_wrap(error, "--seccomp-filter");
+}
+
 struct error *filters_choose(bool none, const char *path, struct filters *filters)
 {
     struct seccomp_blob blob = {own_filters, (size_t)(own_filters_end - own_filters)};
+    cleanup_free uint8_t *data = NULL;
     struct error *error = NULL;
 
     *filters = (struct filters){0};
     if (none)
         return NULL;
-    if (path != NULL) {
-        error = read_whole(path, &blob);
-        if (error == NULL)
-            error = seccomp_file_check(&blob, path);
-        if (error == NULL)
-            error = check_roles(&blob, path);
-    }
-    if (error != NULL)
-        return error_wrap(error, "--seccomp-filter");
-    if (filters_supported())
-        filters->blob = blob;
+    if (path != NULL)
+        error = read_filters(path, &data, &blob);
+    if (error != NULL || !filters_supported())
+        return error;
+    filters->blob = blob;
+    take_pointer(&data);
     return NULL;
 }
 

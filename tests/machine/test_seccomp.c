@@ -262,7 +262,7 @@ static void test_files_that_are_no_filters_are_refused(void **state)
     start_is_refused("/tmp", "is not a regular file");
     write_filter("", 0);
     start_is_refused(filter_path, "not a compiled seccomp filter");
-    write_filter("{\"vcpu\": {\"default_action\": \"trap\"}}", 38);
+    write_filter("{\"vcpu\": {\"default_action\": \"trap\"}}", 36);
     start_is_refused(filter_path, "not a compiled seccomp filter");
 }
 
