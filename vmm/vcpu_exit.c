@@ -8,7 +8,6 @@
 #include "vmm/metrics.h"
 #include "vmm/vcpu.h"
 
-#include <errno.h>
 #include <linux/kvm.h>
 #include <stdio.h>
 #include <string.h>
@@ -23,13 +22,17 @@ static void log_registers(const struct vcpu *vcpu)
         log_error("%s: %s", vcpu->name, text);
 }
 
-/* Guest memory beyond a mapped file's end is an EFAULT, or an exception in the guest, or what KVM cannot emulate. */
-static void log_truncated_file(void)
+/*
+ * Guest memory beyond a mapped file's end is an EFAULT, or an exception in the guest, or what KVM cannot emulate: all
+ * that goes wrong in such a guest is laid to the file.
+ */
+static bool log_truncated_file(void)
 {
     const char *file = mapped_file_truncated();
 
     if (file != NULL)
         log_error("'%s' was truncated while mapped into guest memory", file);
+    return file != NULL;
 }
 
 static bool end_guest(struct vcpu *vcpu, int exit_code, const char *reason)
@@ -39,7 +42,8 @@ static bool end_guest(struct vcpu *vcpu, int exit_code, const char *reason)
     if (exit_code != EXIT_CODE_OK) {
         METRIC_INCREMENT(vcpu.failures);
         log_registers(vcpu);
-        log_truncated_file();
+        if (log_truncated_file())
+            exit_code = EXIT_CODE_SIGBUS;
     }
     event_loop_lock(vcpus->loop);
     vcpus->end(vcpus->owner, exit_code, reason);
@@ -98,7 +102,7 @@ static bool handle_mmio(struct vcpu *vcpu)
     METRIC_INCREMENT(vcpu.unknown_mmio);
     /* To a KVM that emulates the instruction, memory behind the end of its file looks like MMIO. */
     if (mapped_file_truncated() != NULL)
-        return end_guest(vcpu, EXIT_CODE_SIGBUS, "guest memory beyond the end of its file");
+        return end_guest(vcpu, EXIT_CODE_ERROR, "guest memory beyond the end of its file");
     return true;
 }
 
@@ -204,9 +208,5 @@ void vcpu_exit_failed(struct vcpu *vcpu, int code)
     char reason[REASON_MAX];
 
     snprintf(reason, sizeof(reason), "KVM_RUN of %s: %s", vcpu->name, strerror(code));
-    /* To a KVM that runs the guest on hardware, memory behind the end of its file is an address that faults. */
-    if (code == EFAULT && mapped_file_truncated() != NULL)
-        end_guest(vcpu, EXIT_CODE_SIGBUS, reason);
-    else
-        end_guest(vcpu, EXIT_CODE_ERROR, reason);
+    end_guest(vcpu, EXIT_CODE_ERROR, reason);
 }

@@ -62,20 +62,7 @@ static void assert_ended(int exit_code, const char *text)
         fail_msg("\"%s\", expected \"%s\"", fixture.reason, text);
 }
 
-static void test_fault_beyond_a_truncated_file_has_its_own_exit_code(void **state)
-{
-    struct vcpu *vcpu = setup_vcpu();
-    cleanup_fd int fd = memfd_create("kernel", MFD_CLOEXEC);
-
-    (void)state;
-    assert_int_equal(ftruncate(fd, 8192), 0);
-    mapped_file_add(fd, "kernel");
-    assert_int_equal(ftruncate(fd, 4096), 0);
-    vcpu_exit_failed(vcpu, EFAULT);
-    assert_ended(EXIT_CODE_SIGBUS, "KVM_RUN of vcpu0");
-}
-
-static void test_other_failures_of_kvm_are_errors(void **state)
+static void test_failure_with_a_truncated_file_has_its_own_exit_code(void **state)
 {
     struct vcpu *vcpu = setup_vcpu();
     cleanup_fd int fd = memfd_create("kernel", MFD_CLOEXEC);
@@ -88,8 +75,20 @@ static void test_other_failures_of_kvm_are_errors(void **state)
 
     fixture.ends = 0;
     assert_int_equal(ftruncate(fd, 4096), 0);
-    vcpu_exit_failed(vcpu, ENOMEM); /* the file is not what failed */
-    assert_ended(EXIT_CODE_ERROR, strerror(ENOMEM));
+    vcpu_exit_failed(vcpu, EFAULT);
+    assert_ended(EXIT_CODE_SIGBUS, "KVM_RUN of vcpu0");
+
+    /* The guest's own exceptions come of it too. */
+    fixture.ends = 0;
+    fixture.run.exit_reason = KVM_EXIT_SHUTDOWN;
+    assert_false(vcpu_exit_handle(vcpu));
+    assert_ended(EXIT_CODE_SIGBUS, "triple fault");
+
+    fixture.ends = 0;
+    fixture.run =
+        (struct kvm_run){.exit_reason = KVM_EXIT_SYSTEM_EVENT, .system_event = {.type = KVM_SYSTEM_EVENT_RESET}};
+    assert_false(vcpu_exit_handle(vcpu));
+    assert_ended(EXIT_CODE_OK, "reset");
 }
 
 static void test_exits_that_are_errors_end_the_guest_with_a_reason(void **state)
@@ -136,6 +135,5 @@ static void test_exits_that_are_errors_end_the_guest_with_a_reason(void **state)
     }
 }
 
-TEST_MAIN(cmocka_unit_test_setup_teardown(test_fault_beyond_a_truncated_file_has_its_own_exit_code, setup, teardown),
-          cmocka_unit_test_setup_teardown(test_other_failures_of_kvm_are_errors, setup, teardown),
+TEST_MAIN(cmocka_unit_test_setup_teardown(test_failure_with_a_truncated_file_has_its_own_exit_code, setup, teardown),
           cmocka_unit_test_setup_teardown(test_exits_that_are_errors_end_the_guest_with_a_reason, setup, teardown))
