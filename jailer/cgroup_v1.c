@@ -17,7 +17,9 @@ static struct error *fill_cpuset(int parent, int child)
     char value[4096];
 
     for (size_t i = 0; i < array_length(files); i++) {
-        if (cgroup_read(child, files[i], value, sizeof(value)) && value[0] != '\0')
+        if (!cgroup_read(child, files[i], value, sizeof(value)))
+            return error_errno(errno, "--cgroup: cannot read \"%s\" of the new cgroup", files[i]);
+        if (value[0] != '\0')
             continue;
         if (!cgroup_read(parent, files[i], value, sizeof(value)))
             return error_errno(errno, "--cgroup: cannot read \"%s\" of the parent cgroup", files[i]);
@@ -70,7 +72,9 @@ static struct error *limit_pids(const struct jail_config *config, struct cgroup 
     char value[16];
     struct error *error = enter_hierarchy(config, "pids", cgroup, undo);
 
-    if (error != NULL) {
+    if (error != NULL && error->kind != ERROR_INPUT)
+        return error;
+    if (error != NULL) { /* there is no such hierarchy on this host */
         fprintf(stderr, "mayfly-jailer: no limit on processes: %s\n", error->message);
         error_free(error);
         return NULL;

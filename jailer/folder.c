@@ -55,6 +55,8 @@ static struct error *check_unused(const struct jail_config *config, int root)
     if (fstatat(root, name, &status, AT_SYMLINK_NOFOLLOW) == 0)
         return error_new(ERROR_STATE, "--id: the jail \"%s\" exists (it has a %s); end it or run `mayfly gc` first",
                          config->id, name);
+    if (errno != ENOENT)
+        return error_errno(errno, "--id: cannot look whether the jail \"%s\" exists", config->id);
     return NULL;
 }
 

@@ -32,6 +32,10 @@ struct error *identity_drop(uid_t uid, gid_t gid)
     capng_clear(CAPNG_SELECT_ALL);
     if (capng_apply(CAPNG_SELECT_BOUNDS) != 0)
         return error_errno(errno, "cannot empty the capability bounding set");
+    /* libcap-ng passes over one that does not go. */
+    for (int capability = 0, there; (there = prctl(PR_CAPBSET_READ, capability)) >= 0; capability++)
+        if (there != 0)
+            return error_new(ERROR_HOST, "cannot empty the capability bounding set: %d stays in it", capability);
     if (prctl(PR_SET_SECUREBITS, bits) < 0)
         return error_errno(errno, "cannot lock the securebits");
 

@@ -65,6 +65,8 @@ struct error *landlock_apply(int exec_fd)
 {
     long version = syscall(SYS_landlock_create_ruleset, NULL, 0, CREATE_RULESET_VERSION);
 
+    if (version < 0 && errno != ENOSYS && errno != EOPNOTSUPP)
+        return error_errno(errno, "cannot ask for Landlock's version (landlock_create_ruleset)");
     if (version < 1)
         return NULL; /* not in this kernel, or switched off at its boot */
 

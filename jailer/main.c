@@ -100,8 +100,7 @@ static struct error *build_root(struct jail *jail)
         error = root_mount(&jail->config, &jail->devices, &jail->undo, &jail->root_fd);
     if (error == NULL)
         error = root_enter(jail->root_fd);
-    fd_close(&jail->root_fd);
-    return error;
+    return error; /* root_fd stays open until exec: undo needs it */
 }
 
 static struct error *drop_privileges(struct jail *jail)
@@ -184,7 +183,7 @@ static int report(int fd, const struct error *error)
 
 int main(int argc, char *argv[])
 {
-    struct jail jail = {.exec_fd = -1, .netns_fd = -1, .null_fd = -1, .root_fd = -1, .report_fd = STDERR_FILENO};
+    static struct jail jail = {.exec_fd = -1, .netns_fd = -1, .null_fd = -1, .root_fd = -1, .report_fd = STDERR_FILENO};
     enum jail_request request;
 
     jail.start_time_us = clock_monotonic_us();

@@ -56,9 +56,9 @@ struct error *process_fork(const struct cgroup *cgroup, bool *joined, struct wai
     close(pipe_fds[child > 0 ? 0 : 1]);
     if (child > 0) {
         *pid = (pid_t)child;
-        /* A child that cannot read it says so itself. */
+        /* When this fails, the child finds the pipe's end, says so and takes everything back. */
         if (write(pipe_fds[1], pid, sizeof(*pid)) < 0)
-            kill(*pid, SIGKILL);
+            errno = 0;
         close(pipe_fds[1]);
         return NULL;
     }
@@ -96,11 +96,12 @@ static bool expects_signal(const struct waiter *waiter, int signo)
 int process_wait(const struct waiter *waiter)
 {
     int ended_by = 0;
-    int status;
+    int status = 0;
+    pid_t ended;
     sigset_t set;
 
     waited_signals(&set);
-    while (waitpid(waiter->child, &status, WNOHANG) == 0) {
+    while ((ended = waitpid(waiter->child, &status, WNOHANG)) == 0) {
         int signo = sigwaitinfo(&set, NULL);
 
         if (signo <= 0 || signo == SIGCHLD)
@@ -113,6 +114,8 @@ int process_wait(const struct waiter *waiter)
             kill(waiter->child, signo);
         }
     }
+    if (ended < 0)
+        return EXIT_FAILURE;
     if (WIFEXITED(status))
         return WEXITSTATUS(status);
     return 128 + (ended_by != 0 ? ended_by : WTERMSIG(status));

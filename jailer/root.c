@@ -76,6 +76,7 @@ struct error *root_mount(const struct jail_config *config, const struct devices 
 
     /* The folder's own descriptor stays open: undo needs it. */
     *root = take_fd(&tree);
+    undo_push(undo, UNDO_MOUNT, *root, "root");
     return devices_create(config, devices, undo, *root);
 }
 

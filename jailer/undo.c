@@ -4,25 +4,25 @@
 
 #include <fcntl.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <sys/mount.h>
 #include <unistd.h>
 
 void undo_push(struct undo *undo, enum undo_kind kind, int directory, const char *name)
 {
-    struct undo_entry *entry = malloc(sizeof(*entry));
+    if (undo->count == UNDO_MAX)
+        return;
 
-    if (entry == NULL)
-        abort();
-    *entry = (struct undo_entry){.older = undo->newest, .kind = kind, .directory = directory};
+    struct undo_entry *entry = &undo->entries[undo->count++];
+
+    entry->kind = kind;
+    entry->directory = directory;
     snprintf(entry->name, sizeof(entry->name), "%s", name);
-    undo->newest = entry;
 }
 
 void undo_run(struct undo *undo)
 {
-    while (undo->newest != NULL) {
-        struct undo_entry *entry = undo->newest;
+    while (undo->count > 0) {
+        const struct undo_entry *entry = &undo->entries[--undo->count];
 
         switch (entry->kind) {
         case UNDO_FILE:
@@ -40,7 +40,5 @@ void undo_run(struct undo *undo)
                 perror("mayfly-jailer: cannot leave the cgroup");
             break;
         }
-        undo->newest = entry->older;
-        free(entry);
     }
 }

@@ -14,20 +14,21 @@ enum undo_kind {
     UNDO_LEAVE_CGROUP, /* write this process into `directory`, an open cgroup.procs: its namespace is the opener's */
 };
 
-enum { UNDO_NAME_MAX = 256 };
+enum { UNDO_NAME_MAX = 256, UNDO_MAX = 128 };
 
 struct undo_entry {
-    struct undo_entry *older;
     enum undo_kind kind;
     int directory; /* borrowed; must stay open until undo_run or exec */
     char name[UNDO_NAME_MAX];
 };
 
+/* Room for all from the start: what has been done can always be noted. */
 struct undo {
-    struct undo_entry *newest;
+    struct undo_entry entries[UNDO_MAX];
+    size_t count;
 };
 
-/* Aborts without memory: what is on the host already is then left to `mayfly gc`. */
+/* What does not fit, a path of cgroups deeper than any in use, is left to `mayfly gc`. */
 void undo_push(struct undo *undo, enum undo_kind kind, int directory, const char *name);
 
 /* Best effort; what cannot be undone is left to `mayfly gc`. */
