@@ -59,6 +59,10 @@ static int vmm_teardown(void **state)
     if (vmm.pid > 0) {
         kill(vmm.pid, SIGKILL);
         waitpid(vmm.pid, NULL, 0);
+        /* In a pid namespace it was the waiting process that died first: the output ends when the VMM has. */
+        for (struct pollfd wait = {.fd = vmm.out, .events = POLLIN}; poll(&wait, 1, 5000) > 0;)
+            if (read(vmm.out, vmm.output, sizeof(vmm.output)) <= 0)
+                break;
     }
     fd_close(&vmm.process_fd);
     fd_close(&vmm.out);
