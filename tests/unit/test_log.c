@@ -163,7 +163,8 @@ static void interrupted(int signal)
 static void test_handler_of_a_signal_may_log_in_the_middle_of_a_line(void **state)
 {
     const struct sigaction action = {.sa_handler = interrupted, .sa_flags = SA_RESTART};
-    const struct itimerval often = {.it_interval = {.tv_usec = 100}, .it_value = {.tv_usec = 100}};
+    /* Not so often that a system call that each signal starts anew never ends. */
+    const struct itimerval often = {.it_interval = {.tv_usec = 2000}, .it_value = {.tv_usec = 2000}};
     const struct itimerval never = {0};
 
     (void)state;
