@@ -154,12 +154,16 @@ run: ## boot a microVM, run CMD in it, show its output and where the millisecond
 	@$(MAKE) --no-print-directory -s programs guest
 	@scripts/run -- $(CMD)
 
+# What a run of T needs: all of it, or what its suite needs.
+suite := $(firstword $(subst /, ,$(T)))
+needs = $(if $(suite),$(filter $(1),$(suite)),$(1))
+
 test: ## run every test; T=suite[/file[/case]] runs a part
 	@scripts/setup --for test
-	@$(MAKE) --no-print-directory -s -j2 programs guests
+	@$(MAKE) --no-print-directory -s -j2 programs guests $(if $(call needs,linux),guest)
+	@$(if $(call needs,asan),$(MAKE) --no-print-directory -s -j2 VARIANT=asan checks)
+	@$(if $(call needs,tsan),$(MAKE) --no-print-directory -s -j2 VARIANT=tsan checks)
 	@$(MAKE) --no-print-directory -s -j2 VARIANT=check checks
-	@$(MAKE) --no-print-directory -s -j2 VARIANT=asan checks
-	@$(MAKE) --no-print-directory -s -j2 VARIANT=tsan checks
 	@tests/run $(T)
 
 bench: ## measure against the peers; prints a table, draws build/bench.svg
