@@ -100,7 +100,7 @@ class Host:
     def console(self):
         return self.directory / "console.log"
 
-    def console_tail(self, lines=40):
+    def console_tail(self, lines=100):  # a panic with its call trace
         try:
             text = self.console.read_bytes().decode(errors="replace").replace("\r", "")
         except OSError:
