@@ -14,8 +14,16 @@
 #include "vmm/base/cleanup.h"
 #include "vmm/base/clock.h"
 
-/* Between bind and listen nothing can be waited for; the gap is some microseconds wide. */
-enum { LISTEN_GAP_US = 100 };
+enum {
+    /* Between bind and listen nothing can be waited for; the gap is some microseconds wide. */
+    LISTEN_GAP_US = 100,
+    /*
+     * A VMM listens half a millisecond after its start, and closing an inotify descriptor waits for a grace period of
+     * the kernel's, 5 to 15 ms. So the socket is looked for again and again at first, and watched for after that.
+     */
+    LOOK_FOR_US = 20000,
+    LOOK_EVERY_US = 20,
+};
 
 static struct error *connect_once(const struct sockaddr_un *address, int *fd)
 {
@@ -60,6 +68,7 @@ struct error *socket_connect_when_ready(const char *path, int process_fd, uint64
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     cleanup_fd int watch = -1;
+    uint64_t watch_from_us = clock_monotonic_us() + LOOK_FOR_US;
 
     if (strlen(path) >= sizeof(address.sun_path))
         return error_new(ERROR_INPUT, "socket path %s has %zu bytes, a Unix socket takes at most %zu", path,
@@ -82,6 +91,10 @@ struct error *socket_connect_when_ready(const char *path, int process_fd, uint64
         if (error->code == ECONNREFUSED && wait_us > LISTEN_GAP_US)
             wait_us = LISTEN_GAP_US;
         error_free(error);
+        if (now < watch_from_us) {
+            nanosleep(&(struct timespec){.tv_nsec = LOOK_EVERY_US * 1000}, NULL);
+            continue;
+        }
         if (watch < 0) {
             error = watch_directory(path, &watch);
             if (error != NULL)
