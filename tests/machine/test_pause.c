@@ -118,6 +118,7 @@ static void test_disk_keeps_working_through_pauses(void **state)
     (void)state;
     for (int i = 0; i < 40; i++)
         snprintf(ops + strlen(ops), sizeof(ops) - strlen(ops), ",w%d:A", i);
+    strcat(ops, ",p"); /* a guest that is done before the last pause must not leave */
     vm_drive(vm, "disk", vm_file(vm, "disk", 1 << 20, 0), ",\"io_engine\":\"Async\"");
     vm_boot(vm, "block", ops);
     vm_expect(vm, "waiting\n");
@@ -128,6 +129,8 @@ static void test_disk_keeps_working_through_pauses(void **state)
     }
     for (int i = 0; i < 40; i++)
         vm_expect(vm, "write 0\n");
+    vm_expect(vm, "waiting\n");
+    vm_say(vm, "\n");
     vm_expect(vm, "done\n");
     vm_expect_exit(vm, 0);
 }
