@@ -2,28 +2,9 @@
 
 #include "api/schema_objects.h"
 #include "vmm/base/cleanup.h"
-#include "vmm/base/log.h"
 #include "vmm/metrics.h"
 
-#include <stdio.h>
 #include <string.h>
-
-/* Room for the decoded body of any request. */
-union request_body {
-    struct machine_config machine_config;
-    struct boot_source_config boot_source;
-    struct drive_config drive;
-    struct drive_update drive_update;
-    struct network_interface_config network_interface;
-    struct network_interface_update network_interface_update;
-    struct entropy_config entropy;
-    struct serial_config serial;
-    struct console_config console;
-    struct logger_config logger;
-    struct metrics_config metrics;
-    struct action_info action;
-    struct vm_update vm;
-};
 
 static struct error *get_instance(const struct api_context *context, void *body, struct json_writer *reply)
 {
@@ -137,19 +118,6 @@ static struct error *put_metrics(const struct api_context *context, void *body, 
     return machine_put_metrics(context->machine, body);
 }
 
-static const char *const state_texts[] = {
-    [MACHINE_NOT_STARTED] = "has not started", [MACHINE_RUNNING] = "is running", [MACHINE_PAUSED] = "is paused"};
-
-static struct error *check_state(const struct machine *machine, unsigned states, const char *what)
-{
-    enum machine_state state = machine_state(machine);
-
-    if (states >> state & 1)
-        return NULL;
-    return error_new(ERROR_STATE, "%s: the microVM %s, expected %s", what, state_texts[state],
-                     states == WHEN_NOT_STARTED ? "one that has not started" : "one that has started");
-}
-
 static const struct {
     const char *name;
     unsigned states;
@@ -164,7 +132,7 @@ static struct error *put_action(const struct api_context *context, void *body, s
 {
     const struct action_info *info = body;
     struct error *error =
-        check_state(context->machine, actions[info->action_type].states, actions[info->action_type].name);
+        api_check_state(context->machine, actions[info->action_type].states, actions[info->action_type].name);
 
     (void)reply;
     return error != NULL ? error : actions[info->action_type].perform(context->machine);
@@ -221,170 +189,3 @@ const struct route routes[] = {
      .summary = "Adds or replaces a virtio console with several ports", .counts = &metrics.api_server.put_console},
 };
 const size_t route_count = array_length(routes);
-
-bool api_path_is_ours(const char *path)
-{
-    return strncmp(path, "/mayfly/", strlen("/mayfly/")) == 0;
-}
-
-/* Whether `path` is one of `pattern`'s. `id` is then what stands for the segment in braces, NULL without one. */
-static bool path_matches(const char *pattern, const char *path, const char **id)
-{
-    const char *brace = strchr(pattern, '{');
-    size_t fixed = brace == NULL ? strlen(pattern) : (size_t)(brace - pattern);
-
-    *id = NULL;
-    if (strncmp(pattern, path, fixed) != 0)
-        return false;
-    if (brace == NULL)
-        return path[fixed] == '\0' || (strcmp(path + fixed, "/") == 0 && fixed > 1);
-    *id = path + fixed;
-    return strchr(*id, '/') == NULL;
-}
-
-static struct error *check_identity(const struct route *route, const void *body, const char *id)
-{
-    const char *given = id == NULL ? NULL : schema_identity(route->body, body);
-
-    if (given == NULL || strcmp(given, id) == 0)
-        return NULL;
-    return error_new(ERROR_INPUT, "\"%s\" given in the body, expected \"%s\" as in the path", given, id);
-}
-
-static struct error *carry_out(const struct api_context *context, const struct route *route, const char *id,
-                               const struct api_request *request, struct api_reply *reply)
-{
-    union request_body body;
-    schema_given given = 0;
-    char what[160];
-    struct error *error;
-
-    snprintf(what, sizeof(what), "%s %.128s", request->method_name, request->path);
-    error = check_state(context->machine, route->states, what);
-    if (error != NULL)
-        return error;
-    if (route->body == NULL) {
-        if (request->body_length > 0)
-            return error_new(ERROR_INPUT, "a GET with a body of %zu bytes, expected none", request->body_length);
-        return route->handle(context, NULL, &reply->body);
-    }
-    if (route->current != NULL)
-        route->current(context->machine, &body);
-    error = schema_decode(route->body, request->body, request->body_length, route->current != NULL, &body, &given);
-    if (error != NULL)
-        return error;
-    reply->deprecation = schema_deprecated(route->body, given) != NULL;
-    if (reply->deprecation)
-        log_warning("%s %s: %s is deprecated", request->method_name, route->path,
-                    schema_deprecated(route->body, given));
-    error = check_identity(route, &body, id);
-    if (error == NULL)
-        error = route->handle(context, &body, &reply->body);
-    schema_free(route->body, &body);
-    return error;
-}
-
-static void refuse(struct api_reply *reply, unsigned status, struct error *error)
-{
-    log_error("Received Error. Status code: %u. Message: %s", status, error->message);
-    reply->status = status;
-    json_writer_free(&reply->body);
-    json_writer_init(&reply->body);
-    json_open_object(&reply->body);
-    json_string(&reply->body, "fault_message");
-    json_string(&reply->body, error->message);
-    json_close_object(&reply->body);
-    METRIC_INCREMENT(api_server.fails);
-    error_free(error);
-}
-
-static const char *const method_names[] = {[API_GET] = "GET", [API_PUT] = "PUT", [API_PATCH] = "PATCH"};
-
-const char *api_methods_text(unsigned methods, char text[API_METHODS_TEXT])
-{
-    size_t used = 0;
-
-    text[0] = '\0';
-    for (size_t i = 0; i < array_length(method_names); i++)
-        if (methods >> i & 1)
-            used +=
-                (size_t)snprintf(text + used, API_METHODS_TEXT - used, "%s%s", used == 0 ? "" : ", ", method_names[i]);
-    return text;
-}
-
-/* `methods`: those that the path has, none when there is no such path. */
-static void refuse_route(const struct api_request *request, unsigned methods, struct api_reply *reply)
-{
-    bool ours = api_path_is_ours(request->path);
-    char known[API_METHODS_TEXT];
-
-    if (methods == 0) {
-        refuse(reply, ours ? 404 : 400,
-               error_new(ERROR_INPUT, "%s %.128s: no such path", request->method_name, request->path));
-        return;
-    }
-    reply->allow = ours ? methods : 0;
-    refuse(reply, ours ? 405 : 400,
-           error_new(ERROR_INPUT, "%s %.128s: no such method, expected %s", request->method_name, request->path,
-                     api_methods_text(methods, known)));
-}
-
-static void count(enum api_method method)
-{
-    if (method == API_GET)
-        METRIC_INCREMENT(api_server.get_count);
-    else if (method == API_PUT)
-        METRIC_INCREMENT(api_server.put_count);
-    else if (method == API_PATCH)
-        METRIC_INCREMENT(api_server.patch_count);
-}
-
-static const struct route *find_route(const struct api_request *request, const char **id, unsigned *methods)
-{
-    *methods = 0;
-    for (size_t i = 0; i < route_count; i++) {
-        if (!path_matches(routes[i].path, request->path, id))
-            continue;
-        if (routes[i].method == request->method)
-            return &routes[i];
-        *methods |= 1u << routes[i].method;
-    }
-    return NULL;
-}
-
-static const char *const method_log_names[] = {
-    [API_GET] = "Get", [API_PUT] = "Put", [API_PATCH] = "Patch", [API_OTHER_METHOD] = "foreign"};
-
-void api_handle(const struct api_context *context, const struct api_request *request, struct api_reply *reply)
-{
-    const char *id;
-    unsigned methods;
-
-    /* Without the body: it may hold what is not for the log. */
-    log_info("The API server received a %s request on \"%s\".", method_log_names[request->method], request->path);
-    count(request->method);
-    *reply = (struct api_reply){.status = 204};
-
-    const struct route *route = find_route(request, &id, &methods);
-    if (route == NULL) {
-        refuse_route(request, methods, reply);
-        return;
-    }
-    if (route->reply != NULL) {
-        reply->status = 200;
-        json_writer_init(&reply->body);
-    }
-    __atomic_fetch_add(&route->counts->count, 1, __ATOMIC_RELAXED);
-    struct error *error = carry_out(context, route, id, request, reply);
-    if (error == NULL) {
-        log_debug("The request was executed successfully. Status code: %u.", reply->status);
-        return;
-    }
-    __atomic_fetch_add(&route->counts->fails, 1, __ATOMIC_RELAXED);
-    refuse(reply, error->kind == ERROR_INTERNAL ? 500 : 400, error);
-}
-
-void api_reply_free(struct api_reply *reply)
-{
-    json_writer_free(&reply->body);
-}

@@ -49,6 +49,9 @@ struct route {
     struct request_metrics *counts;
 };
 
+/* Refuses `what` unless the machine's state is one of `states` (bits of enum route_states). */
+struct error *api_check_state(const struct machine *machine, unsigned states, const char *what);
+
 extern const struct route routes[];
 extern const size_t route_count;
 

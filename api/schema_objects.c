@@ -1,4 +1,5 @@
 #include "api/schema_objects.h"
+#include "api/schema_fields.h"
 
 #include "vmm/base/cleanup.h"
 
@@ -7,14 +8,6 @@
 #include <net/if.h>
 #include <string.h>
 #include <sys/un.h>
-
-#define MEMBER(type, member) .offset = offsetof(type, member), .size = sizeof(((type *)NULL)->member)
-#define PRESENCE(type, member) .presence = offsetof(type, member) + 1
-#define PATH .minimum = 1, .maximum = PATH_MAX - 1
-#define SOCKET_PATH .minimum = 1, .maximum = sizeof(((struct sockaddr_un *)NULL)->sun_path) - 1
-#define UNSIGNED_64 .minimum = 0, .maximum = UINT64_MAX
-#define NO_DEVICE FIELD_UNSUPPORTED, .description = "There is no such device."
-#define SCHEMA(fields_, type) .fields = (fields_), .field_count = array_length(fields_), .size = sizeof(type)
 
 static bool every_character(const char *text, const char *others)
 {
@@ -28,8 +21,7 @@ static bool is_device_id(char *text)
 {
     return every_character(text, "_");
 }
-static const struct field_format device_id_format = {is_device_id, "letters, digits and _", "^[0-9A-Za-z_]+$"};
-#define DEVICE_ID .minimum = 1, .maximum = ID_LENGTH_MAX, .format = &device_id_format
+const struct field_format device_id_format = {is_device_id, "letters, digits and _", "^[0-9A-Za-z_]+$"};
 
 static bool is_port_name(char *text)
 {
@@ -180,7 +172,7 @@ static bool token_bucket_is_empty(const void *object)
 
     return !config->present || config->size == 0 || config->refill_time == 0;
 }
-static const struct schema token_bucket_schema = {
+const struct schema token_bucket_schema = {
     "TokenBucket", SCHEMA(token_bucket_fields, struct token_bucket_config),
     .description = "A limit: tokens come back at a steady rate and each byte or operation takes one.",
     .is_empty = token_bucket_is_empty};
@@ -200,12 +192,8 @@ static bool rate_limiter_is_empty(const void *object)
 
     return token_bucket_is_empty(&config->bandwidth) && token_bucket_is_empty(&config->ops);
 }
-static const struct schema rate_limiter_schema = {
-    "RateLimiter", SCHEMA(rate_limiter_fields, struct rate_limiter_config), .description = "Limits of a device.",
-    .is_empty = rate_limiter_is_empty};
-
-#define RATE_LIMITER(type, member)                                                                                     \
-    FIELD_OBJECT, FIELD_NULLABLE, MEMBER(type, member), PRESENCE(type, member.present), .object = &rate_limiter_schema
+const struct schema rate_limiter_schema = {"RateLimiter", SCHEMA(rate_limiter_fields, struct rate_limiter_config),
+                                           .description = "Limits of a device.", .is_empty = rate_limiter_is_empty};
 
 static const char *const cache_type_names[] = {
     [CACHE_TYPE_UNSAFE] = "Unsafe", [CACHE_TYPE_WRITEBACK] = "Writeback", NULL};

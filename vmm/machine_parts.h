@@ -13,8 +13,8 @@
 #include "vmm/config.h"
 #include "vmm/guest_memory.h"
 #include "vmm/i8042.h"
-#include "vmm/pit.h"
 #include "vmm/machine.h"
+#include "vmm/pit.h"
 #include "vmm/serial.h"
 #include "vmm/vcpu.h"
 #include "vmm/virtio/mmio.h"
@@ -104,3 +104,21 @@ struct error *machine_devices_complete(struct machine *machine);
 
 /* Destroys *transport and makes it NULL. */
 void machine_device_free(struct machine *machine, struct virtio_mmio **transport);
+
+/* machine_put.c: what putting any device has in common. */
+
+/* Moves *config into *place and empties it: the machine owns its strings now. */
+#define take_config(place, config)                                                                                     \
+    do {                                                                                                               \
+        *(place) = *(config);                                                                                          \
+        memset(config, 0, sizeof(*(config)));                                                                          \
+    } while (0)
+
+/* Refuses to put `what` once the microVM has started. */
+struct error *machine_check_not_started(const struct machine *machine, const char *what);
+/* Refuses an id that is not 1 to ID_LENGTH_MAX letters, digits and '_'; `field` is its name in the API. */
+struct error *machine_check_id(const char *field, const char *id);
+/* Refuses one device more than fit. */
+struct error *machine_check_room(const struct machine *machine, const char *what);
+/* A device that lost its place to a successor which then failed comes back; if it cannot, the start will tell. */
+void machine_devices_bring_back(struct machine *machine);

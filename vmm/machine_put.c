@@ -16,19 +16,12 @@
 #include <sys/stat.h>
 #include <sys/sysinfo.h>
 
-static struct error *check_not_started(const struct machine *machine, const char *what)
+struct error *machine_check_not_started(const struct machine *machine, const char *what)
 {
     if (machine->state == MACHINE_NOT_STARTED)
         return NULL;
     return error_new(ERROR_STATE, "%s: cannot be put after the microVM has started", what);
 }
-
-/* Moves *config into *place and empties it: the machine owns its strings now. */
-#define take_config(place, config)                                                                                     \
-    do {                                                                                                               \
-        *(place) = *(config);                                                                                          \
-        memset(config, 0, sizeof(*(config)));                                                                          \
-    } while (0)
 
 /* --- machine-config --- */
 
@@ -76,7 +69,7 @@ static bool same_vm(const struct machine_config *one, const struct machine_confi
 
 struct error *machine_put_machine_config(struct machine *machine, struct machine_config *config)
 {
-    struct error *error = check_not_started(machine, "machine-config");
+    struct error *error = machine_check_not_started(machine, "machine-config");
 
     if (error == NULL)
         error = check_machine_config(config);
@@ -112,7 +105,7 @@ struct error *machine_put_boot_source(struct machine *machine, struct boot_sourc
 {
     cleanup_fd int kernel_fd = -1;
     cleanup_fd int initrd_fd = -1;
-    struct error *error = check_not_started(machine, "boot-source");
+    struct error *error = machine_check_not_started(machine, "boot-source");
 
     if (error == NULL && config->kernel_image_path == NULL)
         error = error_new(ERROR_INPUT, "kernel_image_path: missing, expected a path");
@@ -138,7 +131,7 @@ struct error *machine_put_boot_source(struct machine *machine, struct boot_sourc
 
 /* --- Devices --- */
 
-static struct error *check_id(const char *field, const char *id)
+struct error *machine_check_id(const char *field, const char *id)
 {
     size_t length = id == NULL ? 0 : strlen(id);
 
@@ -153,7 +146,7 @@ static struct error *check_id(const char *field, const char *id)
     return NULL;
 }
 
-static struct error *check_room_for_device(const struct machine *machine, const char *what)
+struct error *machine_check_room(const struct machine *machine, const char *what)
 {
     struct virtio_mmio *list[VIRTIO_DEVICES_MAX];
 
@@ -174,7 +167,7 @@ static size_t drive_find(const struct vm_config *config, const char *drive_id)
 
 static struct error *check_drive(const struct machine *machine, const struct drive_config *config, size_t place)
 {
-    struct error *error = check_id("drive_id", config->drive_id);
+    struct error *error = machine_check_id("drive_id", config->drive_id);
 
     if (error != NULL)
         return error;
@@ -184,7 +177,7 @@ static struct error *check_drive(const struct machine *machine, const struct dri
         if (i != place && config->is_root_device && machine->config.drives[i].is_root_device)
             return error_new(ERROR_INPUT, "is_root_device: true, but drive '%s' is the root device already",
                              machine->config.drives[i].drive_id);
-    return place < machine->config.drive_count ? NULL : check_room_for_device(machine, "drives");
+    return place < machine->config.drive_count ? NULL : machine_check_room(machine, "drives");
 }
 
 /* Takes element `from` of both arrays to the front. */
@@ -202,11 +195,11 @@ static void drive_move_to_front(struct machine *machine, size_t from)
 struct error *machine_put_drive(struct machine *machine, struct drive_config *config)
 {
     struct virtio_mmio *transport;
-    struct error *error = check_not_started(machine, "drives");
+    struct error *error = machine_check_not_started(machine, "drives");
     size_t place;
 
     if (error == NULL)
-        error = check_id("drive_id", config->drive_id);
+        error = machine_check_id("drive_id", config->drive_id);
     if (error != NULL)
         return error;
     place = drive_find(&machine->config, config->drive_id);
@@ -259,11 +252,10 @@ static struct error *check_network_interface(const struct machine *machine,
             return error_new(ERROR_INPUT, "host_dev_name: '%s' is the device of interface '%s' already",
                              config->host_dev_name, other->iface_id);
     }
-    return place < all->network_interface_count ? NULL : check_room_for_device(machine, "network-interfaces");
+    return place < all->network_interface_count ? NULL : machine_check_room(machine, "network-interfaces");
 }
 
-/* A device that lost its place to a successor which then failed comes back; if it cannot, the start will tell. */
-static void bring_back_devices(struct machine *machine)
+void machine_devices_bring_back(struct machine *machine)
 {
     struct error *error = machine_devices_complete(machine);
 
@@ -276,11 +268,11 @@ struct error *machine_put_network_interface(struct machine *machine, struct netw
 {
     struct network_interface_config *configs = machine->config.network_interfaces;
     struct virtio_mmio *transport;
-    struct error *error = check_not_started(machine, "network-interfaces");
+    struct error *error = machine_check_not_started(machine, "network-interfaces");
     size_t place;
 
     if (error == NULL)
-        error = check_id("iface_id", config->iface_id);
+        error = machine_check_id("iface_id", config->iface_id);
     if (error != NULL)
         return error;
     place = network_interface_find(&machine->config, config->iface_id);
@@ -294,7 +286,7 @@ struct error *machine_put_network_interface(struct machine *machine, struct netw
         machine_device_free(machine, &machine->network_interfaces[place]);
     error = machine_network_interface_new(machine, config, &transport);
     if (error != NULL) {
-        bring_back_devices(machine);
+        machine_devices_bring_back(machine);
         machine_prepare_later(machine);
         return error;
     }
@@ -312,10 +304,10 @@ struct error *machine_put_network_interface(struct machine *machine, struct netw
 struct error *machine_put_entropy(struct machine *machine, struct entropy_config *config)
 {
     struct virtio_mmio *transport;
-    struct error *error = check_not_started(machine, "entropy");
+    struct error *error = machine_check_not_started(machine, "entropy");
 
     if (error == NULL && !machine->config.entropy.present)
-        error = check_room_for_device(machine, "entropy");
+        error = machine_check_room(machine, "entropy");
     if (error == NULL)
         error = machine_entropy_new(machine, config, &transport);
     if (error != NULL)
@@ -332,12 +324,12 @@ struct error *machine_put_entropy(struct machine *machine, struct entropy_config
 struct error *machine_put_console(struct machine *machine, struct console_config *config)
 {
     struct virtio_mmio *transport;
-    struct error *error = check_not_started(machine, "console");
+    struct error *error = machine_check_not_started(machine, "console");
 
     if (error == NULL && config->port_count == 0)
         error = error_new(ERROR_INPUT, "ports: none, expected 1 to %d", CONSOLE_PORTS_MAX);
     if (error == NULL && machine->config.console.port_count == 0)
-        error = check_room_for_device(machine, "console");
+        error = machine_check_room(machine, "console");
     if (error != NULL)
         return error;
 
@@ -346,7 +338,7 @@ struct error *machine_put_console(struct machine *machine, struct console_config
         machine_device_free(machine, &machine->console);
     error = machine_console_new(machine, config, &transport);
     if (error != NULL) {
-        bring_back_devices(machine);
+        machine_devices_bring_back(machine);
         machine_prepare_later(machine);
         return error;
     }
@@ -359,7 +351,7 @@ struct error *machine_put_console(struct machine *machine, struct console_config
 
 struct error *machine_put_serial(struct machine *machine, struct serial_config *config)
 {
-    struct error *error = check_not_started(machine, "serial");
+    struct error *error = machine_check_not_started(machine, "serial");
 
     /* Opened for the error's sake: the start opens it again. */
     if (error == NULL)
