@@ -3,6 +3,7 @@
 #include "vmm/base/cleanup.h"
 #include "vmm/base/clock.h"
 #include "vmm/base/log.h"
+#include "vmm/base/output_write.h"
 #include "vmm/metrics.h"
 #include "vmm/output.h"
 #include "vmm/terminal.h"
@@ -85,7 +86,7 @@ static bool write_chunk(struct serial *serial)
         return false;
     }
 
-    ssize_t written = write(serial->output.fd, serial->ring + serial->ring_start, chunk);
+    ssize_t written = output_write(serial->output.fd, serial->ring + serial->ring_start, chunk);
     if (written < 0) {
         if (errno == EAGAIN || errno == EINTR)
             return false;

@@ -99,6 +99,8 @@ static const struct {
     NAMED(F_GETFL),
     NAMED(F_SETFL),
     NAMED(FD_CLOEXEC),
+    NAMED(RWF_DSYNC),
+    NAMED(RWF_NOWAIT),
     NAMED(FIONREAD),
     NAMED(FIONBIO),
     NAMED(TCGETS),

@@ -1,6 +1,7 @@
 #include "vmm/base/log.h"
 
 #include "vmm/base/clock.h"
+#include "vmm/base/output_write.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -163,7 +164,7 @@ void log_write(struct log_site *site, const char *format, ...)
     mask_control_characters(line + start, used - start);
     line[used++] = '\n';
 
-    ssize_t written = write(__atomic_load_n(&state.fd, __ATOMIC_ACQUIRE), line, used);
+    ssize_t written = output_write(__atomic_load_n(&state.fd, __ATOMIC_ACQUIRE), line, used);
     if (written != (ssize_t)used)
         __atomic_add_fetch(&state.dropped, 1, __ATOMIC_RELAXED);
     errno = saved;

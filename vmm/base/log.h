@@ -1,7 +1,7 @@
 /*
  * The log: one line a message, "<time> [<instance id>:<thread>[:<level>][:<file>:<line>]] <text>". A line is formatted
  * on the stack and leaves in one write(2): no lock, no allocation, so a signal handler may log. A destination that is
- * full (a FIFO nobody reads) never blocks: the line is dropped and counted in log_dropped().
+ * full (a FIFO or a stderr that nobody reads) never blocks: the line is dropped and counted in log_dropped().
  */
 #pragma once
 
