@@ -86,6 +86,11 @@ static struct error *put_console(struct machine *machine, struct vm_config *conf
     return machine_put_console(machine, &config->console);
 }
 
+static struct error *put_vsock(struct machine *machine, struct vm_config *config)
+{
+    return machine_put_vsock(machine, &config->vsock);
+}
+
 /* The log first, so that it tells of the rest; then the metrics, so that they count it. */
 static const struct {
     enum vm_config_field field;
@@ -97,6 +102,7 @@ static const struct {
     {VM_CONFIG_BOOT_SOURCE, put_boot_source},
     {VM_CONFIG_DRIVES, put_drives},
     {VM_CONFIG_NETWORK_INTERFACES, put_network_interfaces},
+    {VM_CONFIG_VSOCK, put_vsock},
     {VM_CONFIG_ENTROPY, put_entropy},
     {VM_CONFIG_SERIAL, put_serial},
     {VM_CONFIG_MAYFLY_CONSOLE, put_console},

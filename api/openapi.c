@@ -69,7 +69,10 @@ static bool is_nullable(const struct field *field)
 
 static void write_integer(FILE *out, const struct field *field, bool partial)
 {
-    fprintf(out, "          type: integer\n          format: int%u\n", field->size * 8u);
+    /* OpenAPI knows signed formats only. */
+    bool wide = field->size == sizeof(uint64_t) || field->maximum > INT32_MAX;
+
+    fprintf(out, "          type: integer\n          format: %s\n", wide ? "int64" : "int32");
     fprintf(out, "          minimum: %u\n          maximum: %" PRIu64 "\n", field->minimum, field->maximum);
     if (field->initial != 0 && !(field->flags & FIELD_REQUIRED) && !partial)
         fprintf(out, "          default: %u\n", field->initial);

@@ -94,6 +94,12 @@ static struct error *put_entropy(const struct api_context *context, void *body, 
     return machine_put_entropy(context->machine, config);
 }
 
+static struct error *put_vsock(const struct api_context *context, void *body, struct json_writer *reply)
+{
+    (void)reply;
+    return machine_put_vsock(context->machine, body);
+}
+
 static struct error *put_serial(const struct api_context *context, void *body, struct json_writer *reply)
 {
     (void)reply;
@@ -187,5 +193,7 @@ const struct route routes[] = {
      .counts = &metrics.api_server.get_vm_config},
     {"/mayfly/console", API_PUT, WHEN_NOT_STARTED, put_console, &console_schema,
      .summary = "Adds or replaces a virtio console with several ports", .counts = &metrics.api_server.put_console},
+    {"/vsock", API_PUT, WHEN_NOT_STARTED, put_vsock, &vsock_schema, .summary = "Adds or replaces the vsock device",
+     .counts = &metrics.api_server.put_vsock},
 };
 const size_t route_count = array_length(routes);

@@ -45,6 +45,7 @@ extern const struct schema serial_schema;
 extern const struct schema logger_schema;
 extern const struct schema metrics_schema;
 extern const struct schema console_schema;
+extern const struct schema vsock_schema;
 extern const struct schema vm_config_schema; /* GET /vm/config and --config-file */
 
 /* Where each field of struct vm_config is in its table: bits of schema_given. */

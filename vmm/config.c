@@ -62,6 +62,13 @@ void console_config_free(struct console_config *config)
     memset(config, 0, sizeof(*config));
 }
 
+void vsock_config_free(struct vsock_config *config)
+{
+    free(config->uds_path);
+    free(config->vsock_id);
+    memset(config, 0, sizeof(*config));
+}
+
 void logger_config_free(struct logger_config *config)
 {
     free(config->log_path);
@@ -96,6 +103,7 @@ void vm_config_free(struct vm_config *config)
         network_interface_config_free(&config->network_interfaces[i]);
     serial_config_free(&config->serial);
     console_config_free(&config->console);
+    vsock_config_free(&config->vsock);
     logger_config_free(&config->logger);
     metrics_config_free(&config->metrics);
     memset(config, 0, sizeof(*config));

@@ -101,6 +101,13 @@ struct serial_config {
     struct token_bucket_config rate_limiter;
 };
 
+struct vsock_config {
+    bool present;
+    uint32_t guest_cid;
+    char *uds_path;
+    char *vsock_id; /* without effect */
+};
+
 /*
  * One port of the virtio-console (PUT /mayfly/console). Exactly one of socket_path and output_path is given.
  * socket_path: the VMM listens there (Unix stream, one peer at a time); the guest sees the port open while a peer is
@@ -156,6 +163,7 @@ struct vm_config {
     struct entropy_config entropy;
     struct serial_config serial;
     struct console_config console;
+    struct vsock_config vsock;
     struct logger_config logger;
     struct metrics_config metrics;
 };
@@ -169,6 +177,7 @@ void network_interface_config_free(struct network_interface_config *config);
 void network_interface_update_free(struct network_interface_update *update);
 void serial_config_free(struct serial_config *config);
 void console_config_free(struct console_config *config);
+void vsock_config_free(struct vsock_config *config);
 void logger_config_free(struct logger_config *config);
 void string_map_free(struct string_map *map);
 void metrics_config_free(struct metrics_config *config);

@@ -26,6 +26,7 @@ struct error *machine_put_network_interface(struct machine *machine, struct netw
 struct error *machine_put_entropy(struct machine *machine, struct entropy_config *config);
 struct error *machine_put_serial(struct machine *machine, struct serial_config *config);
 struct error *machine_put_console(struct machine *machine, struct console_config *config);
+struct error *machine_put_vsock(struct machine *machine, struct vsock_config *config);
 
 /* The logger may be put at any time. The metrics file can be set once. */
 struct error *machine_put_logger(struct machine *machine, struct logger_config *config);

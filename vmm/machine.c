@@ -99,6 +99,7 @@ void machine_free(struct machine *machine)
         virtio_mmio_free(machine->network_interfaces[i]);
     virtio_mmio_free(machine->entropy);
     virtio_mmio_free(machine->console);
+    virtio_mmio_free(machine->vsock);
     serial_close(&machine->serial);
     event_timer_cancel(&machine->metrics_timer);
     event_timer_cancel(&machine->prepare_timer);

@@ -2,8 +2,8 @@
 
 #include "vmm/virtio/devices.h"
 
-/* Puts `device` into a transport, or destroys it. */
-static struct error *attach(struct machine *machine, struct virtio_device *device, struct virtio_mmio **transport)
+struct error *machine_device_attach(struct machine *machine, struct virtio_device *device,
+                                    struct virtio_mmio **transport)
 {
     struct error *error = virtio_mmio_new(device, &machine->memory, machine->loop, transport);
 
@@ -18,7 +18,7 @@ struct error *machine_drive_new(struct machine *machine, const struct drive_conf
     struct virtio_device *device;
     struct error *error = virtio_block_new(config, machine->loop, &device);
 
-    return error != NULL ? error : attach(machine, device, transport);
+    return error != NULL ? error : machine_device_attach(machine, device, transport);
 }
 
 struct error *machine_network_interface_new(struct machine *machine, const struct network_interface_config *config,
@@ -27,7 +27,7 @@ struct error *machine_network_interface_new(struct machine *machine, const struc
     struct virtio_device *device;
     struct error *error = virtio_net_new(config, machine->loop, &device);
 
-    return error != NULL ? error : attach(machine, device, transport);
+    return error != NULL ? error : machine_device_attach(machine, device, transport);
 }
 
 struct error *machine_entropy_new(struct machine *machine, const struct entropy_config *config,
@@ -36,7 +36,7 @@ struct error *machine_entropy_new(struct machine *machine, const struct entropy_
     struct virtio_device *device;
     struct error *error = virtio_entropy_new(config, machine->loop, &device);
 
-    return error != NULL ? error : attach(machine, device, transport);
+    return error != NULL ? error : machine_device_attach(machine, device, transport);
 }
 
 struct error *machine_console_new(struct machine *machine, const struct console_config *config,
@@ -45,7 +45,7 @@ struct error *machine_console_new(struct machine *machine, const struct console_
     struct virtio_device *device;
     struct error *error = virtio_console_new(config, machine->loop, &device);
 
-    return error != NULL ? error : attach(machine, device, transport);
+    return error != NULL ? error : machine_device_attach(machine, device, transport);
 }
 
 struct error *machine_devices_complete(struct machine *machine)
@@ -64,6 +64,8 @@ struct error *machine_devices_complete(struct machine *machine)
         error = machine_entropy_new(machine, &config->entropy, &machine->entropy);
     if (error == NULL && config->console.port_count > 0 && machine->console == NULL)
         error = machine_console_new(machine, &config->console, &machine->console);
+    if (error == NULL && config->vsock.present && machine->vsock == NULL)
+        error = machine_vsock_new(machine, &config->vsock, &machine->vsock);
     return error;
 }
 

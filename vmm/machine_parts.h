@@ -66,6 +66,7 @@ struct machine {
     struct virtio_mmio *network_interfaces[VIRTIO_DEVICES_MAX];
     struct virtio_mmio *entropy;
     struct virtio_mmio *console;
+    struct virtio_mmio *vsock;
     struct virtio_mmio *connected[VIRTIO_DEVICES_MAX]; /* whose eventfds the VM has, by slot */
     size_t connected_count;
 
@@ -98,6 +99,13 @@ struct error *machine_entropy_new(struct machine *machine, const struct entropy_
                                   struct virtio_mmio **transport);
 struct error *machine_console_new(struct machine *machine, const struct console_config *config,
                                   struct virtio_mmio **transport);
+
+struct error *machine_vsock_new(struct machine *machine, const struct vsock_config *config,
+                                struct virtio_mmio **transport); /* machine_vsock.c */
+
+/* Puts `device` into a transport, or destroys it. */
+struct error *machine_device_attach(struct machine *machine, struct virtio_device *device,
+                                    struct virtio_mmio **transport);
 
 /* Makes the devices that the configuration has and the machine lost (see machine_put.c). */
 struct error *machine_devices_complete(struct machine *machine);

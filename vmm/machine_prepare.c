@@ -83,6 +83,8 @@ size_t machine_transports(const struct machine *machine, struct virtio_mmio *lis
         list[count++] = machine->entropy;
     if (config->console.port_count > 0)
         list[count++] = machine->console;
+    if (config->vsock.present)
+        list[count++] = machine->vsock;
     return count;
 }
 

@@ -18,7 +18,7 @@ struct api_metrics {
     uint64_t get_count, put_count, patch_count, fails, sync_response_fails;
     struct request_metrics get_instance_info, get_machine_cfg, get_vmm_version, get_vm_config;
     struct request_metrics put_actions, put_boot_source, put_drive, put_entropy, put_logger, put_machine_cfg,
-        put_metrics, put_network, put_serial, put_console;
+        put_metrics, put_network, put_serial, put_console, put_vsock;
     struct request_metrics patch_drive, patch_machine_cfg, patch_network, patch_vm;
 };
 
@@ -42,6 +42,13 @@ struct entropy_metrics {
 
 struct console_metrics {
     uint64_t activate_fails, event_fails, rx_bytes, tx_bytes, dropped_bytes, connections;
+};
+
+struct vsock_metrics {
+    uint64_t activate_fails, cfg_fails, rx_queue_event_fails, tx_queue_event_fails, ev_queue_event_fails,
+        muxer_event_fails, conn_event_fails, rx_queue_event_count, tx_queue_event_count, rx_bytes_count, tx_bytes_count,
+        rx_packets_count, tx_packets_count, conns_added, conns_killed, conns_removed, tx_flush_fails, tx_write_fails,
+        rx_read_fails;
 };
 
 struct uart_metrics {
@@ -72,6 +79,7 @@ struct metrics {
     struct net_metrics net;
     struct entropy_metrics entropy;
     struct console_metrics console;
+    struct vsock_metrics vsock;
     struct uart_metrics uart;
     struct i8042_metrics i8042;
     struct vcpu_metrics vcpu;

@@ -103,6 +103,13 @@ struct error *machine_put_console(struct machine *machine, struct console_config
     FAKE_TAKE(&machine->config.console, config, console_config_free);
 }
 
+struct error *machine_put_vsock(struct machine *machine, struct vsock_config *config)
+{
+    if (machine->refusal == NULL)
+        config->present = true;
+    FAKE_TAKE(&machine->config.vsock, config, vsock_config_free);
+}
+
 struct error *machine_put_logger(struct machine *machine, struct logger_config *config)
 {
     FAKE_TAKE(&machine->config.logger, config, logger_config_free);

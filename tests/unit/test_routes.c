@@ -75,6 +75,7 @@ static const struct {
     {API_PATCH, "/vm", "{\"state\": \"Paused\"}"},
     {API_GET, "/vm/config", NULL},
     {API_PUT, "/mayfly/console", "{\"ports\": [{\"name\": \"a\", \"output_path\": \"/a\"}]}"},
+    {API_PUT, "/vsock", "{\"guest_cid\": 3, \"uds_path\": \"/v\"}"},
 };
 
 static const struct route *route_of(size_t i)
@@ -209,6 +210,7 @@ static void test_vm_config_has_exactly_the_known_keys(void **state)
     assert_reply(API_PUT, "/logger", right[12].body, 204, "");
     assert_reply(API_PUT, "/metrics", right[13].body, 204, "");
     assert_reply(API_PUT, "/mayfly/console", right[17].body, 204, "");
+    assert_reply(API_PUT, "/vsock", "{\"guest_cid\": 3, \"uds_path\": \"/v\", \"vsock_id\": \"v\"}", 204, "");
     assert_reply(
         API_GET, "/vm/config", NULL, 200,
         "{\"balloon\":null,\"drives\":[{\"drive_id\":\"d1\",\"partuuid\":null,\"is_root_device\":true,\"cache_type\":"
@@ -217,7 +219,8 @@ static void test_vm_config_has_exactly_the_known_keys(void **state)
         "\"cpu-config\":null,\"logger\":null,\"machine-config\":{\"vcpu_count\":1,\"mem_size_mib\":128,\"smt\":false,"
         "\"track_dirty_pages\":false,\"huge_pages\":\"None\"},\"metrics\":null,\"memory-hotplug\":null,\"mmds-config\":"
         "null,\"network-interfaces\":[{\"iface_id\":\"n1\",\"host_dev_name\":\"tap0\",\"guest_mac\":null,\"mtu\":null,"
-        "\"rx_rate_limiter\":null,\"tx_rate_limiter\":null}],\"pmem\":[],\"vsock\":null,\"entropy\":{\"rate_limiter\":"
+        "\"rx_rate_limiter\":null,\"tx_rate_limiter\":null}],\"pmem\":[],\"vsock\":{\"guest_cid\":3,\"uds_path\":\"/"
+        "v\"},\"entropy\":{\"rate_limiter\":"
         "null}}");
 }
 

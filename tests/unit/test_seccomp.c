@@ -133,7 +133,7 @@ static const struct call forbidden[] = {
     {EVERYWHERE, SYS_recvmsg, {0}}, /* descriptors that others pass */
     {EVERYWHERE, SYS_setsockopt, {0}},
     {MAIN_RUN | VCPU, SYS_socket, {AF_UNIX, SOCK_STREAM}},
-    {MAIN_RUN | VCPU, SYS_connect, {0}},
+    {VCPU, SYS_connect, {0}},
     {MAIN_RUN | VCPU, SYS_bind, {0}},
     {VCPU, SYS_accept4, {0}},
     {VCPU, SYS_sendmsg, {0}},
@@ -166,6 +166,7 @@ static const struct call permitted[] = {
     {VCPU, SYS_ioctl, {-1UL, 0xffffffff00000000 | KVM_RUN}}, /* the kernel takes 32 bits of it */
     {BASE | MAIN_START | MAIN_RUN, SYS_mmap, {0, 0, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1UL}},
     {BASE | MAIN_START, SYS_socket, {AF_UNIX, -1UL}},
+    {MAIN_RUN, SYS_socket, {AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, -1UL}},
     {BASE | MAIN_START | MAIN_RUN, SYS_open, {0, O_RDONLY}},
     {BASE, SYS_execveat, {-1UL, 0, 0, 0, 0x1000}},
 };

@@ -1,5 +1,6 @@
 #include "vmm/backend/port_backend.h"
 
+#include "vmm/backend/unix_socket.h"
 #include "vmm/base/cleanup.h"
 #include "vmm/base/clock.h"
 #include "vmm/base/log.h"
@@ -9,8 +10,6 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 
 enum {
     BACKLOG = 4,
@@ -27,8 +26,7 @@ struct port_socket {
     bool input_ended;  /* the end of the peer's input has been read */
     bool output_ended; /* the peer takes no more */
     bool hung_up;      /* the peer is gone, but not yet what it sent; `peer` is not in the loop any more */
-    dev_t device;      /* of the file that we bound, to remove no other */
-    ino_t inode;
+    struct unix_socket_file file;
     char path[];
 };
 
@@ -197,15 +195,12 @@ static void socket_watch(struct port_backend *backend, bool input, bool output)
 static void socket_destroy(struct port_backend *backend)
 {
     struct port_socket *port = socket_of(backend);
-    struct stat status;
 
     event_timer_cancel(&port->retry);
     event_source_remove(&port->peer);
     fd_close(&port->peer.fd);
     event_source_remove(&port->listener);
-    if (port->inode != 0 && lstat(port->path, &status) == 0 && status.st_dev == port->device &&
-        status.st_ino == port->inode)
-        unlink(port->path);
+    unix_socket_remove(port->path, &port->file);
     fd_close(&port->listener.fd);
     free(port);
 }
@@ -218,62 +213,13 @@ static const struct port_backend_ops socket_ops = {
     .destroy = socket_destroy,
 };
 
-/*
- * Removes a socket file that nobody has bound any more. The probe is of another type than the ports: whoever has the
- * socket hears nothing of it, and connect(2) still tells EPROTOTYPE from ECONNREFUSED.
- */
-static struct error *stale_remove(const struct sockaddr_un *address)
-{
-    struct stat status;
-
-    if (lstat(address->sun_path, &status) < 0)
-        return errno == ENOENT ? NULL : error_errno(errno, "\"%s\": cannot look at it", address->sun_path);
-    if (!S_ISSOCK(status.st_mode))
-        return error_new(ERROR_INPUT, "\"%s\" exists and is not a socket", address->sun_path);
-
-    cleanup_fd int probe = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    if (probe < 0)
-        return error_errno(errno, "\"%s\": cannot make a socket", address->sun_path);
-    if (connect(probe, (const struct sockaddr *)address, sizeof(*address)) == 0 || errno == EPROTOTYPE)
-        return error_new(ERROR_INPUT, "\"%s\": another process listens there", address->sun_path);
-    if (errno != ECONNREFUSED)
-        return error_errno(errno, "\"%s\" exists, and it cannot be told whether somebody listens", address->sun_path);
-    if (unlink(address->sun_path) < 0 && errno != ENOENT)
-        return error_errno(errno, "\"%s\": cannot remove the socket left there", address->sun_path);
-    return NULL;
-}
-
-/* Binds and listens. The mode is set on the socket, before its file is there: nobody else gets a chance to connect. */
-static struct error *socket_listen(struct port_socket *port)
-{
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    struct stat status;
-
-    memcpy(address.sun_path, port->path, strlen(port->path) + 1);
-    struct error *error = stale_remove(&address);
-    if (error != NULL)
-        return error;
-
-    int fd = port->listener.fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd < 0 || fchmod(fd, 0600) < 0 || bind(fd, (const struct sockaddr *)&address, sizeof(address)) < 0)
-        return error_errno(errno, "\"%s\": cannot make a socket there", port->path);
-    if (lstat(port->path, &status) == 0) {
-        port->device = status.st_dev;
-        port->inode = status.st_ino;
-    }
-    if (listen(fd, BACKLOG) < 0)
-        return error_errno(errno, "\"%s\": cannot listen there", port->path);
-    return event_source_add(port->loop, &port->listener, EPOLLIN);
-}
-
 struct error *port_socket_new(const char *path, struct event_loop *loop, struct port_backend **backend)
 {
-    const size_t length_max = sizeof(((struct sockaddr_un *)NULL)->sun_path) - 1;
+    struct error *error = unix_socket_check_path(path);
     size_t length = strlen(path);
 
-    if (length == 0 || length > length_max)
-        return error_new(ERROR_INPUT, "\"%s\" has %zu bytes: the path of a Unix socket has 1 to %zu", path, length,
-                         length_max);
+    if (error != NULL)
+        return error;
 
     struct port_socket *port = calloc(1, sizeof(*port) + length + 1);
     if (port == NULL)
@@ -286,7 +232,9 @@ struct error *port_socket_new(const char *path, struct event_loop *loop, struct 
     port->peer.ready = peer_ready;
     port->retry.expired = retry_expired;
 
-    struct error *error = socket_listen(port);
+    error = unix_socket_listen(path, SOCK_STREAM, BACKLOG, &port->listener.fd, &port->file);
+    if (error == NULL)
+        error = event_source_add(loop, &port->listener, EPOLLIN);
     if (error != NULL) {
         socket_destroy(&port->backend);
         return error;

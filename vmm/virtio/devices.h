@@ -34,3 +34,10 @@ struct error *virtio_entropy_new(const struct entropy_config *config, struct eve
 /* console.c: listens on the ports' sockets and opens their files. */
 struct error *virtio_console_new(const struct console_config *config, struct event_loop *loop,
                                  struct virtio_device **device);
+
+/*
+ * vsock.c: listens on uds_path, mode 0600; accepts nobody before the guest's driver is ready. The guest's connections
+ * go to the sockets at `<uds_path>_<port>`.
+ */
+struct error *virtio_vsock_new(const struct vsock_config *config, struct event_loop *loop,
+                               struct virtio_device **device);

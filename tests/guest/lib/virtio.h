@@ -11,6 +11,7 @@ enum {
     VIRTIO_BLOCK = 2,
     VIRTIO_CONSOLE = 3,
     VIRTIO_ENTROPY = 4,
+    VIRTIO_VSOCK = 19,
 
     REG_MAGIC = 0x000,
     REG_VERSION = 0x004,
