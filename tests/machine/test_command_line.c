@@ -56,8 +56,8 @@ static void test_log_lines_carry_what_is_asked_for(void **state)
     vm = vm_start_with(
         &(struct machine_options){.arguments = ARGUMENTS("--level", "debug", "--show-level", "--show-log-origin")});
     run_hello(vm);
-    vm_expect_log(vm, " [test:main:INFO:api/routes.c:");
-    vm_expect_log(vm, " [test:main:DEBUG:api/routes.c:");
+    vm_expect_log(vm, " [test:main:INFO:api/dispatch.c:");
+    vm_expect_log(vm, " [test:main:DEBUG:api/dispatch.c:");
 }
 
 static void assert_not_logged(struct vm *vm, const char *text)
