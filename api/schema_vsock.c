@@ -2,12 +2,9 @@
 #include "api/schema_fields.h"
 #include "api/schema_objects.h"
 
-/* 0 to 2 are the hypervisor's, the loopback's and the host's; the last means any. */
-enum { GUEST_CID_MIN = 3 };
-
 static const struct field vsock_fields[] = {
-    {"guest_cid", FIELD_INTEGER, FIELD_REQUIRED, MEMBER(struct vsock_config, guest_cid), .minimum = GUEST_CID_MIN,
-     .maximum = UINT32_MAX - 1, .description = "The guest's context id: its address for its own sockets."},
+    {"guest_cid", FIELD_INTEGER, FIELD_REQUIRED, MEMBER(struct vsock_config, guest_cid), .minimum = VSOCK_GUEST_CID_MIN,
+     .maximum = VSOCK_GUEST_CID_MAX, .description = "The guest's context id: its address for its own sockets."},
     {"uds_path", FIELD_STRING, FIELD_REQUIRED, MEMBER(struct vsock_config, uds_path), SOCKET_PATH,
      .description = "A Unix socket to listen on for host programs that say \"CONNECT <port>\"; what the guest connects "
                     "to on the host is the listener at this path, '_' and the port."},

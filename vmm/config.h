@@ -101,6 +101,10 @@ struct serial_config {
     struct token_bucket_config rate_limiter;
 };
 
+/* 0 to 2 are the hypervisor's, the loopback's and the host's; the one above the last means any. */
+#define VSOCK_GUEST_CID_MIN 3u
+#define VSOCK_GUEST_CID_MAX (UINT32_MAX - 1)
+
 struct vsock_config {
     bool present;
     uint32_t guest_cid;

@@ -88,8 +88,26 @@ static struct error *put_console(struct api_client *client, const struct vmm_pro
     return api_client_put(client, "/mayfly/console", body);
 }
 
+/* The socket is the VMM's, but the caller finds nothing left when all is over. */
+static struct error *put_vsock(struct api_client *client, const struct run_options *options,
+                               struct vmm_process *process)
+{
+    struct body *body;
+    struct error *error;
+
+    if (options->vsock_path == NULL)
+        return NULL;
+    body = body_new();
+    body_integer(body, "guest_cid", options->vsock_cid);
+    body_string(body, "uds_path", options->vsock_path);
+    error = api_client_put(client, "/vsock", body);
+    if (error == NULL)
+        process->vsock_path = options->vsock_path;
+    return error;
+}
+
 struct error *configure(struct api_client *client, const struct run_options *options, const struct located *located,
-                        const struct vmm_process *process)
+                        struct vmm_process *process)
 {
     struct error *error = put_machine(client, options);
 
@@ -101,6 +119,8 @@ struct error *configure(struct api_client *client, const struct run_options *opt
         error = api_client_put(client, "/entropy", body_new());
     if (error == NULL)
         error = put_console(client, process);
+    if (error == NULL)
+        error = put_vsock(client, options, process);
     return error;
 }
 

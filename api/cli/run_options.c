@@ -23,6 +23,8 @@ const char run_help[] = "Usage: mayfly run [OPTION...] [--] COMMAND [ARG...]\n"
                         "  --rw               writes go to the image; without it they go to memory and are lost\n"
                         "  --boot-args TEXT   more words for the kernel's command line\n"
                         "  --vmm FILE         the mayfly-vmm to use\n"
+                        "  --vsock PATH[:CID] sockets between guest and host by way of the Unix socket PATH, which\n"
+                        "                     \"mayfly connect\" talks to; the guest's CID is 3 unless given\n"
                         "\n"
                         "The command:\n"
                         "  --env K=V          sets a variable; may be repeated. --env K passes this one on\n"
@@ -58,6 +60,7 @@ enum option_code {
     OPTION_TIMELINE,
     OPTION_JSON,
     OPTION_CONSOLE,
+    OPTION_VSOCK,
 };
 
 static const struct option long_options[] = {
@@ -75,6 +78,7 @@ static const struct option long_options[] = {
     {"timeline", optional_argument, NULL, OPTION_TIMELINE},
     {"json", optional_argument, NULL, OPTION_JSON},
     {"console", required_argument, NULL, OPTION_CONSOLE},
+    {"vsock", required_argument, NULL, OPTION_VSOCK},
     {"help", no_argument, NULL, 'h'},
     {0},
 };
@@ -115,6 +119,27 @@ static struct error *parse_vcpus(const char *text, uint32_t *vcpus)
     if (end == NULL || *end != '\0' || value < 1 || value > VCPUS_MAX)
         return error_new(ERROR_INPUT, "--vcpus \"%s\": expected 1 to %d", text, VCPUS_MAX);
     *vcpus = (uint32_t)value;
+    return NULL;
+}
+
+/* "PATH" or "PATH:CID"; a colon that no number follows belongs to the path. */
+static struct error *parse_vsock(const char *text, char **path, uint32_t *cid)
+{
+    const char *colon = strrchr(text, ':');
+    uint64_t value = VSOCK_GUEST_CID_MIN;
+    const char *end = colon != NULL ? parse_digits(colon + 1, &value) : NULL;
+    size_t length = end != NULL && *end == '\0' ? (size_t)(colon - text) : strlen(text);
+
+    if (length == 0)
+        return error_new(ERROR_INPUT, "--vsock \"%s\": expected the path of a socket", text);
+    if (value < VSOCK_GUEST_CID_MIN || value > VSOCK_GUEST_CID_MAX)
+        return error_new(ERROR_INPUT, "--vsock \"%s\": expected a CID from %u to %u", text, VSOCK_GUEST_CID_MIN,
+                         VSOCK_GUEST_CID_MAX);
+    free(*path);
+    *path = strndup(text, length);
+    if (*path == NULL)
+        abort();
+    *cid = (uint32_t)value;
     return NULL;
 }
 
@@ -190,6 +215,8 @@ static struct error *take_option(struct run_options *options, int option, const 
     case OPTION_CONSOLE:
         options->console_path = value;
         return NULL;
+    case OPTION_VSOCK:
+        return parse_vsock(value, &options->vsock_path, &options->vsock_cid);
     default:
         options->help = true;
         return NULL;
@@ -234,5 +261,6 @@ void run_options_free(struct run_options *options)
     for (size_t i = 0; i < options->environment_count; i++)
         free((void *)(uintptr_t)options->environment[i]);
     free(options->environment);
+    free(options->vsock_path);
     *options = (struct run_options){0};
 }

@@ -26,6 +26,8 @@ struct run_options {
     const char *json_path;
     const char *console_path;
     const char *vmm;
+    char *vsock_path; /* owned */
+    uint32_t vsock_cid;
     bool help;
     char **command; /* NULL-terminated, at least one */
     size_t command_count;

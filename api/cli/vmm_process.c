@@ -144,6 +144,9 @@ void vmm_process_end(struct vmm_process *process)
         kill(process->pid, SIGKILL);
     if (process->directory[0] != '\0')
         remove_directory(process->directory);
+    if (process->vsock_path != NULL)
+        unlink(process->vsock_path);
+    process->vsock_path = NULL;
     fd_close(&process->process_fd);
     fd_close(&process->serial_fd);
     fd_close(&process->log_fd);

@@ -12,6 +12,7 @@ struct vmm_process {
     pid_t pid;                          /* 0: none */
     int process_fd;                     /* pidfd */
     int serial_fd;                      /* what the guest writes to its serial port; non-blocking */
+    const char *vsock_path;             /* a socket that the VMM made elsewhere; borrowed; NULL: none */
     int log_fd;                         /* the VMM's stderr; non-blocking */
 };
 
@@ -29,7 +30,7 @@ enum { VMM_PATH_SIZE = VMM_DIRECTORY_SIZE + 32 };
 void vmm_process_path(const struct vmm_process *process, const char *name, char path[VMM_PATH_SIZE]);
 
 /*
- * Kills the process and removes the directory. Does not wait: the kernel takes milliseconds to take a VM apart, and
- * nobody needs to see that.
+ * Kills the process and removes the directory and its other socket. Does not wait: the kernel takes milliseconds to
+ * take a VM apart, and nobody needs to see that.
  */
 void vmm_process_end(struct vmm_process *process);

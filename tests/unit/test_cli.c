@@ -52,6 +52,25 @@ static void test_options_end_where_the_command_begins(void **state)
     }
 }
 
+static void test_vsock_option_is_a_path_and_perhaps_a_cid(void **state)
+{
+    static const struct {
+        const char *text;
+        const char *path;
+        uint32_t cid;
+    } cases[] = {{"/v", "/v", 3}, {"/v:7", "/v", 7}, {"/a:b", "/a:b", 3}, {"/a:1:9", "/a:1", 9}, {"/v:", "/v:", 3}};
+
+    (void)state;
+    for (size_t i = 0; i < array_length(cases); i++) {
+        struct run_options options;
+
+        assert_no_error(parse(&options, WORDS("--vsock", cases[i].text, "true")));
+        assert_string_equal(options.vsock_path, cases[i].path);
+        assert_int_equal(options.vsock_cid, cases[i].cid);
+        run_options_free(&options);
+    }
+}
+
 static void test_options_have_their_defaults(void **state)
 {
     struct run_options options;
@@ -114,6 +133,10 @@ static void test_wrong_options_are_named(void **state)
         {{"--rw=yes", "x"}, "--rw=yes"},
         {{"--kernel"}, "--kernel: expected a value"},
         {{"--vcpus", "1"}, "no command"},
+        {{"--vsock", "", "x"}, "--vsock \"\""},
+        {{"--vsock", ":5", "x"}, "--vsock \":5\": expected the path"},
+        {{"--vsock", "/v:2", "x"}, "--vsock \"/v:2\": expected a CID from 3"},
+        {{"--vsock", "/v:4294967295", "x"}, "expected a CID from 3 to 4294967294"},
         {{"--"}, "no command"},
         {{"--", ""}, "empty"},
     };
@@ -411,6 +434,7 @@ static void test_pump_whose_reader_is_gone_counts_and_throws_away(void **state)
 
 TEST_MAIN(cmocka_unit_test(test_options_end_where_the_command_begins),
           cmocka_unit_test(test_options_have_their_defaults),
+          cmocka_unit_test(test_vsock_option_is_a_path_and_perhaps_a_cid),
           cmocka_unit_test(test_options_take_values_that_may_be_left_out),
           cmocka_unit_test(test_environment_is_given_or_passed_on), cmocka_unit_test(test_wrong_options_are_named),
           cmocka_unit_test(test_memory_has_units),

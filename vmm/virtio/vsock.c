@@ -25,7 +25,6 @@ enum {
     QUEUE_SIZE = 256,
     EVENT_QUEUE_SIZE = 8,
     TURN_PACKETS = 256, /* so many in one go; then other devices have their turn */
-    GUEST_CID_MIN = 3,
 };
 
 #define FEATURES (1ULL << VIRTIO_VSOCK_F_STREAM | 1ULL << VIRTIO_VSOCK_F_SEQPACKET)
@@ -378,9 +377,9 @@ static void vsock_init(struct vsock *vsock, const struct vsock_config *config)
 struct error *virtio_vsock_new(const struct vsock_config *config, struct event_loop *loop,
                                struct virtio_device **device)
 {
-    if (config->guest_cid < GUEST_CID_MIN || config->guest_cid == UINT32_MAX)
-        return error_new(ERROR_INPUT, "guest_cid: %u, expected %d to %u", config->guest_cid, GUEST_CID_MIN,
-                         UINT32_MAX - 1);
+    if (config->guest_cid < VSOCK_GUEST_CID_MIN || config->guest_cid > VSOCK_GUEST_CID_MAX)
+        return error_new(ERROR_INPUT, "guest_cid: %u, expected %u to %u", config->guest_cid, VSOCK_GUEST_CID_MIN,
+                         VSOCK_GUEST_CID_MAX);
 
     __attribute__((cleanup(vsock_cleanup))) struct vsock *vsock = NULL;
     struct vsock *made = calloc(1, sizeof(*made));
