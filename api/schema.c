@@ -196,13 +196,28 @@ static void encode_field(const void *object, const struct field *field, struct j
     }
 }
 
+/* What only callers who gave it are to see. */
+static bool is_omitted(const void *object, const struct field *field)
+{
+    const char *text;
+
+    if (field->flags & FIELD_HIDDEN)
+        return true;
+    if ((field->flags & FIELD_OMIT) == 0)
+        return false;
+    if (field->type == FIELD_OBJECT)
+        return !object_is_given(object, field);
+    memcpy(&text, value_at(object, field), sizeof(text));
+    return text == NULL;
+}
+
 void schema_encode(const struct schema *schema, const void *object, struct json_writer *writer)
 {
     json_open_object(writer);
     for (size_t i = 0; i < schema->field_count; i++) {
         const struct field *field = &schema->fields[i];
 
-        if (field->flags & FIELD_HIDDEN)
+        if (is_omitted(object, field))
             continue;
         json_string(writer, field->name);
         encode_field(object, field, writer);

@@ -35,7 +35,8 @@ enum field_flags {
     FIELD_DEPRECATED = 1 << 6,  /* a request that gives it is answered with "Deprecation: true" */
     FIELD_IGNORE_CASE = 1 << 7, /* of `names` */
     FIELD_LIST = 1 << 8,        /* FIELD_UNSUPPORTED only: it is an array */
-    FIELD_IDENTIFIES = 1 << 9   /* must equal the id in the request's path */
+    FIELD_IDENTIFIES = 1 << 9,  /* must equal the id in the request's path */
+    FIELD_OMIT = 1 << 10,       /* a string or an object that is not encoded when it was not given */
 };
 
 enum { SCHEMA_DEPTH_MAX = 8 };

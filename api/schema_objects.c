@@ -5,7 +5,6 @@
 
 #include <ctype.h>
 #include <limits.h>
-#include <net/if.h>
 #include <string.h>
 #include <sys/un.h>
 
@@ -38,29 +37,6 @@ static bool is_word(char *text)
     return true;
 }
 static const struct field_format word_format = {is_word, "no spaces", "^[!-~]+$"};
-
-/* Linux' rule (dev_valid_name). */
-static bool is_interface_name(char *text)
-{
-    return is_word(text) && strpbrk(text, "/:") == NULL && strcmp(text, ".") != 0 && strcmp(text, "..") != 0;
-}
-static const struct field_format interface_name_format = {is_interface_name, "the name of an interface", "^[^/: ]+$"};
-
-/* Six pairs of hexadecimal digits; canonical in lower case. */
-static bool is_mac(char *text)
-{
-    for (size_t i = 0; text[i] != '\0'; i++) {
-        bool right = i % 3 == 2 ? text[i] == ':' : isxdigit((unsigned char)text[i]) != 0;
-
-        if (!right)
-            return false;
-        text[i] = (char)tolower((unsigned char)text[i]);
-    }
-    return true;
-}
-static const struct field_format mac_format = {is_mac, "as in 06:00:ac:10:00:02",
-                                               "^([0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}$"};
-enum { MAC_LENGTH = 17 };
 
 static const char *const state_names[] = {
     [MACHINE_NOT_STARTED] = "Not started", [MACHINE_RUNNING] = "Running", [MACHINE_PAUSED] = "Paused", NULL};
@@ -230,38 +206,6 @@ static const struct field drive_update_fields[] = {
 
 const struct schema drive_update_schema = {"PartialDrive", SCHEMA(drive_update_fields, struct drive_update),
                                            .description = "What to change of a drive."};
-
-static const struct field network_interface_fields[] = {
-    {"iface_id", FIELD_STRING, FIELD_REQUIRED | FIELD_IDENTIFIES, MEMBER(struct network_interface_config, iface_id),
-     DEVICE_ID, .description = "The interface's id, the same as in the path."},
-    {"host_dev_name", FIELD_STRING, FIELD_REQUIRED, MEMBER(struct network_interface_config, host_dev_name),
-     .minimum = 1, .maximum = IFNAMSIZ - 1, .format = &interface_name_format,
-     .description = "The tap interface on the host."},
-    {"guest_mac", FIELD_STRING, FIELD_NULLABLE, MEMBER(struct network_interface_config, guest_mac),
-     .minimum = MAC_LENGTH, .maximum = MAC_LENGTH, .format = &mac_format,
-     .description = "The guest's MAC address; the guest chooses when not given."},
-    {"mtu", FIELD_INTEGER, FIELD_NULLABLE | FIELD_ZERO_NULL, MEMBER(struct network_interface_config, mtu),
-     .minimum = 68, .maximum = 65535, .description = "The MTU that the guest is advised of."},
-    {"rx_rate_limiter", RATE_LIMITER(struct network_interface_config, rx_rate_limiter),
-     .description = "Limits of what the guest receives."},
-    {"tx_rate_limiter", RATE_LIMITER(struct network_interface_config, tx_rate_limiter),
-     .description = "Limits of what the guest sends."},
-};
-const struct schema network_interface_schema = {"NetworkInterface",
-                                                SCHEMA(network_interface_fields, struct network_interface_config),
-                                                .description = "A network interface."};
-
-static const struct field network_interface_update_fields[] = {
-    {"iface_id", FIELD_STRING, FIELD_REQUIRED | FIELD_IDENTIFIES, MEMBER(struct network_interface_update, iface_id),
-     DEVICE_ID, .description = "The interface's id, the same as in the path."},
-    {"rx_rate_limiter", RATE_LIMITER(struct network_interface_update, rx_rate_limiter),
-     .description = "New limits of what the guest receives; others stay."},
-    {"tx_rate_limiter", RATE_LIMITER(struct network_interface_update, tx_rate_limiter),
-     .description = "New limits of what the guest sends; others stay."},
-};
-const struct schema network_interface_update_schema = {
-    "PartialNetworkInterface", SCHEMA(network_interface_update_fields, struct network_interface_update),
-    .description = "What to change of a network interface."};
 
 static const struct field entropy_fields[] = {
     {"rate_limiter", RATE_LIMITER(struct entropy_config, rate_limiter),

@@ -35,6 +35,7 @@ void network_interface_config_free(struct network_interface_config *config)
 {
     free(config->iface_id);
     free(config->host_dev_name);
+    free(config->backend.socket_path);
     free(config->guest_mac);
     memset(config, 0, sizeof(*config));
 }

@@ -75,9 +75,20 @@ struct drive_update {
     struct rate_limiter_config rate_limiter;
 };
 
+/* What stands in for a tap. */
+enum network_backend_type { NETWORK_BACKEND_STREAM };
+
+struct network_backend_config {
+    bool present;
+    enum network_backend_type type;
+    char *socket_path; /* a Unix stream socket that a program like passt listens on */
+};
+
+/* Either host_dev_name, a tap, or backend is given. */
 struct network_interface_config {
     char *iface_id;
     char *host_dev_name;
+    struct network_backend_config backend;
     char *guest_mac; /* "06:00:ac:10:00:02"; NULL: the guest chooses */
     uint32_t mtu;    /* 0: not advertised */
     struct rate_limiter_config rx_rate_limiter;

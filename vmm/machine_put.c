@@ -237,8 +237,12 @@ static struct error *check_network_interface(const struct machine *machine,
 {
     const struct vm_config *all = &machine->config;
 
-    if (config->host_dev_name == NULL)
-        return error_new(ERROR_INPUT, "host_dev_name: missing, expected the name of a tap device");
+    if (config->host_dev_name == NULL && !config->backend.present)
+        return error_new(ERROR_INPUT, "host_dev_name: missing, expected the name of a tap device, or a backend");
+    if (config->host_dev_name != NULL && config->backend.present)
+        return error_new(ERROR_INPUT, "backend: given beside host_dev_name, expected one of them");
+    if (config->backend.present && config->backend.socket_path == NULL)
+        return error_new(ERROR_INPUT, "backend.socket_path: missing, expected a path");
     for (size_t i = 0; i < all->network_interface_count; i++) {
         const struct network_interface_config *other = &all->network_interfaces[i];
 
@@ -248,7 +252,8 @@ static struct error *check_network_interface(const struct machine *machine,
             strcasecmp(config->guest_mac, other->guest_mac) == 0)
             return error_new(ERROR_INPUT, "guest_mac: '%s' is the address of interface '%s' already", config->guest_mac,
                              other->iface_id);
-        if (strcmp(config->host_dev_name, other->host_dev_name) == 0)
+        if (config->host_dev_name != NULL && other->host_dev_name != NULL &&
+            strcmp(config->host_dev_name, other->host_dev_name) == 0)
             return error_new(ERROR_INPUT, "host_dev_name: '%s' is the device of interface '%s' already",
                              config->host_dev_name, other->iface_id);
     }

@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 enum { ETHERTYPE_EXPERIMENT = 0x88b5, HEADER = 14, FRAME_MAX = 2000 };
@@ -231,7 +232,131 @@ static void test_tap_that_goes_down_and_up_and_away_leaves_the_guest_running(voi
     vm_expect_exit(vm, 0);
 }
 
-TEST_MAIN(machine_test(test_tap_that_goes_down_and_up_and_away_leaves_the_guest_running),
+/* A backend's program: listens, serves the VMM that connects. */
+static int listen_as_backend(struct vm *vm)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    snprintf(address.sun_path, sizeof(address.sun_path), "%s", vm_path(vm, "backend"));
+    assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof(address)), 0);
+    assert_int_equal(listen(fd, 1), 0);
+    return fd;
+}
+
+static void put_backend(struct vm *vm)
+{
+    vm_put(vm, "/network-interfaces/eth0",
+           "{\"iface_id\":\"eth0\",\"backend\":{\"type\":\"stream\",\"socket_path\":\"%s\"}}", vm_path(vm, "backend"));
+}
+
+static void hear(struct vm *vm, int peer, void *to, size_t length)
+{
+    for (size_t done = 0; done < length;) {
+        struct pollfd wait = {.fd = peer, .events = POLLIN};
+        ssize_t got;
+
+        if (poll(&wait, 1, MACHINE_PATIENCE_MS) <= 0)
+            vm_fail(vm, "the backend heard nothing for %d ms", MACHINE_PATIENCE_MS);
+        got = recv(peer, (char *)to + done, length - done, 0);
+        assert_true(got > 0);
+        done += (size_t)got;
+    }
+}
+
+static uint32_t hear_frame(struct vm *vm, int peer, uint8_t frame[FRAME_MAX])
+{
+    uint32_t length;
+
+    hear(vm, peer, &length, sizeof(length));
+    length = ntohl(length);
+    assert_true(length <= FRAME_MAX);
+    hear(vm, peer, frame, length);
+    return length;
+}
+
+static void say_frame(int peer, uint32_t length, uint8_t fill)
+{
+    const uint32_t prefix = htonl(length);
+
+    assert_int_equal(send(peer, &prefix, sizeof(prefix), 0), sizeof(prefix));
+    send_frame(peer, length, fill);
+}
+
+static void test_frames_pass_over_a_stream_socket(void **state)
+{
+    static const uint32_t lengths[] = {60, 64, 577, 1514};
+    struct vm *vm = vm_start();
+    cleanup_fd int listener = listen_as_backend(vm);
+    uint8_t frame[FRAME_MAX];
+
+    (void)state;
+    put_backend(vm);
+    put_backend(vm); /* replaces the first */
+    cleanup_free char *config = vm_get(vm, "/vm/config");
+    assert_non_null(strstr(config, "\"backend\":{\"type\":\"stream\",\"socket_path\":\""));
+    assert_null(strstr(config, "host_dev_name"));
+    fd_close(&(int){accept(listener, NULL, NULL)});
+    cleanup_fd int peer = accept(listener, NULL, NULL);
+    vm_boot(vm, "net", NULL);
+    assert_int_equal(hear_frame(vm, peer, frame), 64);
+    assert_memory_equal(frame + HEADER, "hi", 2);
+    for (size_t i = 0; i < array_length(lengths); i++) {
+        say_frame(peer, lengths[i], (uint8_t)('a' + i));
+        assert_int_equal(hear_frame(vm, peer, frame), lengths[i]);
+        assert_int_equal(frame[lengths[i] - 1], 'a' + i);
+    }
+    say_frame(peer, 60, 'q');
+    vm_expect(vm, "done\n");
+    vm_expect_exit(vm, 0);
+}
+
+static void test_backend_that_dies_or_lies_leaves_the_guest_running(void **state)
+{
+    static const uint8_t nonsense[] = {0xff, 0xff, 0xff, 0xff};
+
+    (void)state;
+    for (unsigned lies = 0; lies < 2; lies++) {
+        struct vm *vm = vm_start();
+        cleanup_fd int listener = listen_as_backend(vm);
+        uint8_t frame[FRAME_MAX];
+
+        put_backend(vm);
+        cleanup_fd int peer = accept(listener, NULL, NULL);
+        vm_boot(vm, "net", "blind");
+        assert_int_equal(hear_frame(vm, peer, frame), 64);
+        say_frame(peer, 60, 'q');
+        vm_expect(vm, "waiting\n");
+        if (lies)
+            assert_int_equal(send(peer, nonsense, sizeof(nonsense), 0), sizeof(nonsense));
+        else
+            fd_close(&peer);
+        free(vm_get(vm, "/"));
+        vm_say(vm, "\n");
+        vm_expect(vm, "done\n");
+        vm_expect_exit(vm, 0);
+        vm_expect_log(vm, "the guest's frames are dropped from now on");
+    }
+}
+
+static void test_backend_is_refused_by_what_is_wrong_with_it(void **state)
+{
+    struct vm *vm = vm_start();
+
+    (void)state;
+    vm_refuses(vm, "PUT", "/network-interfaces/eth0",
+               "{\"iface_id\":\"eth0\",\"backend\":{\"type\":\"stream\",\"socket_path\":\"/no/such/socket\"}}",
+               "backend.socket_path: \"/no/such/socket\": cannot connect to it: No such file or directory");
+    vm_refuses(vm, "PUT", "/network-interfaces/eth0",
+               "{\"iface_id\":\"eth0\",\"backend\":{\"type\":\"pigeon\",\"socket_path\":\"/no/such/socket\"}}",
+               "backend.type: ");
+    vm_refuses(vm, "PUT", "/network-interfaces/eth0", "{\"iface_id\":\"eth0\"}", "host_dev_name: missing");
+}
+
+TEST_MAIN(machine_test(test_frames_pass_over_a_stream_socket),
+          machine_test(test_backend_that_dies_or_lies_leaves_the_guest_running),
+          machine_test(test_backend_is_refused_by_what_is_wrong_with_it),
+          machine_test(test_tap_that_goes_down_and_up_and_away_leaves_the_guest_running),
           machine_test(test_frames_pass_both_ways), machine_test(test_frames_pass_a_rate_limiter),
           machine_test(test_mtu_is_told_to_the_guest),
           machine_test(test_frames_pass_to_a_guest_that_computes_checksums),

@@ -68,7 +68,7 @@ static void start(uint64_t features)
     assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair), 0);
     tap = pair[0];
     host = pair[1];
-    assert_no_error(virtio_net_new_on(&config, pair[0], driver.loop, &device));
+    assert_no_error(virtio_net_new_on(&config, net_tap_new(pair[0]), driver.loop, &device));
     assert_int_equal(device->ops->type, VIRTIO_ID_NET);
     guest_driver_start(&driver, device, features);
     guest_driver_settle(&driver);
@@ -619,9 +619,11 @@ static void test_broken_queue_stops_the_device(void **state)
 static void assert_refused(const char *text)
 {
     struct virtio_device *device = NULL;
+    struct net_backend *backend = net_tap_new(-1);
 
-    assert_error(virtio_net_new_on(&config, -1, driver.loop, &device), ERROR_INPUT, text);
+    assert_error(virtio_net_new_on(&config, backend, driver.loop, &device), ERROR_INPUT, text);
     assert_null(device);
+    backend->ops->close(backend);
 }
 
 static void test_mac_address_must_be_six_bytes(void **state)

@@ -51,7 +51,13 @@ static void write_value(FILE *out, const struct field *field)
     }
 }
 
-/* A right object with every field, but a console port's output_path, which excludes its socket_path. */
+/* What stands in for another field of its object, and excludes it. */
+static bool is_alternative(const struct field *field)
+{
+    return strcmp(field->name, "output_path") == 0 || strcmp(field->name, "backend") == 0;
+}
+
+/* A right object with every field, but for the alternatives. */
 static void write_sample(FILE *out, const struct schema *schema, const struct change *change)
 {
     const char *separator = "";
@@ -61,7 +67,7 @@ static void write_sample(FILE *out, const struct schema *schema, const struct ch
         const struct field *field = &schema->fields[i];
         bool changed = change != NULL && change->field == field;
 
-        if (strcmp(field->name, "output_path") == 0 || (changed && change->value == NULL && !change->twice))
+        if (changed ? change->value == NULL && !change->twice : is_alternative(field))
             continue;
         for (int times = changed && change->twice ? 2 : 1; times > 0; times--) {
             fprintf(out, "%s\"%s\": ", separator, field->name);
@@ -316,9 +322,40 @@ static void check_missing(const struct schema *schema)
         /* An update that changes nothing, and a port that leads nowhere, have tests of their own. */
         if (schema->fields[i].flags & FIELD_REQUIRED)
             assert_refused(schema, &change, "missing, expected ");
-        else if (strcmp(change.field->name, "socket_path") != 0)
+        else if (strcmp(change.field->name, "socket_path") != 0 && strcmp(change.field->name, "host_dev_name") != 0)
             assert_taken(schema, &change);
     }
+}
+
+static void test_interface_has_a_tap_or_a_backend_and_shows_which(void **state)
+{
+    static const char with_backend[] =
+        "{\"iface_id\":\"a\",\"backend\":{\"type\":\"stream\",\"socket_path\":\"/passt\"},\"guest_mac\":null,"
+        "\"mtu\":null,\"rx_rate_limiter\":null,\"tx_rate_limiter\":null}";
+    static const char with_tap[] = "{\"iface_id\":\"a\",\"host_dev_name\":\"tap0\",\"guest_mac\":null,"
+                                   "\"mtu\":null,\"rx_rate_limiter\":null,\"tx_rate_limiter\":null}";
+    static const char *const right[] = {with_backend, with_tap};
+    struct network_interface_config config;
+
+    (void)state;
+    for (size_t i = 0; i < array_length(right); i++) {
+        struct json_writer writer;
+        size_t length;
+
+        assert_no_error(decode(&network_interface_schema, right[i], &config));
+        json_writer_init(&writer);
+        schema_encode(&network_interface_schema, &config, &writer);
+        assert_string_equal(json_text(&writer, &length), right[i]);
+        json_writer_free(&writer);
+        schema_free(&network_interface_schema, &config);
+    }
+    assert_error(decode(&network_interface_schema, "{\"iface_id\":\"a\"}", &config), ERROR_INPUT,
+                 "host_dev_name: missing, expected the name of a tap, or a backend");
+    assert_error(decode(&network_interface_schema,
+                        "{\"iface_id\":\"a\",\"host_dev_name\":\"tap0\",\"backend\":{\"type\":\"stream\","
+                        "\"socket_path\":\"/passt\"}}",
+                        &config),
+                 ERROR_INPUT, "backend: given beside host_dev_name, expected one of them");
 }
 
 static void test_required_fields_and_no_others_must_be_there(void **state)
@@ -332,8 +369,7 @@ static void check_repeated(const struct schema *schema)
     for (size_t i = 0; i < schema->field_count; i++) {
         struct change change = {.field = &schema->fields[i], .twice = true};
 
-        if (strcmp(change.field->name, "output_path") != 0)
-            assert_refused(schema, &change, "given twice");
+        assert_refused(schema, &change, "given twice");
     }
 }
 
@@ -604,6 +640,7 @@ TEST_MAIN(cmocka_unit_test(test_every_object_is_encoded_as_it_was_decoded),
           cmocka_unit_test(test_every_string_is_held_to_its_length),
           cmocka_unit_test(test_every_name_of_an_enumeration_is_taken_and_no_other),
           cmocka_unit_test(test_required_fields_and_no_others_must_be_there),
+          cmocka_unit_test(test_interface_has_a_tap_or_a_backend_and_shows_which),
           cmocka_unit_test(test_every_field_may_be_given_only_once),
           cmocka_unit_test(test_every_object_refuses_unknown_fields),
           cmocka_unit_test(test_no_object_is_taken_when_its_text_ends_early),

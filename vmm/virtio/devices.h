@@ -22,7 +22,7 @@ struct error *virtio_block_new(const struct drive_config *config, struct event_l
  */
 struct error *virtio_block_update(struct virtio_device *device, const struct drive_update *update);
 
-/* net.c: attaches to the tap host_dev_name. */
+/* net.c: attaches to the tap host_dev_name, or connects to the backend's socket. */
 struct error *virtio_net_new(const struct network_interface_config *config, struct event_loop *loop,
                              struct virtio_device **device);
 struct error *virtio_net_update(struct virtio_device *device, const struct network_interface_update *update);

@@ -1,13 +1,14 @@
 /*
- * virtio-net (virtio 1.2, section 5.1): one receive and one transmit queue on a tap.
+ * virtio-net (virtio 1.2, section 5.1): one receive and one transmit queue on a backend (backend/net_backend.h).
  *
- * Frames pass between the tap and guest memory in one readv or writev, header included; nothing is copied here.
+ * Frames pass between the backend and guest memory in one call, header included; nothing is copied here.
  *
- * The tap is watched only while something can be done about it: EPOLLIN while there are receive buffers and no limit
- * holds, EPOLLOUT while a frame waits for the tap. Otherwise a level-triggered loop would spin.
+ * The backend is watched only while something can be done about it: EPOLLIN while there are receive buffers and no
+ * limit holds, EPOLLOUT while a frame waits for it. Otherwise a level-triggered loop would spin.
  */
 #include "vmm/virtio/net.h"
 
+#include "vmm/backend/net_backend.h"
 #include "vmm/backend/tap.h"
 #include "vmm/base/cleanup.h"
 #include "vmm/base/clock.h"
@@ -29,7 +30,7 @@ enum {
 /* Config space, as far as it goes (5.1.4). */
 enum { CONFIG_SIZE = offsetof(struct virtio_net_config, speed) };
 
-/* What the driver takes off the host's hands, and how the tap is told (5.1.3.1). */
+/* What the driver takes off the host's hands, and how the backend is told (5.1.3.1). */
 static const struct {
     unsigned feature;
     unsigned offload;
@@ -40,10 +41,11 @@ static const struct {
 };
 
 #define FEATURE(bit) (1ULL << (bit))
-#define FEATURES                                                                                                       \
+#define OFFLOAD_FEATURES                                                                                               \
     (FEATURE(VIRTIO_NET_F_CSUM) | FEATURE(VIRTIO_NET_F_HOST_TSO4) | FEATURE(VIRTIO_NET_F_HOST_TSO6) |                  \
-     FEATURE(VIRTIO_NET_F_GUEST_CSUM) | FEATURE(VIRTIO_NET_F_GUEST_TSO4) | FEATURE(VIRTIO_NET_F_GUEST_TSO6) |          \
-     FEATURE(VIRTIO_NET_F_MRG_RXBUF))
+     FEATURE(VIRTIO_NET_F_GUEST_CSUM) | FEATURE(VIRTIO_NET_F_GUEST_TSO4) | FEATURE(VIRTIO_NET_F_GUEST_TSO6))
+/* A backend without offloads is a program, which may end: then the link is down. */
+#define OTHER_FEATURES FEATURE(VIRTIO_NET_F_STATUS)
 
 static struct net *net_of(struct virtio_device *device)
 {
@@ -60,9 +62,25 @@ bool net_is_running(const struct net *net)
     return net->device.active && !net->device.failed && !net->device.paused;
 }
 
-void net_watch_tap(struct net *net, uint32_t event, bool on)
+void net_watch(struct net *net, uint32_t event, bool on)
 {
-    event_source_update(&net->tap, on ? net->tap.events | event : net->tap.events & ~event);
+    if (net->backend != NULL)
+        event_source_update(&net->wire, on ? net->wire.events | event : net->wire.events & ~event);
+}
+
+void net_lose(struct net *net)
+{
+    if (net->backend == NULL)
+        return;
+    log_error("net \"%s\": the tap or the peer is gone; the guest's frames are dropped from now on", net->iface_id);
+    event_source_remove(&net->wire);
+    net->wire.events = 0;
+    net->backend->ops->close(net->backend);
+    net->backend = NULL;
+    if ((net->device.features & FEATURE(VIRTIO_NET_F_STATUS)) == 0)
+        return;
+    net->config.status = 0;
+    virtio_device_config_changed(&net->device);
 }
 
 uint64_t net_limiter_take(struct rate_limiter *limiter, size_t size)
@@ -75,7 +93,8 @@ uint64_t net_limiter_take(struct rate_limiter *limiter, size_t size)
 void net_fail(struct net *net, const char *reason)
 {
     METRIC_INCREMENT(net.event_fails);
-    event_source_update(&net->tap, 0);
+    if (net->backend != NULL)
+        event_source_update(&net->wire, 0);
     virtio_device_fail(&net->device, reason);
 }
 
@@ -84,7 +103,7 @@ void net_fail(struct net *net, const char *reason)
 enum tx_step {
     TX_DONE,    /* one frame sent or dropped: go on */
     TX_EMPTY,   /* the driver's notification starts it again */
-    TX_FULL,    /* the tap, when it is writable */
+    TX_FULL,    /* the backend, when it is writable */
     TX_LIMITED, /* the timer */
     TX_DEAD,    /* the driver's reset */
 };
@@ -96,7 +115,7 @@ static enum tx_step tx_drop(struct net *net, const struct virtqueue_chain *chain
     return TX_DONE;
 }
 
-/* What became of a frame that the tap did not take. */
+/* What became of a frame that the backend did not take. */
 static enum tx_step tx_refused(struct net *net, const struct virtqueue_chain *chain, int code)
 {
     if (code == EAGAIN) {
@@ -107,7 +126,9 @@ static enum tx_step tx_refused(struct net *net, const struct virtqueue_chain *ch
     if (code == EINVAL) /* the header contradicts itself or the frame */
         return tx_drop(net, chain, &metrics.net.tx_malformed_frames);
     METRIC_INCREMENT(net.tap_write_fails);
-    log_debug("net \"%s\": the tap refuses a frame: %s", net->iface_id, strerror(code));
+    log_debug("net \"%s\": the backend refuses a frame: %s", net->iface_id, strerror(code));
+    if (code == ENOTCONN)
+        net_lose(net);
     return tx_drop(net, chain, &metrics.net.tx_fails);
 }
 
@@ -116,6 +137,8 @@ static enum tx_step tx_send(struct net *net, const struct virtqueue_chain *chain
     METRIC_INCREMENT(net.tx_count);
     if (chain->readable_bytes < FRAME_MIN || chain->readable_bytes > FRAME_MAX)
         return tx_drop(net, chain, &metrics.net.tx_malformed_frames);
+    if (net->backend == NULL)
+        return tx_drop(net, chain, &metrics.net.tx_fails);
 
     uint64_t retry_us = net->tx_paid ? 0 : net_limiter_take(&net->tx_limiter, chain->readable_bytes);
     if (retry_us != 0) {
@@ -126,11 +149,11 @@ static enum tx_step tx_send(struct net *net, const struct virtqueue_chain *chain
     }
 
     net->tx_paid = false;
-    ssize_t size = writev(net->tap.fd, chain->iov, chain->readable_count);
-    if (size < 0)
-        return tx_refused(net, chain, errno);
+    int result = net->backend->ops->send(net->backend, chain->iov, chain->readable_count, chain->readable_bytes);
+    if (result < 0)
+        return tx_refused(net, chain, -result);
     METRIC_INCREMENT(net.tx_packets_count);
-    METRIC_ADD(net.tx_bytes_count, size - HEADER_SIZE);
+    METRIC_ADD(net.tx_bytes_count, chain->readable_bytes - HEADER_SIZE);
     virtqueue_push(&net->queues[TX], chain->head, 0);
     return TX_DONE;
 }
@@ -149,18 +172,26 @@ static enum tx_step tx_step(struct net *net)
     return tx_send(net, &chain);
 }
 
+/* Whether the backend still has the end of a frame to send. */
+static bool tx_unsent(struct net *net)
+{
+    return net->backend != NULL && net->backend->unsent;
+}
+
 static void tx_run(struct net *net)
 {
     enum tx_step step = TX_DONE;
 
-    if (!net_is_running(net) || net->tx_timer.loop != NULL || (net->tap.events & EPOLLOUT) != 0)
+    if (!net_is_running(net) || net->tx_timer.loop != NULL || (net->wire.events & EPOLLOUT) != 0)
         return;
+    if (tx_unsent(net))
+        net->backend->ops->flush(net->backend);
     virtqueue_disarm(&net->queues[TX]);
     for (unsigned frames = 0; frames < TURN_FRAMES && step == TX_DONE; frames++)
         step = tx_step(net);
     if (step == TX_DONE)
         event_timer_set(net->device.loop, &net->turn, 0);
-    net_watch_tap(net, EPOLLOUT, step == TX_FULL);
+    net_watch(net, EPOLLOUT, step == TX_FULL || tx_unsent(net));
     virtio_device_signal(&net->device, TX);
 }
 
@@ -169,27 +200,23 @@ static void tx_timer_expired(struct event_timer *timer)
     tx_run(container_of(timer, struct net, tx_timer));
 }
 
-/* The tap, and both directions together. */
+/* The backend, and both directions together. */
 
-static void tap_ready(struct event_source *source, uint32_t events)
+static void wire_ready(struct event_source *source, uint32_t events)
 {
-    struct net *net = container_of(source, struct net, tap);
+    struct net *net = container_of(source, struct net, wire);
 
-    if ((events & (EPOLLERR | EPOLLHUP)) != 0) {
-        log_error("net \"%s\": the tap is gone; the guest's frames are dropped from now on", net->iface_id);
-        net->tap_lost = true;
-        event_source_remove(source);
-        source->events = 0;
-        tx_run(net);
-        return;
-    }
     if ((events & EPOLLOUT) != 0) {
-        net_watch_tap(net, EPOLLOUT, false);
+        net_watch(net, EPOLLOUT, false);
         tx_run(net);
     }
     if ((events & EPOLLIN) != 0) {
         METRIC_INCREMENT(net.rx_tap_event_count);
         net_receive(net);
+    }
+    if ((events & (EPOLLERR | EPOLLHUP)) != 0) {
+        net_lose(net);
+        tx_run(net);
     }
 }
 
@@ -203,7 +230,8 @@ static void turn_expired(struct event_timer *timer)
 
 static void net_stop(struct net *net)
 {
-    event_source_update(&net->tap, 0);
+    if (net->backend != NULL)
+        event_source_update(&net->wire, 0);
     event_timer_cancel(&net->turn);
     event_timer_cancel(&net->rx_timer);
     event_timer_cancel(&net->tx_timer);
@@ -226,7 +254,7 @@ static bool net_activate(struct virtio_device *device)
     for (size_t i = 0; i < array_length(offload_table); i++)
         if (has_feature(net, offload_table[i].feature))
             offloads |= offload_table[i].offload;
-    if (offloads != net->offloads && !tap_set_offloads(net->tap.fd, offloads)) {
+    if (offloads != net->offloads && net->backend != NULL && !net->backend->ops->set_offloads(net->backend, offloads)) {
         METRIC_INCREMENT(net.activate_fails);
         log_error("net \"%s\": cannot set the offloads of its tap to %#x: %s", net->iface_id, offloads,
                   strerror(errno));
@@ -277,8 +305,9 @@ static void net_destroy(struct virtio_device *device)
     struct net *net = net_of(device);
 
     net_stop(net);
-    event_source_remove(&net->tap);
-    fd_close(&net->tap.fd);
+    event_source_remove(&net->wire);
+    if (net->backend != NULL)
+        net->backend->ops->close(net->backend);
     free(net->iface_id);
     free(net);
 }
@@ -320,7 +349,10 @@ static bool mac_parse(const char *text, uint8_t mac[ETH_ALEN])
 
 static struct error *net_configure(struct net *net, const struct network_interface_config *config)
 {
-    net->device.features = FEATURES;
+    net->device.features =
+        FEATURE(VIRTIO_NET_F_MRG_RXBUF) | (net->backend->ops->offloads ? OFFLOAD_FEATURES : OTHER_FEATURES);
+    if (!net->backend->ops->offloads)
+        net->config.status = VIRTIO_NET_S_LINK_UP;
     if (config->guest_mac != NULL) {
         if (!mac_parse(config->guest_mac, net->config.mac))
             return error_new(ERROR_INPUT,
@@ -341,8 +373,8 @@ static struct error *net_configure(struct net *net, const struct network_interfa
     return NULL;
 }
 
-struct error *virtio_net_new_on(const struct network_interface_config *config, int fd, struct event_loop *loop,
-                                struct virtio_device **device)
+struct error *virtio_net_new_on(const struct network_interface_config *config, struct net_backend *backend,
+                                struct event_loop *loop, struct virtio_device **device)
 {
     cleanup_free struct net *net = calloc(1, sizeof(*net));
     cleanup_free char *iface_id = strdup(config->iface_id);
@@ -351,12 +383,13 @@ struct error *virtio_net_new_on(const struct network_interface_config *config, i
     if (net == NULL || iface_id == NULL)
         return error_errno(ENOMEM, "cannot make the network interface");
 
+    net->backend = backend;
     struct error *error = net_configure(net, config);
     if (error != NULL)
         return error;
-    net->tap.fd = fd;
-    net->tap.ready = tap_ready;
-    error = event_source_add(loop, &net->tap, 0);
+    net->wire.fd = backend->fd;
+    net->wire.ready = wire_ready;
+    error = event_source_add(loop, &net->wire, 0);
     if (error != NULL)
         return error;
 
@@ -375,17 +408,40 @@ struct error *virtio_net_new_on(const struct network_interface_config *config, i
     return NULL;
 }
 
-struct error *virtio_net_new(const struct network_interface_config *config, struct event_loop *loop,
-                             struct virtio_device **device)
+static struct error *tap_backend_open(const char *host_dev_name, struct net_backend **backend)
 {
     cleanup_fd int fd = -1;
-    struct error *error = tap_open(config->host_dev_name, &fd);
+    struct error *error = tap_open(host_dev_name, &fd);
 
     if (error != NULL)
         return error_wrap(error, "host_dev_name");
-    error = virtio_net_new_on(config, fd, loop, device);
-    if (error == NULL)
-        take_fd(&fd);
+    *backend = net_tap_new(fd);
+    if (*backend == NULL)
+        return error_errno(ENOMEM, "cannot make the network interface");
+    take_fd(&fd);
+    return NULL;
+}
+
+static struct error *backend_open(const struct network_interface_config *config, struct net_backend **backend)
+{
+    if (!config->backend.present)
+        return tap_backend_open(config->host_dev_name, backend);
+
+    struct error *error = net_stream_open(config->backend.socket_path, backend);
+    return error == NULL ? NULL : error_wrap(error, "backend.socket_path");
+}
+
+struct error *virtio_net_new(const struct network_interface_config *config, struct event_loop *loop,
+                             struct virtio_device **device)
+{
+    struct net_backend *backend;
+    struct error *error = backend_open(config, &backend);
+
+    if (error != NULL)
+        return error;
+    error = virtio_net_new_on(config, backend, loop, device);
+    if (error != NULL)
+        backend->ops->close(backend);
     return error;
 }
 

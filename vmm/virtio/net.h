@@ -5,6 +5,7 @@
 
 #include <linux/virtio_net.h>
 
+#include "vmm/backend/net_backend.h"
 #include "vmm/base/event_loop.h"
 #include "vmm/config.h"
 #include "vmm/virtio/device.h"
@@ -40,10 +41,10 @@ struct net {
     struct virtio_device device;
     char *iface_id;
     struct virtio_net_config config;
-    struct event_source tap;
-    bool tap_lost;           /* the interface was deleted under us */
-    unsigned offloads;       /* as the tap has them */
-    struct event_timer turn; /* set to the next turn of the loop: looks at both queues */
+    struct net_backend *backend; /* NULL: lost, the interface was deleted or the peer went away */
+    struct event_source wire;    /* the backend's descriptor */
+    unsigned offloads;           /* as the backend has them */
+    struct event_timer turn;     /* set to the next turn of the loop: looks at both queues */
 
     bool mergeable;     /* VIRTIO_NET_F_MRG_RXBUF was negotiated */
     uint32_t rx_enough; /* receive buffers for any frame that the driver should get */
@@ -52,7 +53,7 @@ struct net {
     struct rate_limiter rx_limiter;
     struct event_timer rx_timer; /* the limiter's, or SETTLE_US */
 
-    bool tx_paid; /* the limiter has let the next frame pass; the tap was full */
+    bool tx_paid; /* the limiter has let the next frame pass; the backend was full */
     struct rate_limiter tx_limiter;
     struct event_timer tx_timer;
 
@@ -62,23 +63,22 @@ struct net {
 
 /* Whether the driver's frames may move now. */
 bool net_is_running(const struct net *net);
-/* Watches the tap for `event` (EPOLLIN, EPOLLOUT), or no longer. */
-void net_watch_tap(struct net *net, uint32_t event, bool on);
+/* Watches the backend for `event` (EPOLLIN, EPOLLOUT), or no longer. */
+void net_watch(struct net *net, uint32_t event, bool on);
+/* The backend is gone for good: the link is down, the driver's frames are dropped. */
+void net_lose(struct net *net);
 /* As rate_limiter_take for a frame of `size`; without a limit nobody asks for the time. */
 uint64_t net_limiter_take(struct rate_limiter *limiter, size_t size);
 /* The guest broke the device. */
 void net_fail(struct net *net, const char *reason);
 
-/* Delivers frames from the tap as far as they, buffers and the limiter allow, and sees to being called again. */
+/* Delivers frames from the backend as far as they, buffers and the limiter allow, and sees to being called again. */
 void net_receive(struct net *net);
 /* rx_timer has expired. */
 void net_receive_later(struct event_timer *timer);
 /* The driver is gone, and its buffers with it. */
 void net_receive_reset(struct net *net);
 
-/*
- * Makes the device on `fd`, non-blocking, which carries one frame a read or write, each behind a 12-byte virtio-net
- * header: a tap, or a SOCK_SEQPACKET socket. On success the device owns `fd`; on failure the caller keeps it.
- */
-struct error *virtio_net_new_on(const struct network_interface_config *config, int fd, struct event_loop *loop,
-                                struct virtio_device **device);
+/* Makes the device on `backend`. On success the device owns it; on failure the caller keeps it. */
+struct error *virtio_net_new_on(const struct network_interface_config *config, struct net_backend *backend,
+                                struct event_loop *loop, struct virtio_device **device);

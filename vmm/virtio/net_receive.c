@@ -17,7 +17,7 @@ enum { SETTLE_US = 10000 }; /* see rx_enough */
 /* Why receiving stopped, hence what will start it again. */
 enum rx_step {
     RX_DONE,       /* one frame delivered or dropped: go on */
-    RX_NO_FRAME,   /* the tap, when it is readable */
+    RX_NO_FRAME,   /* the backend, when it is readable */
     RX_NO_BUFFERS, /* the driver's notification */
     RX_LIMITED,    /* the timer */
     RX_DEAD,       /* nothing, or the driver's reset */
@@ -97,12 +97,14 @@ static bool rx_enough(const struct net *net)
            window->iov_count >= net->queues[RX].size / 2u;
 }
 
-static enum rx_step rx_refused(int code)
+static enum rx_step rx_refused(struct net *net, int code)
 {
     if (code == EAGAIN)
         return RX_NO_FRAME;
     METRIC_INCREMENT(net.tap_read_fails);
-    return code == EBADFD ? RX_DEAD : RX_DONE;
+    if (code == ENOTCONN)
+        net_lose(net);
+    return code == ENOTCONN || code == EBADFD ? RX_DEAD : RX_DONE;
 }
 
 /* Reads the next frame into the window. A byte of our own behind the guest's buffers tells whether it was cut. */
@@ -118,19 +120,19 @@ static enum rx_step rx_fetch(struct net *net)
         return RX_NO_BUFFERS;
 
     window->iov[window->iov_count] = (struct iovec){.iov_base = &excess, .iov_len = sizeof(excess)};
-    ssize_t size = readv(net->tap.fd, window->iov, (int)window->iov_count + 1);
+    ssize_t size = net->backend->ops->receive(net->backend, window->iov, window->iov_count + 1);
     if (size < 0)
-        return rx_refused(errno);
+        return rx_refused(net, (int)-size);
     METRIC_INCREMENT(net.rx_count);
     if (size < FRAME_MIN || size > FRAME_MAX || (uint64_t)size > window->bytes) {
         METRIC_INCREMENT(net.rx_fails);
-        return size == 0 ? RX_DEAD : RX_DONE;
+        return RX_DONE;
     }
     net->rx_frame = (uint32_t)size;
     return RX_DONE;
 }
 
-/* The tap leaves num_buffers to us; it is there, and 1, even when buffers are not mergeable (5.1.6.4.1). */
+/* The backend leaves num_buffers to us; it is there, and 1, even when buffers are not mergeable (5.1.6.4.1). */
 static void rx_set_num_buffers(const struct rx_window *window, uint16_t num_buffers)
 {
     struct iovec parts[sizeof(num_buffers)];
@@ -200,7 +202,7 @@ void net_receive(struct net *net)
 {
     enum rx_step step = RX_DONE;
 
-    if (!net_is_running(net) || net->tap_lost || (net->rx_frame != 0 && net->rx_timer.loop != NULL))
+    if (!net_is_running(net) || net->backend == NULL || (net->rx_frame != 0 && net->rx_timer.loop != NULL))
         return;
     event_timer_cancel(&net->rx_timer);
     virtqueue_disarm(&net->queues[RX]);
@@ -209,7 +211,10 @@ void net_receive(struct net *net)
         if (step == RX_NO_BUFFERS && !rx_wait_for_buffers(net))
             step = RX_DONE;
     }
-    net_watch_tap(net, EPOLLIN, step == RX_NO_FRAME || step == RX_DONE);
+    /* After a full turn there may be more behind a descriptor that is not readable: the backend may have it already. */
+    if (step == RX_DONE)
+        event_timer_set(net->device.loop, &net->turn, 0);
+    net_watch(net, EPOLLIN, step == RX_NO_FRAME);
     virtio_device_signal(&net->device, RX);
 }
 
