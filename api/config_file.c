@@ -91,6 +91,11 @@ static struct error *put_vsock(struct machine *machine, struct vm_config *config
     return machine_put_vsock(machine, &config->vsock);
 }
 
+static struct error *put_vsock_seqpacket(struct machine *machine, struct vm_config *config)
+{
+    return machine_put_vsock_seqpacket(machine, &config->vsock_seqpacket);
+}
+
 /* The log first, so that it tells of the rest; then the metrics, so that they count it. */
 static const struct {
     enum vm_config_field field;
@@ -103,6 +108,7 @@ static const struct {
     {VM_CONFIG_DRIVES, put_drives},
     {VM_CONFIG_NETWORK_INTERFACES, put_network_interfaces},
     {VM_CONFIG_VSOCK, put_vsock},
+    {VM_CONFIG_MAYFLY_VSOCK_SEQPACKET, put_vsock_seqpacket},
     {VM_CONFIG_ENTROPY, put_entropy},
     {VM_CONFIG_SERIAL, put_serial},
     {VM_CONFIG_MAYFLY_CONSOLE, put_console},

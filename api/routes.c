@@ -100,6 +100,12 @@ static struct error *put_vsock(const struct api_context *context, void *body, st
     return machine_put_vsock(context->machine, body);
 }
 
+static struct error *put_vsock_seqpacket(const struct api_context *context, void *body, struct json_writer *reply)
+{
+    (void)reply;
+    return machine_put_vsock_seqpacket(context->machine, body);
+}
+
 static struct error *put_serial(const struct api_context *context, void *body, struct json_writer *reply)
 {
     (void)reply;
@@ -195,5 +201,8 @@ const struct route routes[] = {
      .summary = "Adds or replaces a virtio console with several ports", .counts = &metrics.api_server.put_console},
     {"/vsock", API_PUT, WHEN_NOT_STARTED, put_vsock, &vsock_schema, .summary = "Adds or replaces the vsock device",
      .counts = &metrics.api_server.put_vsock},
+    {"/mayfly/vsock-seqpacket", API_PUT, WHEN_NOT_STARTED, put_vsock_seqpacket, &vsock_seqpacket_schema,
+     .summary = "Lets host programs send messages to the guest's sockets",
+     .counts = &metrics.api_server.put_vsock_seqpacket},
 };
 const size_t route_count = array_length(routes);

@@ -331,6 +331,12 @@ static const struct field vm_config_fields[] = {
     [VM_CONFIG_MAYFLY_CONSOLE] = {"mayfly-console", FIELD_OBJECT, FIELD_NULLABLE | FIELD_HIDDEN,
                                   MEMBER(struct vm_config, console), .object = &console_schema,
                                   .description = "As put to /mayfly/console; only in a configuration file."},
+    [VM_CONFIG_MAYFLY_VSOCK_SEQPACKET] = {"mayfly-vsock-seqpacket", FIELD_OBJECT, FIELD_NULLABLE | FIELD_HIDDEN,
+                                          MEMBER(struct vm_config, vsock_seqpacket),
+                                          PRESENCE(struct vm_config, vsock_seqpacket.present),
+                                          .object = &vsock_seqpacket_schema,
+                                          .description = "As put to /mayfly/vsock-seqpacket; only in a configuration "
+                                                         "file."},
 };
 const struct schema vm_config_schema = {"FullVmConfiguration", SCHEMA(vm_config_fields, struct vm_config),
                                         .description = "The whole configuration."};

@@ -46,6 +46,7 @@ extern const struct schema logger_schema;
 extern const struct schema metrics_schema;
 extern const struct schema console_schema;
 extern const struct schema vsock_schema;
+extern const struct schema vsock_seqpacket_schema;
 extern const struct schema vm_config_schema; /* GET /vm/config and --config-file */
 
 /* Where each field of struct vm_config is in its table: bits of schema_given. */
@@ -65,4 +66,5 @@ enum vm_config_field {
     VM_CONFIG_ENTROPY,
     VM_CONFIG_SERIAL,
     VM_CONFIG_MAYFLY_CONSOLE,
+    VM_CONFIG_MAYFLY_VSOCK_SEQPACKET,
 };

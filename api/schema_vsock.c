@@ -13,3 +13,12 @@ static const struct field vsock_fields[] = {
 };
 const struct schema vsock_schema = {"Vsock", SCHEMA(vsock_fields, struct vsock_config),
                                     .description = "Sockets between the guest and Unix sockets of the host."};
+
+static const struct field vsock_seqpacket_fields[] = {
+    {"uds_path", FIELD_STRING, FIELD_REQUIRED, MEMBER(struct vsock_seqpacket_config, uds_path), SOCKET_PATH,
+     .description = "A Unix socket, of type SOCK_SEQPACKET, to listen on for host programs that say \"CONNECT <port>\" "
+                    "in their first message."},
+};
+const struct schema vsock_seqpacket_schema = {"VsockSeqpacket",
+                                              SCHEMA(vsock_seqpacket_fields, struct vsock_seqpacket_config),
+                                              .description = "Messages from host programs to the guest's sockets."};

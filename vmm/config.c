@@ -70,6 +70,12 @@ void vsock_config_free(struct vsock_config *config)
     memset(config, 0, sizeof(*config));
 }
 
+void vsock_seqpacket_config_free(struct vsock_seqpacket_config *config)
+{
+    free(config->uds_path);
+    memset(config, 0, sizeof(*config));
+}
+
 void logger_config_free(struct logger_config *config)
 {
     free(config->log_path);
@@ -105,6 +111,7 @@ void vm_config_free(struct vm_config *config)
     serial_config_free(&config->serial);
     console_config_free(&config->console);
     vsock_config_free(&config->vsock);
+    vsock_seqpacket_config_free(&config->vsock_seqpacket);
     logger_config_free(&config->logger);
     metrics_config_free(&config->metrics);
     memset(config, 0, sizeof(*config));

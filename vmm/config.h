@@ -123,6 +123,12 @@ struct vsock_config {
     char *vsock_id; /* without effect */
 };
 
+/* Where host programs connect with messages (SOCK_SEQPACKET) in place of a stream; part of the vsock device. */
+struct vsock_seqpacket_config {
+    bool present;
+    char *uds_path;
+};
+
 /*
  * One port of the virtio-console (PUT /mayfly/console). Exactly one of socket_path and output_path is given.
  * socket_path: the VMM listens there (Unix stream, one peer at a time); the guest sees the port open while a peer is
@@ -179,6 +185,7 @@ struct vm_config {
     struct serial_config serial;
     struct console_config console;
     struct vsock_config vsock;
+    struct vsock_seqpacket_config vsock_seqpacket;
     struct logger_config logger;
     struct metrics_config metrics;
 };
@@ -193,6 +200,7 @@ void network_interface_update_free(struct network_interface_update *update);
 void serial_config_free(struct serial_config *config);
 void console_config_free(struct console_config *config);
 void vsock_config_free(struct vsock_config *config);
+void vsock_seqpacket_config_free(struct vsock_seqpacket_config *config);
 void logger_config_free(struct logger_config *config);
 void string_map_free(struct string_map *map);
 void metrics_config_free(struct metrics_config *config);

@@ -27,6 +27,8 @@ struct error *machine_put_entropy(struct machine *machine, struct entropy_config
 struct error *machine_put_serial(struct machine *machine, struct serial_config *config);
 struct error *machine_put_console(struct machine *machine, struct console_config *config);
 struct error *machine_put_vsock(struct machine *machine, struct vsock_config *config);
+/* Only when there is a vsock device. */
+struct error *machine_put_vsock_seqpacket(struct machine *machine, struct vsock_seqpacket_config *config);
 
 /* The logger may be put at any time. The metrics file can be set once. */
 struct error *machine_put_logger(struct machine *machine, struct logger_config *config);

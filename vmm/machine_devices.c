@@ -65,7 +65,7 @@ struct error *machine_devices_complete(struct machine *machine)
     if (error == NULL && config->console.port_count > 0 && machine->console == NULL)
         error = machine_console_new(machine, &config->console, &machine->console);
     if (error == NULL && config->vsock.present && machine->vsock == NULL)
-        error = machine_vsock_new(machine, &config->vsock, &machine->vsock);
+        error = machine_vsock_new(machine, &config->vsock, &config->vsock_seqpacket, &machine->vsock);
     return error;
 }
 

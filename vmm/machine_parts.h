@@ -100,8 +100,9 @@ struct error *machine_entropy_new(struct machine *machine, const struct entropy_
 struct error *machine_console_new(struct machine *machine, const struct console_config *config,
                                   struct virtio_mmio **transport);
 
+/* machine_vsock.c; `seqpacket` may be !present. */
 struct error *machine_vsock_new(struct machine *machine, const struct vsock_config *config,
-                                struct virtio_mmio **transport); /* machine_vsock.c */
+                                const struct vsock_seqpacket_config *seqpacket, struct virtio_mmio **transport);
 
 /* Puts `device` into a transport, or destroys it. */
 struct error *machine_device_attach(struct machine *machine, struct virtio_device *device,

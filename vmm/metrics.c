@@ -136,6 +136,8 @@ static const struct metric table[] = {
     COUNTER("put_api_requests", "serial_fails", api_server.put_serial.fails),
     COUNTER("put_api_requests", "vsock_count", api_server.put_vsock.count),
     COUNTER("put_api_requests", "vsock_fails", api_server.put_vsock.fails),
+    COUNTER("put_api_requests", "vsock_seqpacket_count", api_server.put_vsock_seqpacket.count),
+    COUNTER("put_api_requests", "vsock_seqpacket_fails", api_server.put_vsock_seqpacket.fails),
     VALUE("signals", "sigbus", signals.sigbus),
     VALUE("signals", "sigsegv", signals.sigsegv),
     VALUE("signals", "sigxfsz", signals.sigxfsz),

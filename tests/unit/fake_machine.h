@@ -110,6 +110,11 @@ struct error *machine_put_vsock(struct machine *machine, struct vsock_config *co
     FAKE_TAKE(&machine->config.vsock, config, vsock_config_free);
 }
 
+struct error *machine_put_vsock_seqpacket(struct machine *machine, struct vsock_seqpacket_config *config)
+{
+    FAKE_TAKE(&machine->config.vsock_seqpacket, config, vsock_seqpacket_config_free);
+}
+
 struct error *machine_put_logger(struct machine *machine, struct logger_config *config)
 {
     FAKE_TAKE(&machine->config.logger, config, logger_config_free);

@@ -76,6 +76,7 @@ static const struct {
     {API_GET, "/vm/config", NULL},
     {API_PUT, "/mayfly/console", "{\"ports\": [{\"name\": \"a\", \"output_path\": \"/a\"}]}"},
     {API_PUT, "/vsock", "{\"guest_cid\": 3, \"uds_path\": \"/v\"}"},
+    {API_PUT, "/mayfly/vsock-seqpacket", "{\"uds_path\": \"/w\"}"},
 };
 
 static const struct route *route_of(size_t i)

@@ -36,8 +36,8 @@ struct error *virtio_console_new(const struct console_config *config, struct eve
                                  struct virtio_device **device);
 
 /*
- * vsock.c: listens on uds_path, mode 0600; accepts nobody before the guest's driver is ready. The guest's connections
- * go to the sockets at `<uds_path>_<port>`.
+ * vsock.c: listens on uds_path, and on that of `seqpacket` when it is present, mode 0600; accepts nobody before the
+ * guest's driver is ready. The guest's connections go to the sockets at `<uds_path>_<port>` of `config`.
  */
-struct error *virtio_vsock_new(const struct vsock_config *config, struct event_loop *loop,
-                               struct virtio_device **device);
+struct error *virtio_vsock_new(const struct vsock_config *config, const struct vsock_seqpacket_config *seqpacket,
+                               struct event_loop *loop, struct virtio_device **device);

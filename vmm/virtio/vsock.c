@@ -148,9 +148,12 @@ static void handle_packet(struct vsock_connection *connection, const struct virt
 
 /* --- What the guest sends --- */
 
-static bool type_is_known(uint16_t type)
+/* Streams are always there; messages only when they were agreed on (5.10.3). */
+static bool type_is_known(const struct vsock *vsock, uint16_t type)
 {
-    return type == VIRTIO_VSOCK_TYPE_STREAM || type == VIRTIO_VSOCK_TYPE_SEQPACKET;
+    return type == VIRTIO_VSOCK_TYPE_STREAM ||
+           (type == VIRTIO_VSOCK_TYPE_SEQPACKET &&
+            (vsock->device.driver_features & 1ULL << VIRTIO_VSOCK_F_SEQPACKET) != 0);
 }
 
 /* Whether a packet may be looked at: whole, from this guest, to this host. */
@@ -179,7 +182,7 @@ static void handle_chain(struct vsock *vsock, const struct virtqueue_chain *chai
     }
 
     struct vsock_connection *connection = vsock_connection_find(vsock, header.src_port, header.dst_port);
-    bool request = header.op == VIRTIO_VSOCK_OP_REQUEST && type_is_known(header.type);
+    bool request = header.op == VIRTIO_VSOCK_OP_REQUEST && type_is_known(vsock, header.type);
     if (connection != NULL && request && may_be_replaced(connection)) {
         vsock_connection_free(connection);
         connection = NULL;
@@ -229,7 +232,7 @@ static void turn_expired(struct event_timer *timer)
 
     if (vsock->device.failed)
         vsock_connections_free(vsock);
-    vsock_listener_update(vsock);
+    vsock_listeners_update(vsock);
     transmit(vsock);
     vsock_receive(vsock);
 }
@@ -247,7 +250,7 @@ static void retry_expired(struct event_timer *timer)
     struct vsock *vsock = container_of(timer, struct vsock, retry);
 
     vsock->listener_failed = false;
-    vsock_listener_update(vsock);
+    vsock_listeners_update(vsock);
     vsock_connections_retry(vsock);
     vsock_receive(vsock);
 }
@@ -289,7 +292,8 @@ static void vsock_reset(struct virtio_device *device)
     vsock_connections_free(vsock);
     event_timer_cancel(&vsock->turn);
     event_timer_cancel(&vsock->retry);
-    event_source_update(&vsock->listener.source, 0);
+    for (size_t i = 0; i < VSOCK_LISTENERS; i++)
+        event_source_update(&vsock->listeners[i].source, 0);
     vsock->listener_failed = false;
     vsock->refusal_first = vsock->refusal_count = 0;
     vsock->transmit_blocked = false;
@@ -322,9 +326,9 @@ static void vsock_free(struct vsock *vsock)
     vsock_connections_free(vsock);
     event_timer_cancel(&vsock->turn);
     event_timer_cancel(&vsock->retry);
-    vsock_listener_close(&vsock->listener);
+    for (size_t i = 0; i < VSOCK_LISTENERS; i++)
+        vsock_listener_close(&vsock->listeners[i]);
     free(vsock->message.data);
-    free(vsock->uds_path);
     free(vsock);
 }
 
@@ -360,7 +364,10 @@ static void vsock_init(struct vsock *vsock, const struct vsock_config *config)
     list_init(&vsock->expiring);
     list_init(&vsock->connecting);
     vsock->config.guest_cid = config->guest_cid;
-    vsock->listener = (struct vsock_listener){.source.fd = -1, .type = VIRTIO_VSOCK_TYPE_STREAM, .vsock = vsock};
+    vsock->listeners[VSOCK_STREAMS] =
+        (struct vsock_listener){.source.fd = -1, .type = VIRTIO_VSOCK_TYPE_STREAM, .vsock = vsock};
+    vsock->listeners[VSOCK_MESSAGES] =
+        (struct vsock_listener){.source.fd = -1, .type = VIRTIO_VSOCK_TYPE_SEQPACKET, .vsock = vsock};
     vsock->next_host_port = 1u << 30;
     vsock->turn.expired = turn_expired;
     vsock->patience.expired = patience_expired;
@@ -374,8 +381,18 @@ static void vsock_init(struct vsock *vsock, const struct vsock_config *config)
     vsock->device.queue_count = VSOCK_QUEUE_COUNT;
 }
 
-struct error *virtio_vsock_new(const struct vsock_config *config, struct event_loop *loop,
-                               struct virtio_device **device)
+static struct error *open_listener(struct vsock_listener *listener, const char *path, struct event_loop *loop)
+{
+    listener->path = strdup(path);
+    if (listener->path == NULL)
+        return error_errno(ENOMEM, "cannot make the vsock device");
+
+    struct error *error = vsock_listener_open(listener, loop);
+    return error == NULL ? NULL : error_wrap(error, "uds_path");
+}
+
+struct error *virtio_vsock_new(const struct vsock_config *config, const struct vsock_seqpacket_config *seqpacket,
+                               struct event_loop *loop, struct virtio_device **device)
 {
     if (config->guest_cid < VSOCK_GUEST_CID_MIN || config->guest_cid > VSOCK_GUEST_CID_MAX)
         return error_new(ERROR_INPUT, "guest_cid: %u, expected %u to %u", config->guest_cid, VSOCK_GUEST_CID_MIN,
@@ -387,14 +404,13 @@ struct error *virtio_vsock_new(const struct vsock_config *config, struct event_l
         return error_errno(ENOMEM, "cannot make the vsock device");
     vsock_init(made, config);
     vsock = made;
-    vsock->uds_path = strdup(config->uds_path);
-    if (vsock->uds_path == NULL)
-        return error_errno(ENOMEM, "cannot make the vsock device");
-    vsock->listener.path = vsock->uds_path;
 
-    struct error *error = vsock_listener_open(&vsock->listener, loop);
+    struct error *error = open_listener(&vsock->listeners[VSOCK_STREAMS], config->uds_path, loop);
+    if (error == NULL && seqpacket->present)
+        error = open_listener(&vsock->listeners[VSOCK_MESSAGES], seqpacket->uds_path, loop);
     if (error != NULL)
-        return error_wrap(error, "uds_path");
+        return error;
+    vsock->uds_path = vsock->listeners[VSOCK_STREAMS].path;
     *device = &((struct vsock *)take_pointer(&vsock))->device;
     return NULL;
 }

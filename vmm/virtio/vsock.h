@@ -129,10 +129,12 @@ struct vsock_message {
     uint32_t sent;
 };
 
+enum { VSOCK_STREAMS, VSOCK_MESSAGES, VSOCK_LISTENERS };
+
 struct vsock_listener {
     struct event_source source; /* fd -1: none */
     struct unix_socket_file file;
-    char *path;
+    char *path; /* owned; NULL: none */
     uint16_t type;
     struct vsock *vsock;
 };
@@ -140,8 +142,8 @@ struct vsock_listener {
 struct vsock {
     struct virtio_device device;
     struct virtio_vsock_config config;
-    char *uds_path;
-    struct vsock_listener listener;
+    const char *uds_path; /* of the streams' listener; what the guest connects to is called after it */
+    struct vsock_listener listeners[VSOCK_LISTENERS];
     bool listener_failed; /* accept failed: until the retry timer */
     uint32_t next_host_port;
 
@@ -203,6 +205,8 @@ void vsock_connections_retry(struct vsock *vsock);
 void vsock_connection_abort(struct vsock_connection *connection);
 /* Draws the consequences of what has changed: ends, what is owed, what is watched. May free the connection. */
 void vsock_connection_settle(struct vsock_connection *connection);
+/* Whether there may be input that the guest takes now. */
+bool vsock_connection_has_input(const struct vsock_connection *connection);
 /* Gives the guest until VSOCK_PATIENCE_US from now. */
 void vsock_connection_expect(struct vsock_connection *connection);
 /* Ends those that the guest has forgotten. */
@@ -226,7 +230,7 @@ bool vsock_output_waits(const struct vsock_connection *connection);
 struct error *vsock_listener_open(struct vsock_listener *listener, struct event_loop *loop);
 void vsock_listener_close(struct vsock_listener *listener);
 /* Watches for host peers, or no longer: while the guest's driver is away, or no more connections fit, they wait. */
-void vsock_listener_update(struct vsock *vsock);
+void vsock_listeners_update(struct vsock *vsock);
 /* Reads what a host peer says before it is connected. May free the connection. */
 void vsock_greeting_read(struct vsock_connection *connection);
 /* Tells the host peer that it is connected. False when it does not want to know. */

@@ -93,7 +93,7 @@ struct vsock_connection *vsock_connection_new(struct vsock *vsock, uint16_t type
     list_append(&vsock->connections, &connection->all);
     METRIC_INCREMENT(vsock.conns_added);
     if (++vsock->connection_count == VSOCK_CONNECTIONS_MAX)
-        vsock_listener_update(vsock);
+        vsock_listeners_update(vsock);
     return connection;
 }
 
@@ -121,7 +121,7 @@ void vsock_connection_free(struct vsock_connection *connection)
     free(connection);
     METRIC_INCREMENT(vsock.conns_removed);
     if (vsock->connection_count-- == VSOCK_CONNECTIONS_MAX)
-        vsock_listener_update(vsock);
+        vsock_listeners_update(vsock);
 }
 
 void vsock_connections_free(struct vsock *vsock)
@@ -342,15 +342,19 @@ static bool input_may_come(const struct vsock_connection *connection)
            !connection->guest_takes_no_more;
 }
 
+bool vsock_connection_has_input(const struct vsock_connection *connection)
+{
+    uint32_t credit = vsock_credit(connection);
+
+    return input_may_come(connection) && connection->readable && credit > 0 && credit >= connection->next_length;
+}
+
+/* Asks for credit, once, when that is all that is missing. */
 static bool has_something_for_guest(struct vsock_connection *connection)
 {
-    if (connection->owes != 0)
+    if (connection->owes != 0 || vsock_connection_has_input(connection))
         return true;
-    if (!input_may_come(connection) || !connection->readable)
-        return false;
-    if (vsock_credit(connection) > 0 && vsock_credit(connection) >= connection->next_length)
-        return true;
-    if (connection->asked_for_credit)
+    if (!input_may_come(connection) || !connection->readable || connection->asked_for_credit)
         return false;
     connection->asked_for_credit = true;
     connection->owes |= VSOCK_OWES_CREDIT_REQUEST;

@@ -12,6 +12,7 @@
 #include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 #include <sys/socket.h>
@@ -102,9 +103,10 @@ void vsock_greeting_read(struct vsock_connection *connection)
         vsock_connection_settle(connection);
         return;
     }
-    if (result <= 0 || !line_parse(connection->line, &port)) {
+    bool whole = result > 0 && strlen(connection->line) + 1 == connection->line_length;
+    if (!whole || !line_parse(connection->line, &port)) {
         METRIC_INCREMENT(vsock.rx_read_fails);
-        log_debug("vsock: a peer of \"%s\" did not say CONNECT and a port", vsock->uds_path);
+        log_debug("vsock: a host peer did not say CONNECT and a port");
         vsock_connection_free(connection);
         return;
     }
@@ -133,7 +135,7 @@ static void listener_ready(struct event_source *source, uint32_t events)
 
     (void)events;
     if (!vsock_is_running(vsock) || vsock->connection_count == VSOCK_CONNECTIONS_MAX) {
-        vsock_listener_update(vsock);
+        vsock_listeners_update(vsock);
         return;
     }
     fd = accept4(source->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
@@ -143,7 +145,7 @@ static void listener_ready(struct event_source *source, uint32_t events)
         METRIC_INCREMENT(vsock.muxer_event_fails);
         log_warning("vsock: \"%s\": cannot accept a connection: %s", listener->path, strerror(errno));
         vsock->listener_failed = true;
-        vsock_listener_update(vsock);
+        vsock_listeners_update(vsock);
         event_timer_set(vsock->device.loop, &vsock->retry, clock_monotonic_us() + ACCEPT_RETRY_US);
         return;
     }
@@ -159,11 +161,12 @@ static void listener_ready(struct event_source *source, uint32_t events)
     vsock_receive(vsock);
 }
 
-void vsock_listener_update(struct vsock *vsock)
+void vsock_listeners_update(struct vsock *vsock)
 {
     bool wanted = vsock_is_running(vsock) && !vsock->listener_failed && vsock->connection_count < VSOCK_CONNECTIONS_MAX;
 
-    event_source_update(&vsock->listener.source, wanted ? EPOLLIN : 0);
+    for (size_t i = 0; i < VSOCK_LISTENERS; i++)
+        event_source_update(&vsock->listeners[i].source, wanted ? EPOLLIN : 0);
 }
 
 struct error *vsock_listener_open(struct vsock_listener *listener, struct event_loop *loop)
@@ -185,4 +188,5 @@ void vsock_listener_close(struct vsock_listener *listener)
     if (listener->source.fd >= 0)
         unix_socket_remove(listener->path, &listener->file);
     fd_close(&listener->source.fd);
+    free(listener->path);
 }

@@ -401,8 +401,14 @@ static enum rx_step serve(struct vsock_connection *connection)
     /* The others have their turn before this one's next. */
     list_remove(&connection->pending);
     list_append(&vsock->pending, &connection->pending);
-    if (connection->owes != 0)
+    /* The last of a peer that left goes before the news, so that one packet tells both ends. */
+    bool input = vsock_connection_has_input(connection);
+    if ((connection->owes & ~(input ? VSOCK_OWES_SHUTDOWN : 0)) != 0)
         return send_owed(connection);
+    if (!input && vsock->message.connection != connection) {
+        vsock_connection_settle(connection);
+        return RX_DONE;
+    }
 
     enum rx_step step =
         connection->type == VIRTIO_VSOCK_TYPE_STREAM ? send_stream(connection) : send_message(connection);

@@ -1,0 +1,538 @@
+#include "tests/unit/harness.h"
+
+#include "tests/unit/vsock_driver.h"
+
+#include "vmm/metrics.h"
+#include "vmm/virtio/vsock.h"
+
+#include <errno.h>
+#include <linux/virtio_ring.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+
+/* Guests and host peers that break the rules of vsock, or stretch them. */
+
+enum { PORT = 52, BUFFERS = 64, BUFFER_SIZE = 4096 };
+#define CHAIN_GPA 0xa00000ULL
+
+static struct vsock_driver vsock;
+static uint8_t bytes[65536];
+
+#define SAY(guest_port, host_port, op) vsock_driver_say(&vsock, guest_port, host_port, VIRTIO_VSOCK_OP_##op, 0, NULL, 0)
+#define EXPECT(op, guest_port) vsock_driver_expect(&vsock, VIRTIO_VSOCK_OP_##op, guest_port)
+
+static struct vsock *inside(void)
+{
+    return container_of(vsock.driver.device, struct vsock, device);
+}
+
+static int setup(void **state)
+{
+    struct rlimit files;
+
+    (void)state;
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &files), 0);
+    files.rlim_cur = files.rlim_max < 4096 ? files.rlim_max : 4096;
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &files), 0);
+    vsock_driver_setup(&vsock);
+    vsock_driver_start(&vsock, SEQPACKET_FEATURE);
+    return 0;
+}
+
+/* Nothing is left of any connection, whatever happened. */
+static int teardown(void **state)
+{
+    (void)state;
+    guest_driver_reset(&vsock.driver);
+    assert_int_equal(inside()->connection_count, 0);
+    assert_int_equal(inside()->buffers_given, 0);
+    assert_int_equal(inside()->kept, 0);
+    assert_true(list_is_empty(&inside()->connections) && list_is_empty(&inside()->pending) &&
+                list_is_empty(&inside()->expiring) && list_is_empty(&inside()->connecting));
+    for (size_t i = 0; i < VSOCK_BUCKETS; i++)
+        assert_null(inside()->buckets[i]);
+    assert_int_equal(metrics.vsock.conns_added, metrics.vsock.conns_removed);
+    vsock_driver_teardown(&vsock);
+    return 0;
+}
+
+static void give(void)
+{
+    vsock_driver_give(&vsock, BUFFERS, BUFFER_SIZE);
+}
+
+static void forget_listener(uint32_t port)
+{
+    char path[100];
+
+    snprintf(path, sizeof(path), "%s_%u", vsock.path, port);
+    assert_int_equal(unlink(path), 0);
+}
+
+static int guest_calls(int type)
+{
+    cleanup_fd int listener = host_listen(&vsock, PORT, type);
+    int fd;
+
+    SAY(1000, PORT, REQUEST);
+    EXPECT(RESPONSE, 1000);
+    fd = host_accept(listener);
+    forget_listener(PORT);
+    return fd;
+}
+
+/* Sends a chain of `length` bytes that begins with the header as it stands. */
+static void say_raw(uint32_t length, uint32_t second)
+{
+    struct guest_ring *ring = &vsock.driver.rings[TX];
+    const struct guest_buffer buffers[] = {{CHAIN_GPA, length, false}, {CHAIN_GPA + length, second, false}};
+    uint16_t head;
+    uint32_t used;
+
+    memcpy(guest_at(&vsock.driver.memory, CHAIN_GPA, HEADER), &vsock.header, HEADER);
+    guest_ring_add(ring, buffers, second > 0 ? 2 : 1);
+    guest_driver_notify(&vsock.driver, TX);
+    vsock_driver_settle(&vsock);
+    assert_true(guest_ring_take_used(ring, &head, &used));
+}
+
+static void test_packets_that_are_not_whole_or_not_ours_are_dropped(void **state)
+{
+    const struct virtio_vsock_hdr right = {.src_cid = GUEST_CID,
+                                           .dst_cid = HOST_CID,
+                                           .src_port = 1000,
+                                           .dst_port = PORT,
+                                           .type = STREAM,
+                                           .op = VIRTIO_VSOCK_OP_RW,
+                                           .buf_alloc = GUEST_BUFFER};
+
+    (void)state;
+    give();
+    cleanup_fd int fd = guest_calls(SOCK_STREAM);
+    vsock.header = right;
+    say_raw(HEADER - 1, 0);
+    say_raw(1, HEADER - 2);
+    vsock.header.len = 1;
+    say_raw(HEADER, 0);
+    vsock.header.len = 101;
+    say_raw(HEADER, 100);
+    vsock.header.len = UINT32_MAX;
+    say_raw(HEADER, 100);
+    vsock.header.len = VSOCK_PAYLOAD_MAX + 1;
+    say_raw(HEADER, VSOCK_PAYLOAD_MAX + 1);
+    vsock.header = right;
+    vsock.header.src_cid = GUEST_CID + 1;
+    say_raw(HEADER, 0);
+    vsock.header.src_cid = GUEST_CID | 1ULL << 32;
+    say_raw(HEADER, 0);
+    vsock.header = right;
+    vsock.header.dst_cid = 1;
+    say_raw(HEADER, 0);
+    assert_int_equal(metrics.vsock.tx_flush_fails, 9);
+    host_expect_nothing(fd);
+    vsock_driver_expect_silence(&vsock);
+
+    /* More descriptors than data, and a header in two parts, are fine. */
+    vsock.header = right;
+    vsock.header.len = 3;
+    memcpy(guest_at(&vsock.driver.memory, CHAIN_GPA + HEADER, 3), "yes", 3);
+    say_raw(7, 1000);
+    host_expect(fd, "yes");
+}
+
+static void test_packets_to_nobody_are_answered_with_rst(void **state)
+{
+    (void)state;
+    give();
+    for (uint16_t op = 0; op < 12; op++) {
+        if (op == VIRTIO_VSOCK_OP_REQUEST)
+            continue;
+        vsock_driver_say(&vsock, 1000 + op, PORT, op, 0, NULL, 0);
+        if (op == VIRTIO_VSOCK_OP_RST)
+            vsock_driver_expect_silence(&vsock);
+        else
+            EXPECT(RST, 1000u + op);
+    }
+    vsock.header.type = 77;
+    SAY(5, PORT, REQUEST);
+    assert_int_equal(EXPECT(RST, 5).type, 77);
+}
+
+static void test_packets_in_the_wrong_moment_end_the_connection(void **state)
+{
+    static const uint16_t wrong[] = {0, VIRTIO_VSOCK_OP_REQUEST, VIRTIO_VSOCK_OP_RESPONSE, 8, UINT16_MAX};
+
+    (void)state;
+    give();
+    for (size_t i = 0; i < array_length(wrong); i++) {
+        cleanup_fd int fd = guest_calls(SOCK_STREAM);
+
+        vsock_driver_say(&vsock, 1000, PORT, wrong[i], 0, NULL, 0);
+        EXPECT(RST, 1000);
+        host_expect(fd, "");
+    }
+    cleanup_fd int fd = guest_calls(SOCK_STREAM);
+    vsock.header.type = SEQPACKET;
+    SAY(1000, PORT, RW);
+    assert_int_equal(EXPECT(RST, 1000).type, SEQPACKET);
+    vsock.header.type = STREAM;
+    vsock_driver_say(&vsock, 1000, PORT, VIRTIO_VSOCK_OP_SHUTDOWN, VIRTIO_VSOCK_SHUTDOWN_SEND, NULL, 0);
+    vsock_driver_say(&vsock, 1000, PORT, VIRTIO_VSOCK_OP_RW, 0, "after all", 9);
+    EXPECT(RST, 1000);
+    host_expect(fd, "");
+}
+
+static void test_answer_to_a_question_that_was_not_asked_ends_the_connection(void **state)
+{
+    cleanup_fd int fd = host_connect(vsock.path, SOCK_STREAM);
+
+    (void)state;
+    host_say(fd, "CONNECT 5\n");
+    vsock_driver_settle(&vsock);
+    SAY(5, 1u << 30, RESPONSE); /* a good guess, but it has had no buffer for the request yet */
+    host_expect(fd, "");
+    give();
+    EXPECT(RST, 5);
+    vsock_driver_expect_silence(&vsock);
+}
+
+static void test_messages_are_refused_when_they_were_not_agreed_on(void **state)
+{
+    cleanup_fd int listener = host_listen(&vsock, PORT, SOCK_SEQPACKET);
+
+    (void)state;
+    guest_driver_reset(&vsock.driver);
+    guest_driver_restart(&vsock.driver, 0);
+    vsock.given = 0;
+    give();
+    vsock.header.type = SEQPACKET;
+    SAY(1000, PORT, REQUEST);
+    EXPECT(RST, 1000);
+    forget_listener(PORT);
+}
+
+static void test_more_than_there_is_credit_for_ends_the_connection(void **state)
+{
+    struct virtio_vsock_hdr header = {0};
+    unsigned sent = 0;
+
+    (void)state;
+    give();
+    cleanup_fd int fd = guest_calls(SOCK_STREAM);
+    while (header.op != VIRTIO_VSOCK_OP_RST && sent++ < 100) {
+        vsock_driver_say(&vsock, 1000, PORT, VIRTIO_VSOCK_OP_RW, 0, bytes, sizeof(bytes));
+        while (header.op != VIRTIO_VSOCK_OP_RST && vsock_driver_hear(&vsock, &header))
+            ;
+    }
+    assert_in_range(sent, VSOCK_BUFFER_LARGE / sizeof(bytes), 20);
+    assert_int_equal(inside()->kept, 0); /* what waited is dropped */
+}
+
+static void test_kept_messages_do_not_grow_without_bound(void **state)
+{
+    struct virtio_vsock_hdr header;
+
+    (void)state;
+    give();
+    vsock.header.type = SEQPACKET;
+    cleanup_fd int fd = guest_calls(SOCK_SEQPACKET);
+    for (unsigned i = 0; inside()->kept == 0; i++) {
+        vsock_driver_say(&vsock, 1000, PORT, VIRTIO_VSOCK_OP_RW, VIRTIO_VSOCK_SEQ_EOM, bytes, 60000);
+        assert_true(i < 50);
+    }
+    while (vsock_driver_hear(&vsock, &header))
+        ;
+    size_t before = inside()->kept;
+    vsock_driver_say(&vsock, 1000, PORT, VIRTIO_VSOCK_OP_RW, VIRTIO_VSOCK_SEQ_EOM, NULL, 0); /* an empty one */
+    assert_int_equal(inside()->kept, before + sizeof(uint32_t));
+    vsock_driver_expect_silence(&vsock);
+    inside()->kept += VSOCK_KEPT_MAX - before - sizeof(uint32_t); /* as if other connections had kept that */
+    vsock_driver_say(&vsock, 1000, PORT, VIRTIO_VSOCK_OP_RW, VIRTIO_VSOCK_SEQ_EOM, NULL, 0);
+    EXPECT(RST, 1000);
+    inside()->kept -= VSOCK_KEPT_MAX - before - sizeof(uint32_t);
+}
+
+static void test_flood_of_packets_to_nobody_waits_for_receive_buffers(void **state)
+{
+    enum { COUNT = 250 };
+    struct guest_ring *ring = &vsock.driver.rings[TX];
+    struct virtio_vsock_hdr header;
+    unsigned answers = 0, taken = 0;
+    uint16_t head;
+    uint32_t used;
+
+    (void)state;
+    for (unsigned i = 0; i < COUNT; i++) {
+        const struct guest_buffer buffer = {CHAIN_GPA + i * 64, HEADER, false};
+
+        vsock.header.src_port = i;
+        vsock.header.op = VIRTIO_VSOCK_OP_RW;
+        memcpy(guest_at(&vsock.driver.memory, buffer.gpa, HEADER), &vsock.header, HEADER);
+        guest_ring_add(ring, &buffer, 1);
+    }
+    guest_driver_notify(&vsock.driver, TX);
+    vsock_driver_settle(&vsock);
+    while (guest_ring_take_used(ring, &head, &used))
+        taken++;
+    assert_int_equal(taken, VSOCK_REFUSALS_MAX);
+    for (unsigned round = 0; answers < COUNT; round++) {
+        vsock_driver_give(&vsock, 16, HEADER + 1);
+        while (vsock_driver_hear(&vsock, &header)) {
+            assert_int_equal(header.op, VIRTIO_VSOCK_OP_RST);
+            assert_int_equal(header.dst_port, answers++);
+        }
+        assert_true(round < COUNT);
+    }
+    while (guest_ring_take_used(ring, &head, &used))
+        taken++;
+    assert_int_equal(taken, COUNT);
+}
+
+static void test_connections_are_limited_and_later_host_peers_wait(void **state)
+{
+    cleanup_fd int listener = host_listen(&vsock, PORT, SOCK_STREAM);
+    struct virtio_vsock_hdr header;
+    int fds[VSOCK_CONNECTIONS_MAX];
+
+    (void)state;
+    for (uint32_t i = 0; i < VSOCK_CONNECTIONS_MAX; i++) {
+        vsock_driver_give(&vsock, 1, BUFFER_SIZE);
+        SAY(i, PORT, REQUEST);
+        EXPECT(RESPONSE, i);
+        fds[i] = host_accept(listener);
+    }
+    vsock_driver_give(&vsock, 8, BUFFER_SIZE);
+    SAY(5000, PORT, REQUEST);
+    EXPECT(RST, 5000);
+    cleanup_fd int peer = host_connect(vsock.path, SOCK_STREAM);
+    host_say(peer, "CONNECT 7000\n");
+    vsock_driver_settle(&vsock);
+    vsock_driver_expect_silence(&vsock);
+    SAY(3, PORT, RST);
+    host_expect(fds[3], "");
+    vsock_driver_settle(&vsock);
+    EXPECT(REQUEST, 7000);
+    for (uint32_t i = 0; i < VSOCK_CONNECTIONS_MAX; i++)
+        close(fds[i]);
+    for (unsigned heard = 0; heard < VSOCK_CONNECTIONS_MAX - 1;) {
+        vsock_driver_give(&vsock, 16, BUFFER_SIZE);
+        for (; vsock_driver_hear(&vsock, &header); heard++)
+            assert_int_equal(header.op, VIRTIO_VSOCK_OP_SHUTDOWN);
+    }
+    forget_listener(PORT);
+}
+
+static void test_guest_that_does_not_answer_loses_its_connection(void **state)
+{
+    cleanup_fd int fd = host_connect(vsock.path, SOCK_STREAM);
+
+    (void)state;
+    give();
+    host_say(fd, "CONNECT 5\n");
+    vsock_driver_settle(&vsock);
+    EXPECT(REQUEST, 5);
+    cleanup_fd int other = guest_calls(SOCK_STREAM);
+    fd_close(&other);
+    vsock_driver_settle(&vsock);
+    EXPECT(SHUTDOWN, 1000);
+    assert_true(inside()->patience.loop != NULL);
+    for (struct list *link = inside()->expiring.next; link != &inside()->expiring; link = link->next)
+        container_of(link, struct vsock_connection, waiting)->deadline_us = 0; /* the time has passed */
+    vsock_connections_expire(inside());
+    vsock_receive(inside());
+    EXPECT(RST, 5);
+    EXPECT(RST, 1000);
+    host_expect(fd, "");
+    assert_int_equal(metrics.vsock.conns_killed, 2);
+    assert_null(inside()->patience.loop);
+}
+
+static void test_ports_of_a_closing_connection_may_be_used_again(void **state)
+{
+    (void)state;
+    give();
+    cleanup_fd int fd = guest_calls(SOCK_STREAM);
+    fd_close(&fd);
+    vsock_driver_settle(&vsock);
+    EXPECT(SHUTDOWN, 1000);
+    cleanup_fd int again = guest_calls(SOCK_STREAM);
+    vsock_driver_say(&vsock, 1000, PORT, VIRTIO_VSOCK_OP_RW, 0, "again", 5);
+    host_expect(again, "again");
+}
+
+/* The guest lies about what it has read: it gets nothing rather than too much. */
+static void test_credit_that_cannot_be_is_none(void **state)
+{
+    (void)state;
+    give();
+    vsock.header.fwd_cnt = 1;
+    cleanup_fd int fd = guest_calls(SOCK_STREAM);
+    host_say(fd, "x");
+    vsock_driver_settle(&vsock);
+    EXPECT(CREDIT_REQUEST, 1000);
+    vsock_driver_expect_silence(&vsock);
+}
+
+static void expect_failure(int fd)
+{
+    vsock_driver_settle(&vsock);
+    assert_true(vsock.driver.failed);
+    host_expect(fd, "");
+    assert_int_equal(inside()->connection_count, 0);
+    vsock_driver_settle(&vsock); /* and does not spin */
+}
+
+static void test_broken_transmit_queue_ends_all(void **state)
+{
+    (void)state;
+    give();
+    cleanup_fd int fd = guest_calls(SOCK_STREAM);
+    guest_ring_available_index(&vsock.driver.rings[TX], 30000);
+    guest_driver_notify(&vsock.driver, TX);
+    expect_failure(fd);
+}
+
+static void test_broken_receive_queue_ends_all(void **state)
+{
+    (void)state;
+    vsock_driver_give(&vsock, 1, BUFFER_SIZE);
+    cleanup_fd int fd = guest_calls(SOCK_STREAM);
+    guest_ring_descriptor(&vsock.driver.rings[RX], 9, UINT64_MAX, 100, VRING_DESC_F_WRITE, 0);
+    guest_ring_publish(&vsock.driver.rings[RX], 9);
+    host_say(fd, "x");
+    expect_failure(fd);
+}
+
+static void test_receive_buffer_without_room_for_data_ends_all(void **state)
+{
+    (void)state;
+    vsock_driver_give(&vsock, 1, BUFFER_SIZE);
+    cleanup_fd int fd = guest_calls(SOCK_STREAM);
+    vsock_driver_give(&vsock, 1, HEADER);
+    host_say(fd, "x");
+    expect_failure(fd);
+}
+
+/* --- Anything at all --- */
+
+static uint32_t random_state;
+
+static uint32_t chance(uint32_t limit)
+{
+    random_state = random_state * 1664525 + 1013904223;
+    return (random_state >> 8) % limit;
+}
+
+static void random_packet(void)
+{
+    static const uint32_t lengths[] = {0, 0, 0, 1, 100, 5000, 65536};
+
+    vsock.header.type = chance(8) == 0 ? (uint16_t)chance(4) : chance(2) == 0 ? SEQPACKET : STREAM;
+    vsock.header.buf_alloc = chance(4) == 0 ? chance(10000) : GUEST_BUFFER;
+    vsock.header.fwd_cnt = chance(4) == 0 ? chance(100000) : 0;
+    vsock_driver_say(&vsock, chance(6), chance(3) == 0 ? (1u << 30) + chance(40) : PORT + chance(3),
+                     (uint16_t)chance(9), chance(4), bytes, lengths[chance(array_length(lengths))]);
+}
+
+static void random_peer(int *fd)
+{
+    char line[32];
+
+    if (*fd < 0) {
+        bool stream = chance(2) == 0;
+
+        if (inside()->listener_failed)
+            return;
+        *fd = host_connect(stream ? vsock.path : vsock.seqpacket, stream ? SOCK_STREAM : SOCK_SEQPACKET);
+        snprintf(line, sizeof(line), "CONNECT %u\n", chance(6));
+        host_say(*fd, line);
+        return;
+    }
+    switch (chance(5)) {
+    case 0:
+        if (send(*fd, bytes, 1 + chance(30000), MSG_NOSIGNAL) < 0)
+            fd_close(fd);
+        break;
+    case 1:
+        while (recv(*fd, bytes, sizeof(bytes), 0) > 0)
+            ;
+        break;
+    case 2:
+        shutdown(*fd, chance(2) == 0 ? SHUT_WR : SHUT_RD);
+        break;
+    case 3:
+        fd_close(fd);
+        break;
+    default:
+        break;
+    }
+}
+
+static void test_no_sequence_of_packets_and_peers_does_harm(void **state)
+{
+    enum { ROUNDS = 1500, PEERS = 6 };
+    struct virtio_vsock_hdr header;
+    int peers[PEERS];
+    int listeners[] = {host_listen(&vsock, PORT, SOCK_STREAM), host_listen(&vsock, PORT + 1, SOCK_SEQPACKET)};
+    int accepted[PEERS];
+
+    (void)state;
+    memset(peers, -1, sizeof(peers));
+    memset(accepted, -1, sizeof(accepted));
+    for (random_state = 1; random_state == 1; chance(2))
+        ;
+    for (unsigned round = 0; round < ROUNDS; round++) {
+        unsigned slot = chance(PEERS);
+
+        random_packet();
+        random_peer(&peers[slot]);
+        slot = chance(PEERS);
+        if (accepted[slot] < 0)
+            accepted[slot] = accept4(listeners[chance(2)], NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        else
+            random_peer(&accepted[slot]);
+        if (chance(3) == 0)
+            vsock_driver_give(&vsock, 1 + chance(8), HEADER + 1 + chance(4000));
+        while (vsock_driver_hear(&vsock, &header))
+            if (header.op == VIRTIO_VSOCK_OP_REQUEST && chance(2) == 0) {
+                vsock.header.type = header.type;
+                SAY(header.dst_port, header.src_port, RESPONSE);
+            }
+        assert_false(vsock.driver.failed);
+        assert_true(inside()->connection_count < 400);
+        if (round % 500 == 499) {
+            guest_driver_reset(&vsock.driver);
+            assert_int_equal(inside()->connection_count, 0);
+            assert_int_equal(inside()->kept, 0);
+            guest_driver_restart(&vsock.driver, SEQPACKET_FEATURE | 1ULL << VIRTIO_RING_F_EVENT_IDX);
+            vsock.given = 0;
+        }
+    }
+    for (unsigned i = 0; i < PEERS; i++) {
+        fd_close(&peers[i]);
+        fd_close(&accepted[i]);
+    }
+    fd_close(&listeners[0]);
+    fd_close(&listeners[1]);
+    forget_listener(PORT);
+    forget_listener(PORT + 1);
+}
+
+#define vsock_test(function) cmocka_unit_test_setup_teardown(function, setup, teardown)
+TEST_MAIN(vsock_test(test_packets_that_are_not_whole_or_not_ours_are_dropped),
+          vsock_test(test_packets_to_nobody_are_answered_with_rst),
+          vsock_test(test_packets_in_the_wrong_moment_end_the_connection),
+          vsock_test(test_answer_to_a_question_that_was_not_asked_ends_the_connection),
+          vsock_test(test_messages_are_refused_when_they_were_not_agreed_on),
+          vsock_test(test_more_than_there_is_credit_for_ends_the_connection),
+          vsock_test(test_kept_messages_do_not_grow_without_bound),
+          vsock_test(test_flood_of_packets_to_nobody_waits_for_receive_buffers),
+          vsock_test(test_connections_are_limited_and_later_host_peers_wait),
+          vsock_test(test_guest_that_does_not_answer_loses_its_connection),
+          vsock_test(test_ports_of_a_closing_connection_may_be_used_again),
+          vsock_test(test_credit_that_cannot_be_is_none), vsock_test(test_broken_transmit_queue_ends_all),
+          vsock_test(test_broken_receive_queue_ends_all),
+          vsock_test(test_receive_buffer_without_room_for_data_ends_all),
+          vsock_test(test_no_sequence_of_packets_and_peers_does_harm))
