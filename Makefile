@@ -5,6 +5,7 @@
 #   check    the test programs, glibc (cmocka is only there as a shared library)
 #   asan     test programs and mayfly-vmm under AddressSanitizer and UndefinedBehaviorSanitizer
 #   tsan     the same under ThreadSanitizer
+#   fuzz     the fuzz targets: clang's libFuzzer, AddressSanitizer and UndefinedBehaviorSanitizer
 VARIANT ?= release
 BUILD ?= build
 OUT := $(BUILD)/$(VARIANT)
@@ -33,6 +34,8 @@ CFLAGS_asan := -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-san
 CC_asan := gcc
 CFLAGS_tsan := -O1 -fno-omit-frame-pointer -fsanitize=thread
 CC_tsan := gcc
+CFLAGS_fuzz := -O1 -fno-omit-frame-pointer -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
+CC_fuzz := clang
 COMPILE = $(CC_$(VARIANT)) $(CPPFLAGS) $(CFLAGS_common) $(CFLAGS_$(VARIANT))
 
 # Debian's musl-gcc makes a dynamic file of -static-pie: name the start files and musl's libc instead.
@@ -47,6 +50,7 @@ LINK_glibc = $(CC_$(VARIANT)) $(CFLAGS_$(VARIANT)) $(1) $(2)
 LINK_check = $(LINK_glibc)
 LINK_asan = $(LINK_glibc)
 LINK_tsan = $(LINK_glibc)
+LINK_fuzz = $(LINK_glibc)
 # Debian's shared liburing leaves out symbols that its archive has.
 LIBS_glibc := -lyajl -lhttp_parser -l:liburing.a -lcap-ng -lpthread
 
@@ -144,6 +148,7 @@ endif
 
 -include tests/guest/guest.mk api/api.mk scripts/bench_tool/bench.mk
 include jailer/jailer.mk
+include tests/fuzz/fuzz.mk
 
 guest: ## build the guest: kernel (cached), initramfs, root image
 	@scripts/setup --for build
@@ -163,6 +168,7 @@ test: ## run every test; T=suite[/file[/case]] runs a part
 	@$(MAKE) --no-print-directory -s -j2 programs guests $(if $(call needs,linux),guest)
 	@$(if $(call needs,asan),$(MAKE) --no-print-directory -s -j2 VARIANT=asan checks)
 	@$(if $(call needs,tsan),$(MAKE) --no-print-directory -s -j2 VARIANT=tsan checks)
+	@$(if $(call needs,fuzz),$(MAKE) --no-print-directory -s -j2 VARIANT=fuzz fuzz-targets)
 	@$(MAKE) --no-print-directory -s -j2 VARIANT=check checks
 	@tests/run $(T)
 

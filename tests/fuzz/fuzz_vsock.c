@@ -1,0 +1,84 @@
+/* The socket device under a hostile driver, with callers on the host and a listener for what the guest connects to. */
+#include "tests/fuzz/fuzz.h"
+
+#include "vmm/base/cleanup.h"
+#include "vmm/virtio/devices.h"
+
+#include <stdio.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+enum { PEERS = 4 };
+static int peers[PEERS] = {-1, -1, -1, -1};
+static int listener = -1;
+
+/* The guest's connections to port 1 are taken. */
+static void listen_at_port(void)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+
+    snprintf(address.sun_path, sizeof(address.sun_path), "%s", fuzz_path("vsock_1"));
+    unlink(address.sun_path);
+    listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    fuzz_require(listener >= 0 && bind(listener, (struct sockaddr *)&address, sizeof(address)) == 0 &&
+                 listen(listener, PEERS) == 0);
+}
+
+static struct virtio_device *make(struct event_loop *loop)
+{
+    char path[96];
+    struct vsock_config config = {.guest_cid = 3, .uds_path = path};
+    struct virtio_device *device;
+
+    snprintf(path, sizeof(path), "%s", fuzz_path("vsock"));
+    fuzz_no_error(virtio_vsock_new(&config, loop, &device));
+    listen_at_port();
+    return device;
+}
+
+static void talk(int *peer, uint8_t what, const uint8_t *bytes, size_t length)
+{
+    uint8_t heard[256];
+
+    if (what == 0)
+        fd_close(peer);
+    else if (what == 1)
+        shutdown(*peer, SHUT_WR);
+    else if (what == 2)
+        fuzz_require(recv(*peer, heard, sizeof(heard), MSG_DONTWAIT) <= (ssize_t)sizeof(heard));
+    else if (send(*peer, bytes, length, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
+        fd_close(peer);
+}
+
+static void host_event(struct fuzz_input *input)
+{
+    uint8_t what = fuzz_u8(input), bytes[64];
+    int *peer = &peers[what % PEERS];
+
+    if (*peer >= 0) {
+        size_t length = fuzz_bytes(input, bytes, (size_t)(what >> 4) << 2);
+
+        talk(peer, what >> 2 & 3, bytes, length);
+    } else if (what & 4) {
+        *peer = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    } else {
+        *peer = fuzz_dial(fuzz_path("vsock"));
+        if (*peer >= 0 && send(*peer, "CONNECT 7\n", (what & 8) ? 10 : 5, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
+            fd_close(peer);
+    }
+}
+
+static void end(void)
+{
+    for (size_t i = 0; i < PEERS; i++)
+        fd_close(&peers[i]);
+    fd_close(&listener);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    static const struct fuzz_device_ops ops = {.make = make, .host_event = host_event, .end = end};
+
+    return fuzz_device(&ops, data, size);
+}
