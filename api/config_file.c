@@ -76,6 +76,15 @@ static struct error *put_entropy(struct machine *machine, struct vm_config *conf
     return machine_put_entropy(machine, &config->entropy);
 }
 
+static struct error *put_pmem(struct machine *machine, struct vm_config *config)
+{
+    struct error *error = NULL;
+
+    for (size_t i = 0; i < config->pmem_count && error == NULL; i++)
+        error = machine_put_pmem(machine, &config->pmem[i]);
+    return error;
+}
+
 static struct error *put_serial(struct machine *machine, struct vm_config *config)
 {
     return machine_put_serial(machine, &config->serial);
@@ -106,6 +115,7 @@ static const struct {
     {VM_CONFIG_MACHINE_CONFIG, put_machine_config},
     {VM_CONFIG_BOOT_SOURCE, put_boot_source},
     {VM_CONFIG_DRIVES, put_drives},
+    {VM_CONFIG_PMEM, put_pmem},
     {VM_CONFIG_NETWORK_INTERFACES, put_network_interfaces},
     {VM_CONFIG_VSOCK, put_vsock},
     {VM_CONFIG_MAYFLY_VSOCK_SEQPACKET, put_vsock_seqpacket},

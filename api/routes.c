@@ -85,6 +85,18 @@ static struct error *patch_network_interface(const struct api_context *context, 
     return machine_patch_network_interface(context->machine, body);
 }
 
+static struct error *put_pmem(const struct api_context *context, void *body, struct json_writer *reply)
+{
+    (void)reply;
+    return machine_put_pmem(context->machine, body);
+}
+
+static struct error *patch_pmem(const struct api_context *context, void *body, struct json_writer *reply)
+{
+    (void)reply;
+    return machine_patch_pmem(context->machine, body);
+}
+
 static struct error *put_entropy(const struct api_context *context, void *body, struct json_writer *reply)
 {
     struct entropy_config *config = body;
@@ -183,6 +195,10 @@ const struct route routes[] = {
     {"/network-interfaces/{iface_id}", API_PATCH, WHEN_STARTED, patch_network_interface,
      &network_interface_update_schema, .summary = "Changes a network interface's limits",
      .counts = &metrics.api_server.patch_network},
+    {"/pmem/{id}", API_PUT, WHEN_NOT_STARTED, put_pmem, &pmem_schema,
+     .summary = "Adds or replaces a file that the guest has as memory", .counts = &metrics.api_server.put_pmem},
+    {"/pmem/{id}", API_PATCH, WHEN_STARTED, patch_pmem, &pmem_update_schema, .summary = "Changes the limits of flushes",
+     .counts = &metrics.api_server.patch_pmem},
     {"/entropy", API_PUT, WHEN_NOT_STARTED, put_entropy, &entropy_schema,
      .summary = "Adds or replaces the source of random numbers", .counts = &metrics.api_server.put_entropy},
     {"/serial", API_PUT, WHEN_NOT_STARTED, put_serial, &serial_schema,

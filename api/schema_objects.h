@@ -47,6 +47,8 @@ extern const struct schema metrics_schema;
 extern const struct schema console_schema;
 extern const struct schema vsock_schema;
 extern const struct schema vsock_seqpacket_schema;
+extern const struct schema pmem_schema;
+extern const struct schema pmem_update_schema;
 extern const struct schema vm_config_schema; /* GET /vm/config and --config-file */
 
 /* Where each field of struct vm_config is in its table: bits of schema_given. */

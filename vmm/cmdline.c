@@ -52,6 +52,10 @@ static void append_root(struct text *text, const struct vm_config *config)
 {
     const struct drive_config *root = &config->drives[0];
 
+    if (config->pmem_count > 0 && config->pmem[0].root_device) {
+        append(text, " root=/dev/pmem0 %s", config->pmem[0].read_only ? "ro" : "rw");
+        return;
+    }
     if (config->drive_count == 0 || !root->is_root_device)
         return;
     if (root->partuuid != NULL)

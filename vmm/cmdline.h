@@ -8,8 +8,8 @@
 
 /*
  * Writes boot_args, or the default when there are none, pci=off unless boot_args speak of pci=, and root= with ro or
- * rw for a root drive. What boot_args have after a word "--" belongs to init and stays last. Fails, naming boot_args,
- * when it does not fit `size` bytes.
+ * rw for a root drive or pmem device. What boot_args have after a word "--" belongs to init and stays last. Fails,
+ * naming boot_args, when it does not fit `size` bytes.
  */
 struct error *cmdline_build(const struct vm_config *config, char *text, size_t size);
 

@@ -46,6 +46,19 @@ void network_interface_update_free(struct network_interface_update *update)
     memset(update, 0, sizeof(*update));
 }
 
+void pmem_config_free(struct pmem_config *config)
+{
+    free(config->id);
+    free(config->path_on_host);
+    memset(config, 0, sizeof(*config));
+}
+
+void pmem_update_free(struct pmem_update *update)
+{
+    free(update->id);
+    memset(update, 0, sizeof(*update));
+}
+
 void serial_config_free(struct serial_config *config)
 {
     free(config->serial_out_path);
@@ -108,6 +121,8 @@ void vm_config_free(struct vm_config *config)
         drive_config_free(&config->drives[i]);
     for (size_t i = 0; i < config->network_interface_count; i++)
         network_interface_config_free(&config->network_interfaces[i]);
+    for (size_t i = 0; i < config->pmem_count; i++)
+        pmem_config_free(&config->pmem[i]);
     serial_config_free(&config->serial);
     console_config_free(&config->console);
     vsock_config_free(&config->vsock);

@@ -102,6 +102,21 @@ struct network_interface_update {
     struct rate_limiter_config tx_rate_limiter;
 };
 
+/* A file that the guest has as memory of its own, beside its RAM. */
+struct pmem_config {
+    char *id;
+    char *path_on_host;
+    bool root_device;
+    bool read_only;
+    struct rate_limiter_config rate_limiter; /* of flushes: each is an operation, and as many bytes as the file has */
+};
+
+/* The fields of PATCH /pmem/{id}. */
+struct pmem_update {
+    char *id;
+    struct rate_limiter_config rate_limiter;
+};
+
 struct entropy_config {
     bool present;
     struct rate_limiter_config rate_limiter;
@@ -181,6 +196,8 @@ struct vm_config {
     size_t drive_count;
     struct network_interface_config network_interfaces[VIRTIO_DEVICES_MAX];
     size_t network_interface_count;
+    struct pmem_config pmem[VIRTIO_DEVICES_MAX]; /* the root device, if any, first */
+    size_t pmem_count;
     struct entropy_config entropy;
     struct serial_config serial;
     struct console_config console;
@@ -197,6 +214,8 @@ void drive_config_free(struct drive_config *config);
 void drive_update_free(struct drive_update *update);
 void network_interface_config_free(struct network_interface_config *config);
 void network_interface_update_free(struct network_interface_update *update);
+void pmem_config_free(struct pmem_config *config);
+void pmem_update_free(struct pmem_update *update);
 void serial_config_free(struct serial_config *config);
 void console_config_free(struct console_config *config);
 void vsock_config_free(struct vsock_config *config);

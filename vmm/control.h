@@ -23,6 +23,7 @@ struct error *machine_put_machine_config(struct machine *machine, struct machine
 struct error *machine_put_boot_source(struct machine *machine, struct boot_source_config *config);
 struct error *machine_put_drive(struct machine *machine, struct drive_config *config);
 struct error *machine_put_network_interface(struct machine *machine, struct network_interface_config *config);
+struct error *machine_put_pmem(struct machine *machine, struct pmem_config *config);
 struct error *machine_put_entropy(struct machine *machine, struct entropy_config *config);
 struct error *machine_put_serial(struct machine *machine, struct serial_config *config);
 struct error *machine_put_console(struct machine *machine, struct console_config *config);
@@ -37,6 +38,7 @@ struct error *machine_put_metrics(struct machine *machine, struct metrics_config
 /* While running or paused; the same ownership rule as put. */
 struct error *machine_patch_drive(struct machine *machine, struct drive_update *update);
 struct error *machine_patch_network_interface(struct machine *machine, struct network_interface_update *update);
+struct error *machine_patch_pmem(struct machine *machine, struct pmem_update *update);
 
 /* Finishes what preparation left, then lets the vCPUs go. After an error the machine is not started and unchanged. */
 struct error *machine_start(struct machine *machine);

@@ -85,6 +85,22 @@ struct error *kvm_memslots_set(int vm_fd, const struct guest_memory *memory, boo
     return NULL;
 }
 
+struct error *kvm_memslot_set(int vm_fd, uint32_t slot, const struct guest_region *region, bool read_only)
+{
+    struct kvm_userspace_memory_region memslot = {
+        .slot = slot,
+        .flags = read_only ? KVM_MEM_READONLY : 0,
+        .guest_phys_addr = region->gpa,
+        .memory_size = region->size,
+        .userspace_addr = (uintptr_t)region->hva,
+    };
+
+    if (ioctl(vm_fd, KVM_SET_USER_MEMORY_REGION, &memslot) < 0)
+        return error_errno(errno, "KVM refuses a memslot of %llu MiB at GPA 0x%llx",
+                           (unsigned long long)region->size >> 20, (unsigned long long)region->gpa);
+    return NULL;
+}
+
 struct error *kvm_irq_event_new(int vm_fd, uint32_t gsi, int *event_fd)
 {
     cleanup_fd int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

@@ -97,6 +97,8 @@ void machine_free(struct machine *machine)
         virtio_mmio_free(machine->drives[i]);
     for (size_t i = 0; i < machine->config.network_interface_count; i++)
         virtio_mmio_free(machine->network_interfaces[i]);
+    for (size_t i = 0; i < machine->config.pmem_count; i++)
+        virtio_mmio_free(machine->pmem[i]);
     virtio_mmio_free(machine->entropy);
     virtio_mmio_free(machine->console);
     virtio_mmio_free(machine->vsock);

@@ -64,6 +64,9 @@ struct error *machine_devices_complete(struct machine *machine)
         error = machine_entropy_new(machine, &config->entropy, &machine->entropy);
     if (error == NULL && config->console.port_count > 0 && machine->console == NULL)
         error = machine_console_new(machine, &config->console, &machine->console);
+    for (size_t i = 0; error == NULL && i < config->pmem_count; i++)
+        if (machine->pmem[i] == NULL)
+            error = machine_pmem_new(machine, &config->pmem[i], &machine->pmem[i]);
     if (error == NULL && config->vsock.present && machine->vsock == NULL)
         error = machine_vsock_new(machine, &config->vsock, &config->vsock_seqpacket, &machine->vsock);
     return error;

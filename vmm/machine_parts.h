@@ -64,6 +64,7 @@ struct machine {
     /* virtio devices, each within its transport; drives and interfaces stand as in the configuration. */
     struct virtio_mmio *drives[VIRTIO_DEVICES_MAX];
     struct virtio_mmio *network_interfaces[VIRTIO_DEVICES_MAX];
+    struct virtio_mmio *pmem[VIRTIO_DEVICES_MAX];
     struct virtio_mmio *entropy;
     struct virtio_mmio *console;
     struct virtio_mmio *vsock;
@@ -108,11 +109,24 @@ struct error *machine_vsock_new(struct machine *machine, const struct vsock_conf
 struct error *machine_device_attach(struct machine *machine, struct virtio_device *device,
                                     struct virtio_mmio **transport);
 
+/* machine_pmem.c */
+struct error *machine_pmem_new(struct machine *machine, const struct pmem_config *config,
+                               struct virtio_mmio **transport);
+/* Gives each pmem device its place and its memslot: all of them are made, and no irqchip is yet. */
+struct error *machine_pmem_connect(struct machine *machine);
+
 /* Makes the devices that the configuration has and the machine lost (see machine_put.c). */
 struct error *machine_devices_complete(struct machine *machine);
 
 /* Destroys *transport and makes it NULL. */
 void machine_device_free(struct machine *machine, struct virtio_mmio **transport);
+
+/* machine_patch.c: what changing any device has in common. */
+
+/* Refuses to patch `what` before the microVM has started. */
+struct error *machine_check_started(const struct machine *machine, const char *what);
+/* What GET /vm/config shows after an update: a bucket with a zero in it no longer limits. */
+void machine_rate_limiter_config_update(struct rate_limiter_config *limiter, const struct rate_limiter_config *update);
 
 /* machine_put.c: what putting any device has in common. */
 

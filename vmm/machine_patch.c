@@ -6,7 +6,7 @@
 
 #include <string.h>
 
-static struct error *check_started(const struct machine *machine, const char *what)
+struct error *machine_check_started(const struct machine *machine, const char *what)
 {
     if (machine->state != MACHINE_NOT_STARTED)
         return NULL;
@@ -23,7 +23,7 @@ static void bucket_update(struct token_bucket_config *bucket, const struct token
         *bucket = (struct token_bucket_config){0};
 }
 
-static void rate_limiter_config_update(struct rate_limiter_config *limiter, const struct rate_limiter_config *update)
+void machine_rate_limiter_config_update(struct rate_limiter_config *limiter, const struct rate_limiter_config *update)
 {
     if (!update->present)
         return;
@@ -35,7 +35,7 @@ static void rate_limiter_config_update(struct rate_limiter_config *limiter, cons
 struct error *machine_patch_drive(struct machine *machine, struct drive_update *update)
 {
     struct vm_config *all = &machine->config;
-    struct error *error = check_started(machine, "drives");
+    struct error *error = machine_check_started(machine, "drives");
 
     if (error != NULL)
         return error;
@@ -51,7 +51,7 @@ struct error *machine_patch_drive(struct machine *machine, struct drive_update *
             free(config->path_on_host);
             config->path_on_host = take_pointer(&update->path_on_host);
         }
-        rate_limiter_config_update(&config->rate_limiter, &update->rate_limiter);
+        machine_rate_limiter_config_update(&config->rate_limiter, &update->rate_limiter);
         drive_update_free(update);
         return NULL;
     }
@@ -61,7 +61,7 @@ struct error *machine_patch_drive(struct machine *machine, struct drive_update *
 struct error *machine_patch_network_interface(struct machine *machine, struct network_interface_update *update)
 {
     struct vm_config *all = &machine->config;
-    struct error *error = check_started(machine, "network-interfaces");
+    struct error *error = machine_check_started(machine, "network-interfaces");
 
     if (error != NULL)
         return error;
@@ -73,8 +73,8 @@ struct error *machine_patch_network_interface(struct machine *machine, struct ne
         error = virtio_net_update(virtio_mmio_device(machine->network_interfaces[i]), update);
         if (error != NULL)
             return error;
-        rate_limiter_config_update(&config->rx_rate_limiter, &update->rx_rate_limiter);
-        rate_limiter_config_update(&config->tx_rate_limiter, &update->tx_rate_limiter);
+        machine_rate_limiter_config_update(&config->rx_rate_limiter, &update->rx_rate_limiter);
+        machine_rate_limiter_config_update(&config->tx_rate_limiter, &update->tx_rate_limiter);
         network_interface_update_free(update);
         return NULL;
     }

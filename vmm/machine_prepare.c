@@ -44,6 +44,12 @@ static void close_apart(int vm_fd)
     pthread_attr_destroy(&attributes);
 }
 
+static void forget_boot_files(const struct machine *machine)
+{
+    mapped_file_forget(machine->kernel_fd);
+    mapped_file_forget(machine->initrd_fd);
+}
+
 void machine_vm_discard(struct machine *machine)
 {
     vcpus_free(&machine->vcpus);
@@ -54,7 +60,7 @@ void machine_vm_discard(struct machine *machine)
     machine->connected_count = 0;
     machine->boot_loaded = false;
     machine->memory_dirty = false;
-    mapped_files_forget();
+    forget_boot_files(machine);
 
     /* At once: the next VM may need the very huge pages that this one had. */
     guest_memory_unmap(&machine->memory);
@@ -67,7 +73,7 @@ void machine_boot_discard(struct machine *machine)
 {
     machine->boot_loaded = false;
     machine->memory_dirty = machine->memory.count > 0;
-    mapped_files_forget();
+    forget_boot_files(machine);
 }
 
 size_t machine_transports(const struct machine *machine, struct virtio_mmio *list[VIRTIO_DEVICES_MAX])
@@ -85,6 +91,8 @@ size_t machine_transports(const struct machine *machine, struct virtio_mmio *lis
         list[count++] = machine->console;
     if (config->vsock.present)
         list[count++] = machine->vsock;
+    for (size_t i = 0; i < config->pmem_count; i++)
+        list[count++] = machine->pmem[i];
     return count;
 }
 
@@ -125,10 +133,16 @@ static bool step_memory(struct machine *machine, struct error **error)
 
     if (machine->memory.count > 0)
         return false;
+    /* Files that are memory have memslots, too. */
+    *error = machine_devices_complete(machine);
+    if (*error != NULL)
+        return true;
     arch_memory_layout(config->mem_size_mib << 20, &machine->memory);
     *error = guest_memory_map(&machine->memory, config->huge_pages);
     if (*error == NULL)
         *error = kvm_memslots_set(machine->vm_fd, &machine->memory, config->track_dirty_pages);
+    if (*error == NULL)
+        *error = machine_pmem_connect(machine);
     if (*error == NULL)
         *error = arch_vm_setup(machine->vm_fd);
     pit_init(&machine->pit, machine->vm_fd);

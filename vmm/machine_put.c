@@ -177,6 +177,9 @@ static struct error *check_drive(const struct machine *machine, const struct dri
         if (i != place && config->is_root_device && machine->config.drives[i].is_root_device)
             return error_new(ERROR_INPUT, "is_root_device: true, but drive '%s' is the root device already",
                              machine->config.drives[i].drive_id);
+    if (config->is_root_device && machine->config.pmem_count > 0 && machine->config.pmem[0].root_device)
+        return error_new(ERROR_INPUT, "is_root_device: true, but pmem '%s' is the root device already",
+                         machine->config.pmem[0].id);
     return place < machine->config.drive_count ? NULL : machine_check_room(machine, "drives");
 }
 

@@ -1,42 +1,51 @@
 #include "vmm/mapped_file.h"
 
+#include "vmm/base/cleanup.h"
+#include "vmm/config.h"
+
 #include <stddef.h>
 #include <sys/stat.h>
 
-enum { MAPPED_FILES_MAX = 2 }; /* kernel and initrd */
+/* Kernel, initrd, and a file for each device that has one. */
+enum { MAPPED_FILES_MAX = 2 + VIRTIO_DEVICES_MAX };
 
+/* Any thread reads them, at any moment: an entry counts from when its place is taken, which comes last. */
 static struct {
-    int fd;
+    int taken; /* fd + 1; 0: free */
     off_t size;
     const char *path;
 } files[MAPPED_FILES_MAX];
 
-static size_t file_count;
-
 void mapped_file_add(int fd, const char *path)
 {
     struct stat status;
+    size_t i = 0;
 
-    if (file_count == MAPPED_FILES_MAX || fstat(fd, &status) < 0)
+    while (i < MAPPED_FILES_MAX && files[i].taken != 0)
+        i++;
+    if (i == MAPPED_FILES_MAX || fstat(fd, &status) < 0)
         return;
-    files[file_count].fd = fd;
-    files[file_count].size = status.st_size;
-    files[file_count].path = path;
-    __atomic_store_n(&file_count, file_count + 1, __ATOMIC_RELEASE);
+    files[i].size = status.st_size;
+    files[i].path = path;
+    __atomic_store_n(&files[i].taken, fd + 1, __ATOMIC_RELEASE);
 }
 
-void mapped_files_forget(void)
+void mapped_file_forget(int fd)
 {
-    __atomic_store_n(&file_count, 0, __ATOMIC_RELEASE);
+    for (size_t i = 0; i < array_length(files); i++)
+        if (fd >= 0 && files[i].taken == fd + 1)
+            __atomic_store_n(&files[i].taken, 0, __ATOMIC_RELEASE);
 }
 
 const char *mapped_file_truncated(void)
 {
-    size_t count = __atomic_load_n(&file_count, __ATOMIC_ACQUIRE);
     struct stat status;
 
-    for (size_t i = 0; i < count; i++)
-        if (fstat(files[i].fd, &status) == 0 && status.st_size < files[i].size)
+    for (size_t i = 0; i < array_length(files); i++) {
+        int taken = __atomic_load_n(&files[i].taken, __ATOMIC_ACQUIRE);
+
+        if (taken != 0 && fstat(taken - 1, &status) == 0 && status.st_size < files[i].size)
             return files[i].path;
+    }
     return NULL;
 }

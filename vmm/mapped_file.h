@@ -6,9 +6,10 @@
 
 #include <stdint.h>
 
-/* Remembers `fd` (borrowed; its present size counts) and `path` (borrowed) until mapped_files_forget. */
+/* Remembers `fd` (borrowed; its present size counts) and `path` (borrowed) until mapped_file_forget(fd). */
 void mapped_file_add(int fd, const char *path);
-void mapped_files_forget(void);
+/* Nothing when it was never added. */
+void mapped_file_forget(int fd);
 
 /* The path of a file that is shorter than when it was added, or NULL. Safe in a signal handler. */
 const char *mapped_file_truncated(void);

@@ -18,8 +18,8 @@ struct api_metrics {
     uint64_t get_count, put_count, patch_count, fails, sync_response_fails;
     struct request_metrics get_instance_info, get_machine_cfg, get_vmm_version, get_vm_config;
     struct request_metrics put_actions, put_boot_source, put_drive, put_entropy, put_logger, put_machine_cfg,
-        put_metrics, put_network, put_serial, put_console, put_vsock, put_vsock_seqpacket;
-    struct request_metrics patch_drive, patch_machine_cfg, patch_network, patch_vm;
+        put_metrics, put_network, put_serial, put_console, put_vsock, put_vsock_seqpacket, put_pmem;
+    struct request_metrics patch_drive, patch_machine_cfg, patch_network, patch_pmem, patch_vm;
 };
 
 struct block_metrics {
@@ -33,6 +33,11 @@ struct net_metrics {
         rx_bytes_count, rx_packets_count, rx_fails, rx_count, tap_read_fails, tap_write_fails, tx_bytes_count,
         tx_malformed_frames, tx_fails, tx_count, tx_packets_count, rx_rate_limiter_throttled, tx_rate_limiter_throttled,
         no_rx_avail_buffer;
+};
+
+struct pmem_metrics {
+    uint64_t activate_fails, cfg_fails, event_fails, execute_fails, queue_event_count, flush_count,
+        rate_limiter_throttled_events, rate_limiter_event_count;
 };
 
 struct entropy_metrics {
@@ -77,6 +82,7 @@ struct metrics {
     struct api_metrics api_server;
     struct block_metrics block;
     struct net_metrics net;
+    struct pmem_metrics pmem;
     struct entropy_metrics entropy;
     struct console_metrics console;
     struct vsock_metrics vsock;

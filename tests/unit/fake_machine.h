@@ -16,6 +16,7 @@ struct machine {
     struct vm_config config;
     struct drive_update drive_update;                         /* the last */
     struct network_interface_update network_interface_update; /* the last */
+    struct pmem_update pmem_update;                           /* the last */
     unsigned starts, ctrl_alt_dels, flushes;
     const char *refusal; /* what the next put, patch or action answers, NULL: success */
 };
@@ -86,6 +87,18 @@ struct error *machine_put_network_interface(struct machine *machine, struct netw
     if (machine->refusal == NULL && i == all->network_interface_count)
         all->network_interface_count++;
     FAKE_TAKE(&all->network_interfaces[i], config, network_interface_config_free);
+}
+
+struct error *machine_put_pmem(struct machine *machine, struct pmem_config *config)
+{
+    if (machine->refusal == NULL)
+        machine->config.pmem_count = 1;
+    FAKE_TAKE(&machine->config.pmem[0], config, pmem_config_free);
+}
+
+struct error *machine_patch_pmem(struct machine *machine, struct pmem_update *update)
+{
+    FAKE_TAKE(&machine->pmem_update, update, pmem_update_free);
 }
 
 struct error *machine_put_entropy(struct machine *machine, struct entropy_config *config)

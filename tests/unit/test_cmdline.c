@@ -39,6 +39,19 @@ static void test_root_drive_is_named(void **state)
     assert_string_equal(build("quiet", &root), "quiet pci=off");
 }
 
+static void test_root_pmem_is_named(void **state)
+{
+    struct vm_config config = {.boot_source.boot_args = (char *)"quiet", .pmem[0].root_device = true, .pmem_count = 1};
+    char text[512];
+
+    (void)state;
+    assert_no_error(cmdline_build(&config, text, sizeof(text)));
+    assert_string_equal(text, "quiet pci=off root=/dev/pmem0 rw");
+    config.pmem[0].read_only = true;
+    assert_no_error(cmdline_build(&config, text, sizeof(text)));
+    assert_string_equal(text, "quiet pci=off root=/dev/pmem0 ro");
+}
+
 static void test_arguments_of_init_stay_last(void **state)
 {
     struct drive_config root = {.is_root_device = true};
@@ -89,7 +102,8 @@ static void test_arguments_must_be_printable_and_short(void **state)
 }
 
 TEST_MAIN(cmocka_unit_test(test_default_is_firecrackers), cmocka_unit_test(test_root_drive_is_named),
-          cmocka_unit_test(test_arguments_of_init_stay_last), cmocka_unit_test(test_callers_own_pci_option_is_kept),
+          cmocka_unit_test(test_root_pmem_is_named), cmocka_unit_test(test_arguments_of_init_stay_last),
+          cmocka_unit_test(test_callers_own_pci_option_is_kept),
           cmocka_unit_test(test_empty_arguments_are_not_the_default),
           cmocka_unit_test(test_line_that_does_not_fit_is_refused),
           cmocka_unit_test(test_arguments_must_be_printable_and_short))

@@ -67,6 +67,8 @@ static const struct {
     {API_PATCH, "/drives/d1", "{\"drive_id\": \"d1\", \"path_on_host\": \"/e\"}"},
     {API_PUT, "/network-interfaces/n1", "{\"iface_id\": \"n1\", \"host_dev_name\": \"tap0\"}"},
     {API_PATCH, "/network-interfaces/n1", "{\"iface_id\": \"n1\"}"},
+    {API_PUT, "/pmem/p1", "{\"id\": \"p1\", \"path_on_host\": \"/p\"}"},
+    {API_PATCH, "/pmem/p1", "{\"id\": \"p1\", \"rate_limiter\": {}}"},
     {API_PUT, "/entropy", "{}"},
     {API_PUT, "/serial", "{\"serial_out_path\": \"/s\"}"},
     {API_PUT, "/logger", "{\"level\": \"Info\"}"},
@@ -207,10 +209,11 @@ static void test_vm_config_has_exactly_the_known_keys(void **state)
     (void)state;
     assert_reply(API_PUT, "/drives/d1", right[6].body, 204, "");
     assert_reply(API_PUT, "/network-interfaces/n1", right[8].body, 204, "");
+    assert_reply(API_PUT, "/pmem/p1", right[10].body, 204, "");
     assert_reply(API_PUT, "/entropy", "{}", 204, "");
-    assert_reply(API_PUT, "/logger", right[12].body, 204, "");
-    assert_reply(API_PUT, "/metrics", right[13].body, 204, "");
-    assert_reply(API_PUT, "/mayfly/console", right[17].body, 204, "");
+    assert_reply(API_PUT, "/logger", right[14].body, 204, "");
+    assert_reply(API_PUT, "/metrics", right[15].body, 204, "");
+    assert_reply(API_PUT, "/mayfly/console", right[19].body, 204, "");
     assert_reply(API_PUT, "/vsock", "{\"guest_cid\": 3, \"uds_path\": \"/v\", \"vsock_id\": \"v\"}", 204, "");
     assert_reply(
         API_GET, "/vm/config", NULL, 200,
@@ -220,7 +223,9 @@ static void test_vm_config_has_exactly_the_known_keys(void **state)
         "\"cpu-config\":null,\"logger\":null,\"machine-config\":{\"vcpu_count\":1,\"mem_size_mib\":128,\"smt\":false,"
         "\"track_dirty_pages\":false,\"huge_pages\":\"None\"},\"metrics\":null,\"memory-hotplug\":null,\"mmds-config\":"
         "null,\"network-interfaces\":[{\"iface_id\":\"n1\",\"host_dev_name\":\"tap0\",\"guest_mac\":null,\"mtu\":null,"
-        "\"rx_rate_limiter\":null,\"tx_rate_limiter\":null}],\"pmem\":[],\"vsock\":{\"guest_cid\":3,\"uds_path\":\"/"
+        "\"rx_rate_limiter\":null,\"tx_rate_limiter\":null}],\"pmem\":[{\"id\":\"p1\",\"path_on_host\":\"/"
+        "p\",\"root_device\":false,\"read_only\":false,\"rate_limiter\":null}],\"vsock\":{\"guest_cid\":3,\"uds_path\":"
+        "\"/"
         "v\"},\"entropy\":{\"rate_limiter\":"
         "null}}");
 }

@@ -49,7 +49,6 @@ static int setup(void **state)
 static int teardown(void **state)
 {
     (void)state;
-    mapped_files_forget();
     event_loop_free(fixture.vcpus.loop);
     return 0;
 }
@@ -89,6 +88,8 @@ static void test_failure_with_a_truncated_file_has_its_own_exit_code(void **stat
         (struct kvm_run){.exit_reason = KVM_EXIT_SYSTEM_EVENT, .system_event = {.type = KVM_SYSTEM_EVENT_RESET}};
     assert_false(vcpu_exit_handle(vcpu));
     assert_ended(EXIT_CODE_OK, "reset");
+    mapped_file_forget(fd);
+    assert_null(mapped_file_truncated());
 }
 
 static void test_exits_that_are_errors_end_the_guest_with_a_reason(void **state)

@@ -23,6 +23,9 @@ enum { ARCH_ACPI_SLEEP_ENABLE = 0x20 };
 /* Fills the gpa and size of the regions for `size` bytes of RAM (a MiB multiple); sets count. */
 void arch_memory_layout(uint64_t size, struct guest_memory *memory);
 
+/* Where files that the guest has as memory may be: above all RAM, present and to come. A multiple of 1 GiB. */
+uint64_t arch_pmem_start(const struct guest_memory *memory);
+
 /* A virtio-mmio device as the guest must be told of it. */
 struct arch_virtio_slot {
     uint64_t gpa;

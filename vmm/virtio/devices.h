@@ -4,6 +4,7 @@
  */
 #pragma once
 
+#include "vmm/backend/shared_file.h"
 #include "vmm/config.h"
 #include "vmm/virtio/device.h"
 
@@ -30,6 +31,15 @@ struct error *virtio_net_update(struct virtio_device *device, const struct netwo
 /* entropy.c */
 struct error *virtio_entropy_new(const struct entropy_config *config, struct event_loop *loop,
                                  struct virtio_device **device);
+
+/*
+ * pmem.c: opens and maps path_on_host, a regular file that is not empty, shared. Where the guest finds it is told by
+ * virtio_pmem_place, before the guest runs: the machine makes the memslot.
+ */
+struct error *virtio_pmem_new(const struct pmem_config *config, struct event_loop *loop, struct virtio_device **device);
+const struct shared_file *virtio_pmem_file(const struct virtio_device *device);
+void virtio_pmem_place(struct virtio_device *device, uint64_t gpa);
+void virtio_pmem_update(struct virtio_device *device, const struct pmem_update *update);
 
 /* console.c: listens on the ports' sockets and opens their files. */
 struct error *virtio_console_new(const struct console_config *config, struct event_loop *loop,

@@ -12,6 +12,7 @@ enum {
     VIRTIO_CONSOLE = 3,
     VIRTIO_ENTROPY = 4,
     VIRTIO_VSOCK = 19,
+    VIRTIO_PMEM = 27,
 
     REG_MAGIC = 0x000,
     REG_VERSION = 0x004,

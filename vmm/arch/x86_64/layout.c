@@ -1,6 +1,7 @@
 #include "vmm/arch/x86_64/layout.h"
 
 #include "vmm/arch/arch.h"
+#include "vmm/base/checked.h"
 
 void arch_memory_layout(uint64_t size, struct guest_memory *memory)
 {
@@ -10,4 +11,12 @@ void arch_memory_layout(uint64_t size, struct guest_memory *memory)
     memory->count = 1;
     if (size > low)
         memory->regions[memory->count++] = (struct guest_region){.gpa = LAYOUT_HOLE_END, .size = size - low};
+}
+
+uint64_t arch_pmem_start(const struct guest_memory *memory)
+{
+    const struct guest_region *last = &memory->regions[memory->count - 1];
+    uint64_t end = align_up(last->gpa + last->size, 1ull << 30);
+
+    return end < LAYOUT_PMEM ? LAYOUT_PMEM : end;
 }

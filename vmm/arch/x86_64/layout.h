@@ -12,6 +12,7 @@
  *   0x100000  RAM: kernel, initrd at the end
  *   0xc0000000 to 4 GiB: hole; virtio devices, IOAPIC, local APICs, KVM's own pages
  *   4 GiB     the rest of the RAM
+ *   256 GiB   or the first GiB above the RAM: files that the guest has as memory (pmem)
  *
  * Each page that is written here costs a page fault and 4 KiB of every microVM, so what can share a page does.
  */
@@ -31,6 +32,7 @@
 #define LAYOUT_KERNEL_MIN 0x100000ull /* also the end of the ACPI tables' room */
 #define LAYOUT_IDENTITY_MAPPED (1ull << 30)
 #define LAYOUT_HOLE_END (1ull << 32)
+#define LAYOUT_PMEM (256ull << 30)
 #define LAYOUT_IOAPIC 0xfec00000u
 #define LAYOUT_LOCAL_APIC 0xfee00000u
 #define LAYOUT_KVM_TSS 0xfffbd000u /* three pages that Intel without unrestricted guest needs */
