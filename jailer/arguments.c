@@ -118,6 +118,7 @@ static struct error *set_chroot_base_dir(struct jail_config *config, const char 
     if (value[0] == '\0')
         return error_new(ERROR_INPUT, "%s: is empty; expected a directory", option);
     config->chroot_base_dir = value;
+    config->default_base = false;
     return NULL;
 }
 
@@ -168,7 +169,9 @@ static const struct option options[] = {
     {"--cgroup", add_cgroup, 0, true, "FILE=VALUE", "a value to write into a cgroup file; may be given many times"},
     {"--parent-cgroup", set_parent_cgroup, 0, false, "PATH",
      "cgroup to put the jail's cgroup under; default: the name of the exec file"},
-    {"--chroot-base-dir", set_chroot_base_dir, 0, false, "DIR", "where jails are built; default /srv/jailer"},
+    {"--chroot-base-dir", set_chroot_base_dir, 0, false, "DIR",
+     "where jails are built; default /srv/jailer, and\n"
+     "                                   for an ordinary user $XDG_RUNTIME_DIR/mayfly"},
     {"--netns", set_netns, 0, false, "PATH", "network namespace to join"},
     {"--resource-limit", add_resource_limit, 0, true, "LIMIT=VALUE",
      "fsize=<bytes> or no-file=<count>; default no-file=2048"},
@@ -187,6 +190,9 @@ static const struct option options[] = {
      "make no /dev/userfaultfd in the jail"},
     {"--no-base-filter", NULL, offsetof(struct jail_config, no_base_filter), false, NULL,
      "do not load the base seccomp filter"},
+    {"--allow-reduced", NULL, offsetof(struct jail_config, allow_reduced), false, NULL,
+     "where neither root's rights nor user namespaces are to be had: run all the same, and say which walls are "
+     "missing"},
 };
 
 static const struct option *option_find(const char *word, size_t length)
@@ -230,19 +236,23 @@ static struct error *check_required(uint64_t seen, const struct jail_config *con
     for (size_t i = 0; i < 4; i++) /* the table's first four */
         if ((seen & (1ull << i)) == 0)
             return error_new(ERROR_INPUT, "%s: is required; expected %s", options[i].name, options[i].argument);
+    if (config->chroot_base_dir == NULL)
+        return error_new(ERROR_INPUT, "--chroot-base-dir: is required where XDG_RUNTIME_DIR is not set; expected DIR");
     if (config->netns != NULL && config->new_net_ns)
         return error_new(ERROR_INPUT, "--new-net-ns: cannot be given together with --netns");
     return NULL;
 }
 
-struct error *arguments_parse(int argc, char *const argv[], struct jail_config *config, enum jail_request *request)
+struct error *arguments_parse(int argc, char *const argv[], const char *base, struct jail_config *config,
+                              enum jail_request *request)
 {
     uint64_t seen = 0;
     int index = 1;
 
     *config = (struct jail_config){
-        .chroot_base_dir = "/srv/jailer",
-        .limits = {.fsize = UINT64_MAX, .no_file = 2048},
+        .chroot_base_dir = base,
+        .default_base = true,
+        .limits = {.fsize = UINT64_MAX, .no_file = JAIL_NO_FILE_DEFAULT, .processes = UINT64_MAX},
         .vmm_arguments = &argv[argc],
     };
     *request = JAIL_RUN;
@@ -285,5 +295,11 @@ void arguments_print_help(void)
                  options[i].argument == NULL ? "" : options[i].argument);
         printf("  %-32s %s\n", name, options[i].help);
     }
-    printf("  %-32s %s\n  %-32s %s\n", "--version", "print the version", "--help", "print this");
+    printf(
+        "  %-32s %s\n  %-32s %s\n\n"
+        "Started by an ordinary user, who must be able to open /dev/kvm, it builds the same jail in a user namespace.\n"
+        "--uid and --gid are then the user's own, or subordinate ids of the user's (/etc/subuid, newuidmap). Limits "
+        "take\n"
+        "a cgroup that was delegated to the user (`systemd-run --user --scope`).\n",
+        "--version", "print the version", "--help", "print this");
 }

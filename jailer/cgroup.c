@@ -25,12 +25,12 @@ static struct error *open_child(int parent, const char *name, struct undo *undo,
     return NULL;
 }
 
-static struct error *open_path(const struct jail_config *config, int mount, cgroup_prepare *prepare,
-                               const void *argument, struct undo *undo, int *group)
+static struct error *open_path(const struct jail_config *config, int top, cgroup_prepare *prepare, const void *argument,
+                               struct undo *undo, int *group)
 {
     char path[4096];
     char *rest = NULL;
-    int at = mount;
+    int at = top;
 
     snprintf(path, sizeof(path), "%s/%s", config->parent_cgroup, config->id);
     for (char *part = strtok_r(path, "/", &rest); part != NULL; part = strtok_r(NULL, "/", &rest)) {
@@ -49,24 +49,24 @@ static struct error *open_path(const struct jail_config *config, int mount, cgro
     return NULL;
 }
 
-struct error *cgroup_open_group(const struct jail_config *config, int mount, cgroup_prepare *prepare,
-                                const void *argument, struct undo *undo, int *group)
+struct error *cgroup_open_group(const struct jail_config *config, const struct cgroup_tree *tree,
+                                cgroup_prepare *prepare, const void *argument, struct undo *undo, int *group)
 {
-    struct error *error = open_path(config, mount, prepare, argument, undo, group);
+    struct error *error = open_path(config, tree->top, prepare, argument, undo, group);
 
     /* Another jailer's failed start took back a group that both use: make it again. */
     for (int i = 0; error != NULL && (error->code == ENOENT || error->code == ENODEV) && i < VANISHED_MAX; i++) {
         error_free(error);
-        error = open_path(config, mount, prepare, argument, undo, group);
+        error = open_path(config, tree->top, prepare, argument, undo, group);
     }
     if (error != NULL)
         return error;
 
     /* Newest is undone first: the process leaves before its group is removed. Opened now: a cgroup namespace that is
      * entered later would not let it out. */
-    int procs = openat(mount, "cgroup.procs", O_WRONLY | O_CLOEXEC);
+    int procs = openat(tree->home, "cgroup.procs", O_WRONLY | O_CLOEXEC);
     if (procs < 0)
-        return error_errno(errno, "--cgroup: cannot open cgroup.procs of the mount");
+        return error_errno(errno, "--cgroup: cannot open cgroup.procs of the group to come back to");
     undo_push(undo, UNDO_LEAVE_CGROUP, procs, "cgroup.procs");
     return NULL;
 }
@@ -142,6 +142,9 @@ static int version_of_host(void)
 struct error *cgroup_create(const struct jail_config *config, struct cgroup *cgroup, struct undo *undo)
 {
     cgroup->count = 0;
+    cgroup->limits_processes = false;
+    if (config->mode == JAIL_USER)
+        return cgroup_delegated_create(config, cgroup, undo);
     cgroup->version = config->cgroup_version != 0 ? config->cgroup_version : version_of_host();
     return cgroup->version == 2 ? cgroup_v2_create(config, cgroup, undo) : cgroup_v1_create(config, cgroup, undo);
 }

@@ -14,6 +14,7 @@ struct cgroup {
     int version;
     int groups[CGROUP_HIERARCHIES_MAX]; /* the jail's own group in each hierarchy */
     size_t count;
+    bool limits_processes; /* there is a pids.max */
 };
 
 /*
@@ -32,12 +33,18 @@ struct error *cgroup_join(const struct cgroup *cgroup);
 
 typedef struct error *cgroup_prepare(int parent, int child, const void *argument);
 
+/* Where jails' groups are made, and where a process that leaves its jail's group goes. */
+struct cgroup_tree {
+    int top;
+    int home;
+};
+
 /*
- * Opens, making as needed, the jail's group below `mount`; `prepare` is called for each folder on the way, with the
+ * Opens, making as needed, the jail's group below the top; `prepare` is called for each folder on the way, with the
  * group that it is in (`child` -1: not made yet). Pushes what it made, and the way out of the group.
  */
-struct error *cgroup_open_group(const struct jail_config *config, int mount, cgroup_prepare *prepare,
-                                const void *argument, struct undo *undo, int *group);
+struct error *cgroup_open_group(const struct jail_config *config, const struct cgroup_tree *tree,
+                                cgroup_prepare *prepare, const void *argument, struct undo *undo, int *group);
 /* Reads a small file in `group`; NUL-terminated, without the trailing newline; false when it cannot. */
 bool cgroup_read(int group, const char *file, char *text, size_t size);
 /* Writes `value` into `file` of `group`; the error names both. */
@@ -49,3 +56,10 @@ struct error *cgroup_open_mount(const char *usual, long magic, const char *optio
 
 struct error *cgroup_v1_create(const struct jail_config *config, struct cgroup *cgroup, struct undo *undo);
 struct error *cgroup_v2_create(const struct jail_config *config, struct cgroup *cgroup, struct undo *undo);
+/* The same below `tree`, of which `available` are the controllers. */
+struct error *cgroup_v2_create_in(const struct jail_config *config, const struct cgroup_tree *tree,
+                                  const char *available, struct cgroup *cgroup, struct undo *undo);
+bool cgroup_v2_has_controller(const char *available, const char *controller);
+/* For an ordinary user: in the subtree that was delegated to the user, as far as it goes; a note says what is left out.
+ */
+struct error *cgroup_delegated_create(const struct jail_config *config, struct cgroup *cgroup, struct undo *undo);

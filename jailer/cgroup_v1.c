@@ -60,8 +60,9 @@ static struct error *enter_hierarchy(const struct jail_config *config, const cha
     snprintf(usual, sizeof(usual), "/sys/fs/cgroup/%s", controller);
 
     struct error *error = cgroup_open_mount(usual, CGROUP_SUPER_MAGIC, controller, &mount);
+    const struct cgroup_tree tree = {mount, mount};
     if (error == NULL)
-        error = cgroup_open_group(config, mount, prepare_group, controller, undo, &cgroup->groups[cgroup->count]);
+        error = cgroup_open_group(config, &tree, prepare_group, controller, undo, &cgroup->groups[cgroup->count]);
     if (error == NULL)
         cgroup->count++;
     return error;
@@ -79,6 +80,7 @@ static struct error *limit_pids(const struct jail_config *config, struct cgroup 
         error_free(error);
         return NULL;
     }
+    cgroup->limits_processes = true;
     snprintf(value, sizeof(value), "%d", JAIL_PIDS_MAX_DEFAULT);
     return cgroup_write(cgroup->groups[cgroup->count - 1], "pids.max", value);
 }

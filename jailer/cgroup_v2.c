@@ -15,7 +15,7 @@ struct controllers {
     size_t count;
 };
 
-static bool has_word(const char *words, const char *word)
+bool cgroup_v2_has_controller(const char *words, const char *word)
 {
     size_t length = strlen(word);
 
@@ -53,7 +53,7 @@ static struct error *enable(int group, int child, const void *argument)
     if (!cgroup_read(group, "cgroup.subtree_control", enabled, sizeof(enabled)))
         return error_errno(errno, "--cgroup: cannot read cgroup.subtree_control");
     for (size_t i = 0; i < controllers->count; i++) {
-        if (has_word(enabled, controllers->names[i]))
+        if (cgroup_v2_has_controller(enabled, controllers->names[i]))
             continue;
         snprintf(word, sizeof(word), "+%s", controllers->names[i]);
 
@@ -64,19 +64,15 @@ static struct error *enable(int group, int child, const void *argument)
     return NULL;
 }
 
-static struct error *check_available(int mount, struct controllers *controllers, bool *has_pids)
+static struct error *check_available(const char *available, struct controllers *controllers, bool *has_pids)
 {
-    char available[512];
-
-    if (!cgroup_read(mount, "cgroup.controllers", available, sizeof(available)))
-        return error_errno(errno, "--cgroup: cannot read cgroup.controllers of the mount");
     for (size_t i = 0; i < controllers->count; i++)
-        if (!has_word(available, controllers->names[i]))
+        if (!cgroup_v2_has_controller(available, controllers->names[i]))
             return error_new(ERROR_INPUT,
                              "--cgroup: this host's cgroup version 2 has no controller \"%s\", only \"%s\"",
                              controllers->names[i], available);
 
-    *has_pids = has_word(available, "pids");
+    *has_pids = cgroup_v2_has_controller(available, "pids");
     for (size_t i = 0; i < controllers->count; i++)
         if (strcmp(controllers->names[i], "pids") == 0)
             return NULL;
@@ -85,26 +81,25 @@ static struct error *check_available(int mount, struct controllers *controllers,
     return NULL;
 }
 
-struct error *cgroup_v2_create(const struct jail_config *config, struct cgroup *cgroup, struct undo *undo)
+struct error *cgroup_v2_create_in(const struct jail_config *config, const struct cgroup_tree *tree,
+                                  const char *available, struct cgroup *cgroup, struct undo *undo)
 {
     struct controllers controllers;
     bool has_pids = false;
     bool pids_given = false;
     char value[16];
-    int mount;
 
     collect(config, &controllers);
     for (size_t i = 0; i < config->cgroup_count; i++)
         pids_given = pids_given || strcmp(config->cgroups[i].file, "pids.max") == 0;
 
-    struct error *error = cgroup_open_mount("/sys/fs/cgroup", CGROUP2_SUPER_MAGIC, "", &mount);
+    struct error *error = check_available(available, &controllers, &has_pids);
     if (error == NULL)
-        error = check_available(mount, &controllers, &has_pids);
-    if (error == NULL)
-        error = cgroup_open_group(config, mount, enable, &controllers, undo, &cgroup->groups[0]);
+        error = cgroup_open_group(config, tree, enable, &controllers, undo, &cgroup->groups[0]);
     if (error != NULL)
         return error;
     cgroup->count = 1;
+    cgroup->limits_processes = has_pids;
 
     for (size_t i = 0; i < config->cgroup_count; i++) {
         error = cgroup_write(cgroup->groups[0], config->cgroups[i].file, config->cgroups[i].value);
@@ -113,10 +108,26 @@ struct error *cgroup_v2_create(const struct jail_config *config, struct cgroup *
     }
     if (pids_given)
         return NULL;
+    if (!has_pids && config->mode == JAIL_USER)
+        return NULL; /* said elsewhere, and limited otherwise */
     if (!has_pids) {
         fprintf(stderr, "mayfly-jailer: no limit on processes: this host's cgroup version 2 has no pids controller\n");
         return NULL;
     }
     snprintf(value, sizeof(value), "%d", JAIL_PIDS_MAX_DEFAULT);
     return cgroup_write(cgroup->groups[0], "pids.max", value);
+}
+
+struct error *cgroup_v2_create(const struct jail_config *config, struct cgroup *cgroup, struct undo *undo)
+{
+    struct cgroup_tree tree;
+    char available[512];
+    struct error *error = cgroup_open_mount("/sys/fs/cgroup", CGROUP2_SUPER_MAGIC, "", &tree.top);
+
+    if (error != NULL)
+        return error;
+    tree.home = tree.top;
+    if (!cgroup_read(tree.top, "cgroup.controllers", available, sizeof(available)))
+        return error_errno(errno, "--cgroup: cannot read cgroup.controllers of the mount");
+    return cgroup_v2_create_in(config, &tree, available, cgroup, undo);
 }

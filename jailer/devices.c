@@ -1,5 +1,6 @@
 #include "jailer/devices.h"
 
+#include "jailer/mounts.h"
 #include "vmm/base/cleanup.h"
 
 #include <errno.h>
@@ -8,32 +9,52 @@
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <unistd.h>
 
 static const struct {
-    const char *name; /* below /dev */
+    const char *path;
     bool required;
     size_t refused_by; /* a flag of jail_config, 0: none */
 } nodes[DEVICES_COUNT] = {
-    {"kvm", true, 0},
-    {"net/tun", false, offsetof(struct jail_config, no_tun)},
-    {"urandom", false, 0},
-    {"userfaultfd", false, offsetof(struct jail_config, no_uffd)},
+    {"/dev/kvm", true, 0},
+    {"/dev/net/tun", false, offsetof(struct jail_config, no_tun)},
+    {"/dev/urandom", false, 0},
+    {"/dev/userfaultfd", false, offsetof(struct jail_config, no_uffd)},
 };
 
-struct error *devices_look_up(struct devices *devices)
+/* A path below the jail's /dev. */
+static const char *name_of(size_t i)
+{
+    return nodes[i].path + strlen("/dev/");
+}
+
+struct error *devices_look_up(const struct jail_config *config, struct devices *devices)
 {
     for (size_t i = 0; i < DEVICES_COUNT; i++) {
-        char path[64] = "/dev/";
+        const char *path = nodes[i].path;
         struct stat status;
+        bool there = stat(path, &status) == 0 && S_ISCHR(status.st_mode);
 
-        strcat(path, nodes[i].name);
         devices->numbers[i] = 0;
-        if (stat(path, &status) == 0 && S_ISCHR(status.st_mode))
+        if (there && config->mode != JAIL_ROOT && faccessat(AT_FDCWD, path, R_OK | W_OK, AT_EACCESS) < 0) {
+            if (nodes[i].required)
+                return error_errno(errno, "user %u may not open %s; it belongs to group %u, mode %04o", geteuid(), path,
+                                   status.st_gid, status.st_mode & 07777);
+            continue;
+        }
+        if (there)
             devices->numbers[i] = status.st_rdev;
         else if (nodes[i].required)
             return error_new(ERROR_HOST, "%s is not there or not a character device: this host cannot run VMs", path);
     }
     return NULL;
+}
+
+const char *devices_path(const struct jail_config *config, const struct devices *devices, size_t i)
+{
+    bool refused = nodes[i].refused_by != 0 && *(const bool *)((const char *)config + nodes[i].refused_by);
+
+    return devices->numbers[i] == 0 || refused ? NULL : nodes[i].path;
 }
 
 static struct error *create_node(const struct jail_config *config, int dev, const char *name, dev_t number)
@@ -42,6 +63,21 @@ static struct error *create_node(const struct jail_config *config, int dev, cons
         return error_errno(errno, "cannot make the device node /dev/%s", name);
     if (fchownat(dev, name, config->uid, config->gid, AT_SYMLINK_NOFOLLOW) < 0)
         return error_errno(errno, "--uid, --gid: cannot give /dev/%s to %u:%u", name, config->uid, config->gid);
+    return NULL;
+}
+
+/* The host's node over an empty file. Found by its path: /dev is root's. */
+static struct error *bind_node(int dev, const char *name, const char *path)
+{
+    cleanup_fd int place = openat(dev, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (place < 0)
+        return error_errno(errno, "cannot make a place for the device node /dev/%s", name);
+
+    cleanup_fd int node = mount_clone(AT_FDCWD, path, 0);
+    if (node < 0)
+        return error_errno(errno, "cannot bind %s (open_tree)", path);
+    if (mount_attach(node, place) < 0)
+        return error_errno(errno, "cannot bind %s (move_mount)", path);
     return NULL;
 }
 
@@ -67,14 +103,56 @@ struct error *devices_create(const struct jail_config *config, const struct devi
     if (mkdirat(dev, "net", 0755) < 0 || fchmodat(dev, "net", 0755, 0) < 0)
         return error_errno(errno, "cannot make the jail's /dev/net");
 
+    bool bind = config->mode == JAIL_USER;
     for (size_t i = 0; i < DEVICES_COUNT; i++) {
-        bool refused = nodes[i].refused_by != 0 && *(const bool *)((const char *)config + nodes[i].refused_by);
+        struct error *error = NULL;
 
-        if (devices->numbers[i] == 0 || refused)
+        if (devices_path(config, devices, i) == NULL)
             continue;
-        struct error *error = create_node(config, dev, nodes[i].name, devices->numbers[i]);
+        if (!bind)
+            error = create_node(config, dev, name_of(i), devices->numbers[i]);
+        if (error != NULL && error->code == EPERM) { /* root of a container in a user namespace */
+            error_free(error);
+            error = NULL;
+            bind = true;
+        }
+        if (error == NULL && bind)
+            error = bind_node(dev, name_of(i), nodes[i].path);
         if (error != NULL)
             return error;
     }
     return NULL;
+}
+
+/* Some file systems, and some containers, have nodes that nobody may open. */
+static bool can_be_opened(int dev, const char *name)
+{
+    cleanup_fd int fd = openat(dev, name, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+
+    return fd >= 0;
+}
+
+bool devices_create_in_folder(const struct jail_config *config, const struct devices *devices, struct undo *undo,
+                              int root)
+{
+    size_t mark = undo->count;
+    int dev = openat(root, "dev", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC); /* undo borrows it until exec */
+    bool fine = dev >= 0;
+
+    if (fine && mkdirat(dev, "net", 0755) == 0)
+        undo_push(undo, UNDO_DIRECTORY, dev, "net");
+    for (size_t i = 0; fine && i < DEVICES_COUNT; i++) {
+        if (devices_path(config, devices, i) == NULL)
+            continue;
+        struct error *error = create_node(config, dev, name_of(i), devices->numbers[i]);
+        if (error == NULL || error->code != EEXIST)
+            undo_push(undo, UNDO_FILE, dev, name_of(i));
+        fine = error == NULL && can_be_opened(dev, name_of(i));
+        error_free(error);
+    }
+    if (!fine) {
+        undo_run_to(undo, mark);
+        fd_close(&dev);
+    }
+    return fine;
 }

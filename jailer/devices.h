@@ -11,12 +11,26 @@ struct devices {
     dev_t numbers[DEVICES_COUNT];
 };
 
-/* Looks the nodes up under the host's /dev. Only /dev/kvm must be there. Before the root changes. */
-struct error *devices_look_up(struct devices *devices);
+/*
+ * Looks the nodes up under the host's /dev. Only /dev/kvm must be there; an ordinary user, who cannot make nodes of its
+ * own, gets those that it may open. Before the root changes.
+ */
+struct error *devices_look_up(const struct jail_config *config, struct devices *devices);
 
 /*
  * Mounts a tmpfs on the folder <root>/dev (pushed) and makes the nodes in it: kvm, net/tun, urandom, userfaultfd; mode
- * 0600 of the jail's user. In the jail's mount namespace.
+ * 0600 of the jail's user. Where the kernel lets no node be made (in a user namespace) the host's are bound, as they
+ * are. In the jail's mount namespace.
  */
 struct error *devices_create(const struct jail_config *config, const struct devices *devices, struct undo *undo,
                              int root);
+
+/*
+ * Without a mount namespace: makes the nodes in the folder <root>/dev itself (pushed). False when that is not allowed,
+ * or what was made cannot be opened; nothing is left of it then.
+ */
+bool devices_create_in_folder(const struct jail_config *config, const struct devices *devices, struct undo *undo,
+                              int root);
+
+/* The path of a node that the jail has on the host; NULL: it has it not. `i` is below DEVICES_COUNT. */
+const char *devices_path(const struct jail_config *config, const struct devices *devices, size_t i);

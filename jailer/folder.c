@@ -12,12 +12,16 @@
 enum { VANISHED_MAX = 64 };
 
 /* Whoever can write to a folder can replace what the jail finds in it. */
-static struct error *check_owner(int fd, const char *what, const char *name)
+static struct error *check_owner(const struct jail_config *config, int fd, const char *what, const char *name)
 {
     struct stat status;
 
     if (fstat(fd, &status) < 0)
         return error_errno(errno, "%s: cannot look at \"%s\"", what, name);
+    /* In a user namespace others have no numbers. */
+    if (config->mode == JAIL_USER && status.st_uid != geteuid())
+        return error_new(ERROR_INPUT, "%s: \"%s\" belongs to another user; expected your own, %u", what, name,
+                         geteuid());
     if (status.st_uid != geteuid() && status.st_uid != 0)
         return error_new(ERROR_INPUT, "%s: \"%s\" belongs to user %u; expected %u", what, name, status.st_uid,
                          geteuid());
@@ -77,11 +81,11 @@ static struct error *open_below(const struct jail_config *config, int base, stru
     struct error *error = open_child(base, config->exec_name, undo, &exec);
 
     if (error == NULL)
-        error = check_owner(exec, "--chroot-base-dir", config->exec_name);
+        error = check_owner(config, exec, "--chroot-base-dir", config->exec_name);
     if (error == NULL)
         error = open_child(exec, config->id, undo, &jail);
     if (error == NULL)
-        error = check_owner(jail, "--chroot-base-dir", config->id);
+        error = check_owner(config, jail, "--chroot-base-dir", config->id);
     if (error == NULL)
         error = lock_jail(config, jail);
     if (error == NULL)
@@ -93,12 +97,15 @@ static struct error *open_below(const struct jail_config *config, int base, stru
 
 struct error *folder_open(const struct jail_config *config, struct undo *undo, int *root)
 {
-    int base = open(config->chroot_base_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    /* An ordinary user's default: there is nobody else to make it. */
+    if (config->mode != JAIL_ROOT && config->default_base && mkdir(config->chroot_base_dir, 0700) == 0)
+        undo_push(undo, UNDO_DIRECTORY, AT_FDCWD, config->chroot_base_dir);
 
+    int base = open(config->chroot_base_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (base < 0)
         return error_errno(errno, "--chroot-base-dir: cannot open \"%s\"", config->chroot_base_dir);
 
-    struct error *error = check_owner(base, "--chroot-base-dir", config->chroot_base_dir);
+    struct error *error = check_owner(config, base, "--chroot-base-dir", config->chroot_base_dir);
     if (error == NULL)
         error = open_below(config, base, undo, root);
     /* Another jailer's failed start took back a folder that both use: make it again. */

@@ -11,7 +11,14 @@
 
 #include "vmm/base/error.h"
 
-enum { JAIL_ID_MAX = 64, JAIL_SETTINGS_MAX = 64, JAIL_PIDS_MAX_DEFAULT = 512 };
+enum { JAIL_ID_MAX = 64, JAIL_SETTINGS_MAX = 64, JAIL_PIDS_MAX_DEFAULT = 512, JAIL_NO_FILE_DEFAULT = 2048 };
+
+/* What the caller may do decides how the jail is built (privilege.h). */
+enum jail_mode {
+    JAIL_ROOT,    /* root: everything */
+    JAIL_USER,    /* an ordinary user: everything, in a user namespace */
+    JAIL_REDUCED, /* a container that may do neither: what is left, if --allow-reduced */
+};
 
 /* One `--cgroup file=value`. */
 struct cgroup_setting {
@@ -23,9 +30,11 @@ struct cgroup_setting {
 struct jail_limits {
     uint64_t fsize;
     uint64_t no_file;
+    uint64_t processes; /* RLIMIT_NPROC, where no cgroup limits them */
 };
 
 struct jail_config {
+    enum jail_mode mode;
     const char *id;
     const char *exec_file;
     const char *exec_name; /* last part of exec_file: names the jail's folder, cgroup and pid file */
@@ -38,6 +47,7 @@ struct jail_config {
     size_t cgroup_count;
 
     const char *chroot_base_dir;
+    bool default_base; /* nobody named it */
     const char *netns; /* path of a network namespace; NULL: none */
     struct jail_limits limits;
     bool daemonize;
@@ -50,6 +60,7 @@ struct jail_config {
     bool new_cgroup_ns;
     bool new_time_ns;
     bool no_base_filter;
+    bool allow_reduced;
     bool no_tun;  /* no /dev/net/tun node */
     bool no_uffd; /* no /dev/userfaultfd node */
 

@@ -12,12 +12,24 @@ static struct error *limit_set(int resource, const char *name, uint64_t value)
     return NULL;
 }
 
-struct error *limits_apply(const struct jail_limits *limits)
+struct error *limits_apply(const struct jail_config *config)
 {
-    struct error *error = limit_set(RLIMIT_FSIZE, "fsize", limits->fsize);
+    struct jail_limits limits = config->limits;
+    struct rlimit files;
+
+    if (config->mode != JAIL_ROOT && limits.no_file == JAIL_NO_FILE_DEFAULT) {
+        if (getrlimit(RLIMIT_NOFILE, &files) < 0)
+            return error_errno(errno, "cannot look at the limit no-file");
+        if (files.rlim_max < limits.no_file)
+            limits.no_file = files.rlim_max;
+    }
+
+    struct error *error = limit_set(RLIMIT_FSIZE, "fsize", limits.fsize);
 
     if (error == NULL)
-        error = limit_set(RLIMIT_NOFILE, "no-file", limits->no_file);
+        error = limit_set(RLIMIT_NOFILE, "no-file", limits.no_file);
+    if (error == NULL)
+        error = limit_set(RLIMIT_NPROC, "processes", limits.processes);
     if (error == NULL)
         error = limit_set(RLIMIT_CORE, "core", 0);
     return error;

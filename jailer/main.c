@@ -11,7 +11,9 @@
  *     thread;
  *   - privileges go last: ids, capabilities, no_new_privs, then Landlock, then the seccomp filter, which allows little
  *     more than the exec that follows.
- * Each step pushes what it leaves on the host; a failure takes all of it back (undo.h, guardian.h).
+ * An ordinary user's jail has one step more, before the mount namespace: the user namespace, which gives the rights
+ * that the others take. A reduced jail (reduced.h) leaves out what a container does not let it do, and says so. Each
+ * step pushes what it leaves on the host; a failure takes all of it back (undo.h, guardian.h).
  */
 #include "jailer/arguments.h"
 #include "jailer/base_filter.h"
@@ -23,11 +25,15 @@
 #include "jailer/identity.h"
 #include "jailer/landlock.h"
 #include "jailer/limits.h"
+#include "jailer/missing.h"
 #include "jailer/namespaces.h"
+#include "jailer/privilege.h"
 #include "jailer/process.h"
+#include "jailer/reduced.h"
 #include "jailer/root.h"
 #include "jailer/sanitize.h"
 #include "jailer/undo.h"
+#include "jailer/user_namespace.h"
 #include "vmm/base/cleanup.h"
 #include "vmm/base/clock.h"
 
@@ -43,6 +49,8 @@ struct jail {
     struct undo undo;
     struct cgroup cgroup;
     struct devices devices;
+    struct missing missing; /* walls, in a reduced jail */
+    bool outside;           /* the root could not be changed */
     int exec_fd;
     int netns_fd;
     int null_fd;
@@ -59,7 +67,7 @@ static struct error *look_around(struct jail *jail)
     struct error *error = exec_file_open(jail->config.exec_file, &jail->exec_fd);
 
     if (error == NULL)
-        error = devices_look_up(&jail->devices);
+        error = devices_look_up(&jail->config, &jail->devices);
     if (error == NULL)
         error = namespaces_open_netns(&jail->config, &jail->netns_fd);
     if (error != NULL || !jail->config.daemonize)
@@ -96,6 +104,9 @@ static struct error *build_root(struct jail *jail)
 {
     struct error *error = folder_write_pid(&jail->config, jail->root_fd, jail->pid, &jail->undo);
 
+    if (error == NULL && jail->config.mode == JAIL_REDUCED)
+        return reduced_enter_root(&jail->config, &jail->devices, jail->root_fd, &jail->undo, &jail->missing,
+                                  &jail->outside);
     if (error == NULL)
         error = root_mount(&jail->config, &jail->devices, &jail->undo, &jail->root_fd);
     if (error == NULL)
@@ -103,16 +114,33 @@ static struct error *build_root(struct jail *jail)
     return error; /* root_fd stays open until exec: undo needs it */
 }
 
+static struct error *apply_landlock(struct jail *jail)
+{
+    const char *nodes[DEVICES_COUNT + 1];
+    size_t count = 0;
+    bool applied;
+
+    for (size_t i = 0; jail->outside && i < DEVICES_COUNT; i++)
+        if ((nodes[count] = devices_path(&jail->config, &jail->devices, i)) != NULL)
+            count++;
+    nodes[count] = NULL;
+
+    struct error *error = landlock_apply(jail->exec_fd, nodes, &applied);
+    if (error == NULL && jail->outside && !applied)
+        missing_add(&jail->missing, "any wall around files (no Landlock in this kernel)");
+    return error;
+}
+
 static struct error *drop_privileges(struct jail *jail)
 {
-    struct error *error = limits_apply(&jail->config.limits);
+    struct error *error = limits_apply(&jail->config);
 
     if (error == NULL)
         error = guardian_start(&jail->undo);
     if (error == NULL)
-        error = identity_drop(jail->config.uid, jail->config.gid);
+        error = identity_drop(&jail->config, &jail->missing);
     if (error == NULL)
-        error = landlock_apply(jail->exec_fd);
+        error = apply_landlock(jail);
     if (error == NULL && jail->config.new_pid_ns && !jail->config.daemonize)
         error = process_end_with_waiter();
     return error;
@@ -141,6 +169,7 @@ static struct error *become_vmm(struct jail *jail)
     for (size_t i = 0; i < config->vmm_argument_count; i++)
         arguments[count++] = config->vmm_arguments[i];
 
+    missing_print(&jail->missing);
     /* The filter is loaded last: nothing but the exec happens under it. */
     struct error *error = config->no_base_filter ? NULL : base_filter_load();
     if (error == NULL) {
@@ -151,16 +180,35 @@ static struct error *become_vmm(struct jail *jail)
     return error;
 }
 
+static struct error *create_cgroup(struct jail *jail)
+{
+    struct jail_config *config = &jail->config;
+
+    if (config->mode == JAIL_REDUCED) {
+        reduced_create_cgroup(config, &jail->cgroup, &jail->undo, &jail->missing);
+        return NULL;
+    }
+
+    struct error *error = cgroup_create(config, &jail->cgroup, &jail->undo);
+    if (error == NULL && config->mode == JAIL_USER && !jail->cgroup.limits_processes)
+        config->limits.processes = JAIL_PIDS_MAX_DEFAULT; /* counted in the user namespace alone */
+    return error;
+}
+
 static struct error *build(struct jail *jail)
 {
     struct error *error = look_around(jail);
 
-    if (error == NULL)
+    if (error == NULL && jail->config.mode == JAIL_REDUCED)
+        error = reduced_prepare(&jail->config, &jail->missing);
+    if (error == NULL && jail->config.mode == JAIL_USER)
+        error = user_namespace_enter(&jail->config);
+    if (error == NULL && jail->config.mode != JAIL_REDUCED)
         error = namespaces_enter_mount();
     if (error == NULL)
         error = folder_open(&jail->config, &jail->undo, &jail->root_fd);
     if (error == NULL)
-        error = cgroup_create(&jail->config, &jail->cgroup, &jail->undo);
+        error = create_cgroup(jail);
     if (error == NULL)
         error = enter_processes(jail);
     if (error == NULL)
@@ -188,9 +236,10 @@ int main(int argc, char *argv[])
 
     jail.start_time_us = clock_monotonic_us();
 
+    const char *base = privilege_default_base(getenv("XDG_RUNTIME_DIR"));
     struct error *error = sanitize_process();
     if (error == NULL)
-        error = arguments_parse(argc, argv, &jail.config, &request);
+        error = arguments_parse(argc, argv, base, &jail.config, &request);
     if (error != NULL)
         return report(STDERR_FILENO, error);
     if (request == JAIL_HELP) {
@@ -201,6 +250,8 @@ int main(int argc, char *argv[])
         printf("Mayfly jailer v%s\n", MAYFLY_VERSION);
         return EXIT_SUCCESS;
     }
-    error = build(&jail);
+    error = privilege_choose_mode(&jail.config);
+    if (error == NULL)
+        error = build(&jail);
     return report(jail.report_fd, error);
 }

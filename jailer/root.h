@@ -5,6 +5,9 @@
 #include "jailer/jail.h"
 #include "jailer/undo.h"
 
+/* Makes the folders /dev and /run in `root`, of the jail's user; those made are pushed. */
+struct error *root_make_folders(const struct jail_config *config, int root, struct undo *undo);
+
 /*
  * Turns folder `*root` into a mount of its own (nosuid, noexec), with /dev and /run in it, and replaces *root
  * by a descriptor of the mount. Within the jail's mount namespace. Folders made are pushed.

@@ -21,7 +21,12 @@ void undo_push(struct undo *undo, enum undo_kind kind, int directory, const char
 
 void undo_run(struct undo *undo)
 {
-    while (undo->count > 0) {
+    undo_run_to(undo, 0);
+}
+
+void undo_run_to(struct undo *undo, size_t count)
+{
+    while (undo->count > count) {
         const struct undo_entry *entry = &undo->entries[--undo->count];
 
         switch (entry->kind) {

@@ -33,3 +33,6 @@ void undo_push(struct undo *undo, enum undo_kind kind, int directory, const char
 
 /* Best effort; what cannot be undone is left to `mayfly gc`. */
 void undo_run(struct undo *undo);
+
+/* The same until `count` entries are left: what was done since is taken back, and the jail is built without it. */
+void undo_run_to(struct undo *undo, size_t count);

@@ -3,7 +3,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
+#include <grp.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,6 +15,7 @@
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -99,6 +104,24 @@ int jail_setup(void **state)
     return 0;
 }
 
+int jail_setup_as_user(void **state)
+{
+    struct jail *jail;
+
+    if (jail_setup(state) != 0)
+        return -1;
+    jail = *state;
+    jail->as_user = true;
+    jail->kvm_group = JAIL_KVM_GROUP;
+    assert_int_equal(chown(jail->base, JAIL_UID, JAIL_GID), 0);
+    /* The build folder may be closed to others. */
+    snprintf(jail->jailer, sizeof(jail->jailer), "%s", jail_path(jail, "mayfly-jailer"));
+    char program[256];
+    snprintf(program, sizeof(program), "%s/release/mayfly-jailer", build_folder());
+    copy_file(program, jail->jailer, 0755);
+    return 0;
+}
+
 static int remove_entry(const char *path, const struct stat *status, int kind, struct FTW *walk)
 {
     (void)status;
@@ -152,6 +175,52 @@ void jail_arguments(const struct jail *jail, const char **arguments, const char 
     arguments[count] = NULL;
 }
 
+static void make_node(const char *name, mode_t mode, gid_t group)
+{
+    char from[64], to[64];
+    struct stat status;
+
+    snprintf(from, sizeof(from), "/dev/%s", name);
+    snprintf(to, sizeof(to), "/mnt/%s", name);
+    if (stat(from, &status) != 0)
+        return;
+    if (mknod(to, S_IFCHR, status.st_rdev) != 0 || chown(to, 0, group) != 0 || chmod(to, mode) != 0)
+        _exit(124);
+}
+
+/* In a mount namespace of its own /dev is as on a host where a group may use KVM; then the process is that user's. */
+static void become_user(const struct jail *jail)
+{
+    static const gid_t groups[] = {JAIL_KVM_GROUP};
+
+    umask(0);
+    if (unshare(CLONE_NEWNS) != 0 || mount(NULL, "/", NULL, MS_PRIVATE | MS_REC, NULL) != 0 ||
+        mount("tmpfs", "/mnt", "tmpfs", 0, "mode=755") != 0 || mkdir("/mnt/net", 0755) != 0)
+        _exit(124);
+    make_node("kvm", 0660, jail->kvm_group);
+    make_node("net/tun", 0666, 0);
+    make_node("urandom", 0666, 0);
+    make_node("null", 0666, 0);
+    if (mount("/mnt", "/dev", NULL, MS_BIND, NULL) != 0 || umount2("/mnt", MNT_DETACH) != 0 ||
+        setgroups(1, groups) != 0 || setgid(JAIL_GID) != 0 || setuid(JAIL_UID) != 0)
+        _exit(124);
+}
+
+void forbid_user_namespaces(void)
+{
+    /* unshare(2) is refused; clone(2) is not needed for the first namespace. */
+    struct sock_filter code[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_unshare, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog program = {.len = array_length(code), .filter = code};
+
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0)
+        _exit(124);
+}
+
 pid_t jail_start(const struct jail *jail, int out, int errors, const char *const *arguments)
 {
     char program[256];
@@ -163,9 +232,14 @@ pid_t jail_start(const struct jail *jail, int out, int errors, const char *const
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if ((out >= 0 && dup2(out, STDOUT_FILENO) < 0) || (errors >= 0 && dup2(errors, STDERR_FILENO) < 0))
         _exit(126);
+    if (jail->as_user)
+        become_user(jail);
     if (jail->before_exec != NULL)
         jail->before_exec();
-    snprintf(program, sizeof(program), "%s/release/mayfly-jailer", build_folder());
+    if (jail->jailer[0] != '\0')
+        snprintf(program, sizeof(program), "%s", jail->jailer);
+    else
+        snprintf(program, sizeof(program), "%s/release/mayfly-jailer", build_folder());
     execv(program, (char *const *)(uintptr_t)arguments);
     dprintf(STDERR_FILENO, "cannot execute %s: %s\n", program, strerror(errno));
     _exit(127);

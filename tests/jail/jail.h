@@ -10,7 +10,7 @@
 #include <stdbool.h>
 #include <sys/types.h>
 
-enum { JAIL_UID = 64123, JAIL_GID = 64124 };
+enum { JAIL_UID = 64123, JAIL_GID = 64124, JAIL_KVM_GROUP = 64125 };
 
 struct jail {
     char directory[40]; /* of the test */
@@ -20,6 +20,9 @@ struct jail {
     char id[72];
     unsigned uid;
     unsigned gid;
+    bool as_user;              /* the jailer is started as JAIL_UID, with JAIL_KVM_GROUP as supplementary group */
+    gid_t kvm_group;           /* who may then open /dev/kvm */
+    char jailer[256];          /* the program, when it is not the one in the build folder */
     void (*before_exec)(void); /* runs in the jailer's process before it is executed */
 };
 
@@ -34,6 +37,12 @@ struct outcome {
 #define jail_test(function) cmocka_unit_test_setup_teardown(function, jail_setup, jail_teardown)
 int jail_setup(void **state);
 int jail_teardown(void **state);
+/* The same for an ordinary user's jail: base and jailer are where that user can use them. */
+#define user_test(function) cmocka_unit_test_setup_teardown(function, jail_setup_as_user, jail_teardown)
+int jail_setup_as_user(void **state);
+
+/* For before_exec: a seccomp filter as containers have it, under which no namespace can be made. */
+void forbid_user_namespaces(void);
 
 /* Runs the jailer with the five options that name the jail, and then those given; NULL ends them. */
 void jail_run(const struct jail *jail, struct outcome *outcome, ...) __attribute__((sentinel));

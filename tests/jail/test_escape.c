@@ -16,7 +16,7 @@ struct attempt {
     const char *name;
     int under_filter;
     /* Without the base filter; a second one where it depends on what the kernel has. 0: only the filter stops it. */
-    int behind[2];
+    int behind[3];
 };
 
 static const struct attempt attempts[] = {
@@ -54,10 +54,10 @@ static const struct attempt attempts[] = {
     {"capset", FILTER, {EPERM}},
     {"have-capabilities", FILTER, {EPERM}},
     {"securebits", FILTER, {EPERM}},
-    {"setuid", FILTER, {EPERM}},
-    {"setgid", FILTER, {EPERM}},
+    {"setuid", FILTER, {EPERM, EINVAL}},
+    {"setgid", FILTER, {EPERM, EINVAL}}, /* in a user namespace there are no other ids */
     {"setgroups", FILTER, {EPERM}},
-    {"chown", FILTER, {EPERM}},
+    {"chown", FILTER, {EPERM, EINVAL}},
     {"bpf", FILTER, {EPERM}},
     {"perf", FILTER, {EACCES, EPERM}},
     {"module", FILTER, {EPERM, ENOSYS}},
@@ -145,8 +145,9 @@ static void try_all(struct jail *jail, const char *const *options, bool filtered
         jail_run_arguments(jail, &outcome, arguments);
         jail_remove(jail);
 
-        bool stopped = filtered ? stopped_by(&outcome, attempt->under_filter)
-                                : stopped_by(&outcome, attempt->behind[0]) || stopped_by(&outcome, attempt->behind[1]);
+        bool stopped = filtered && stopped_by(&outcome, attempt->under_filter);
+        for (size_t j = 0; !filtered && j < array_length(attempt->behind); j++)
+            stopped = stopped || stopped_by(&outcome, attempt->behind[j]);
         if (stopped)
             continue;
         describe(&outcome, how, sizeof(how));
@@ -183,6 +184,20 @@ static void test_namespaces_hold_without_the_filter(void **state)
             false);
 }
 
+static void test_base_filter_stops_every_attempt_in_a_users_jail(void **state)
+{
+    try_all(*state, (const char *const[]){NULL}, true);
+}
+
+/* With all namespaces, as mayfly run has them: outside of the jail are processes of the same user. */
+static void test_the_other_walls_hold_in_a_users_jail(void **state)
+{
+    try_all(*state,
+            (const char *const[]){"--no-base-filter", "--new-pid-ns", "--new-net-ns", "--new-ipc-ns", "--new-uts-ns",
+                                  "--new-cgroup-ns", "--new-time-ns", NULL},
+            false);
+}
+
 /* An attempt in a pid namespace: killed by SIGSYS comes out as an exit code. */
 static void assert_in_pid_namespace(struct jail *jail, const char *attempt, int code)
 {
@@ -199,6 +214,11 @@ static void test_a_pid_namespace_hides_other_processes(void **state)
     assert_in_pid_namespace(*state, "ptrace", ESRCH);
     assert_in_pid_namespace(*state, "process-vm", ESRCH);
     assert_in_pid_namespace(*state, "pidfd", ESRCH);
+}
+
+static void test_a_pid_namespace_hides_other_processes_of_the_user(void **state)
+{
+    test_a_pid_namespace_hides_other_processes(state);
 }
 
 static void test_a_new_network_namespace_leads_nowhere(void **state)
@@ -245,6 +265,11 @@ static void test_what_a_vmm_needs_is_there(void **state)
     }
 }
 
+static void test_what_a_vmm_needs_is_there_for_a_user(void **state)
+{
+    test_what_a_vmm_needs_is_there(state);
+}
+
 static void test_devices_that_are_refused_are_missing(void **state)
 {
     struct jail *jail = *state;
@@ -256,6 +281,9 @@ static void test_devices_that_are_refused_are_missing(void **state)
 
 TEST_MAIN(jail_test(test_base_filter_stops_every_attempt), jail_test(test_the_other_walls_hold_without_the_filter),
           jail_test(test_the_other_walls_hold_for_uid_zero), jail_test(test_namespaces_hold_without_the_filter),
+          user_test(test_base_filter_stops_every_attempt_in_a_users_jail),
+          user_test(test_the_other_walls_hold_in_a_users_jail), user_test(test_what_a_vmm_needs_is_there_for_a_user),
+          user_test(test_a_pid_namespace_hides_other_processes_of_the_user),
           jail_test(test_a_pid_namespace_hides_other_processes), jail_test(test_a_new_network_namespace_leads_nowhere),
           jail_test(test_pids_limit_stops_forks), jail_test(test_what_a_vmm_needs_is_there),
           jail_test(test_devices_that_are_refused_are_missing))

@@ -27,10 +27,11 @@ static const long exempt[] = {SYS_exit,   SYS_exit_group,      SYS_futex,       
 
 /*
  * The jail is as strong without them: what cleans up; fcntl (libc sets close-on-exec a second time); stat of devices
- * that a host may lack; statfs of the usual cgroup mounts, which are then looked up; the jailer's own CPU time.
+ * that a host may lack, and whether a user may open them or manage a cgroup; statfs of the usual cgroup mounts, which
+ * are then looked up (lseek: reading the list); the jailer's own CPU time.
  */
-static const long harmless[] = {SYS_open,   SYS_munmap,        SYS_rt_sigaction, SYS_fcntl,  SYS_stat,
-                                SYS_statfs, SYS_clock_gettime, SYS_umask,        SYS_madvise};
+static const long harmless[] = {SYS_open,       SYS_munmap, SYS_rt_sigaction,  SYS_fcntl, SYS_stat,   SYS_statfs,
+                                SYS_faccessat2, SYS_lseek,  SYS_clock_gettime, SYS_umask, SYS_madvise};
 
 static bool is_among(long number, const long *numbers, size_t count)
 {
@@ -204,6 +205,15 @@ static void test_a_call_that_fails_in_a_daemon_leaves_nothing(void **state)
                    SYS_read); /* of the caller, that waits */
 }
 
+static void test_a_call_that_fails_in_a_users_jail_leaves_nothing(void **state)
+{
+    fail_each_call(*state,
+                   (const char *const[]){"--new-pid-ns", "--new-ipc-ns", "--new-uts-ns", "--new-cgroup-ns",
+                                         "--new-net-ns", "--new-time-ns", "--", "17", "leave", NULL},
+                   VMM_CODE, SYS_writev); /* of a note */
+}
+
 TEST_MAIN(jail_test(test_a_call_that_fails_leaves_nothing),
           jail_test(test_a_call_that_fails_in_namespaces_leaves_nothing),
-          jail_test(test_a_call_that_fails_in_a_daemon_leaves_nothing))
+          jail_test(test_a_call_that_fails_in_a_daemon_leaves_nothing),
+          user_test(test_a_call_that_fails_in_a_users_jail_leaves_nothing))

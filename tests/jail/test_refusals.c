@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <sched.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/mount.h>
@@ -275,20 +276,85 @@ static void test_a_jail_that_another_jailer_builds_is_refused(void **state)
     assert_refused(&outcome, "--id: the jail \"jail\" is being built or removed by another process");
 }
 
-static void become_nobody(void)
-{
-    if (setgid(65534) != 0 || setuid(65534) != 0)
-        _exit(125);
-}
-
-static void test_an_ordinary_user_is_told_what_is_missing(void **state)
+static void test_a_user_who_may_not_open_kvm_is_told_who_may(void **state)
 {
     struct jail *jail = *state;
     struct outcome outcome;
 
-    jail->before_exec = become_nobody;
+    jail->kvm_group = 4711;
     jail_run(jail, &outcome, NULL);
-    assert_refused(&outcome, "cannot unshare the mount namespace: Operation not permitted");
+    assert_refused(&outcome, "user %d may not open /dev/kvm; it belongs to group 4711, mode 0660: Permission denied",
+                   JAIL_UID);
+    assert_nothing_left(jail);
+}
+
+static void test_ids_that_are_not_the_users_are_refused(void **state)
+{
+    struct jail *jail = *state;
+    struct outcome outcome;
+    bool helped = access("/usr/bin/newuidmap", X_OK) == 0;
+
+    jail->uid = 0;
+    jail_run(jail, &outcome, NULL);
+    if (helped)
+        assert_refused(&outcome, "--uid: 0 is neither your own id (%d) nor a subordinate one (see /etc/subuid)",
+                       JAIL_UID);
+    else
+        assert_refused(&outcome,
+                       "--uid: 0 is not your own id (%d), and /usr/bin/newuidmap, which maps others, is not there",
+                       JAIL_UID);
+    jail->uid = JAIL_UID;
+    jail->gid = 0;
+    jail_run(jail, &outcome, NULL);
+    assert_exited(&outcome, 1);
+    assert_non_null(
+        strstr(outcome.errors, "mayfly-jailer: --")); /* newuidmap may want /etc/subuid for the own id, too */
+    assert_nothing_left(jail);
+}
+
+static void test_bases_that_are_not_the_users_are_refused(void **state)
+{
+    struct jail *jail = *state;
+    struct outcome outcome;
+    char uid[16], gid[16];
+
+    assert_int_equal(chown(jail->base, 0, 0), 0);
+    jail_run(jail, &outcome, NULL);
+    assert_refused(&outcome, "--chroot-base-dir: \"%s\" belongs to another user; expected your own, %d", jail->base,
+                   JAIL_UID);
+
+    snprintf(uid, sizeof(uid), "%d", JAIL_UID);
+    snprintf(gid, sizeof(gid), "%d", JAIL_GID);
+    unsetenv("XDG_RUNTIME_DIR");
+    jail_run_arguments(jail, &outcome,
+                       (const char *const[]){"mayfly-jailer", "--id", "jail", "--exec-file", jail->exec, "--uid", uid,
+                                             "--gid", gid, NULL});
+    assert_refused(&outcome, "--chroot-base-dir: is required where XDG_RUNTIME_DIR is not set; expected DIR");
+}
+
+static void test_network_namespaces_that_are_not_the_users_are_refused(void **state)
+{
+    struct jail *jail = *state;
+    struct outcome outcome;
+
+    jail_run(jail, &outcome, "--netns", "/proc/self/ns/net", NULL);
+    assert_non_null(strstr(outcome.errors, "--netns: cannot join \"/proc/self/ns/net\": Operation not permitted\n"));
+    assert_exited(&outcome, 1);
+    assert_nothing_left(jail);
+}
+
+/* Seccomp, as containers have it: no user namespaces, and no reduced jail without a word. */
+static void test_without_user_namespaces_the_missing_walls_are_told(void **state)
+{
+    struct jail *jail = *state;
+    struct outcome outcome;
+
+    jail->before_exec = forbid_user_namespaces;
+    jail_run(jail, &outcome, NULL);
+    assert_refused(&outcome,
+                   "this process has neither CAP_SYS_ADMIN nor a user namespace (unshare: Operation not permitted): "
+                   "there would be no mount, pid, net, ipc, uts, cgroup and time namespaces; --allow-reduced accepts "
+                   "that");
     assert_nothing_left(jail);
 }
 
@@ -300,4 +366,8 @@ TEST_MAIN(jail_test(test_command_lines_that_are_wrong_name_the_option),
           jail_test(test_limits_that_the_kernel_refuses_are_named),
           jail_test(test_a_jail_that_exists_is_refused_and_untouched),
           jail_test(test_a_jail_that_another_jailer_builds_is_refused),
-          jail_test(test_an_ordinary_user_is_told_what_is_missing))
+          user_test(test_a_user_who_may_not_open_kvm_is_told_who_may),
+          user_test(test_ids_that_are_not_the_users_are_refused),
+          user_test(test_bases_that_are_not_the_users_are_refused),
+          user_test(test_network_namespaces_that_are_not_the_users_are_refused),
+          user_test(test_without_user_namespaces_the_missing_walls_are_told))

@@ -37,10 +37,8 @@ static struct {
     struct api_client *api;
 } vmm;
 
-static int vmm_setup(void **state)
+static int prepare_vmm(void **state)
 {
-    if (jail_setup(state) != 0)
-        return -1;
     memset(&vmm, 0, sizeof(vmm));
     vmm.jail = *state;
     vmm.process_fd = vmm.out = -1;
@@ -51,6 +49,16 @@ static int vmm_setup(void **state)
     strcpy(vmm.jail->exec, jail_path(vmm.jail, "%s", vmm.jail->exec_name));
     copy_file(getenv("MAYFLY_VMM") != NULL ? getenv("MAYFLY_VMM") : "build/release/mayfly-vmm", vmm.jail->exec, 0755);
     return 0;
+}
+
+static int vmm_setup(void **state)
+{
+    return jail_setup(state) != 0 ? -1 : prepare_vmm(state);
+}
+
+static int vmm_setup_as_user(void **state)
+{
+    return jail_setup_as_user(state) != 0 ? -1 : prepare_vmm(state);
 }
 
 static int vmm_teardown(void **state)
@@ -71,13 +79,22 @@ static int vmm_teardown(void **state)
 
 #define vmm_test(function) cmocka_unit_test_setup_teardown(function, vmm_setup, vmm_teardown)
 
+#define user_vmm_test(function) cmocka_unit_test_setup_teardown(function, vmm_setup_as_user, vmm_teardown)
+
+static void make_folder(const char *path)
+{
+    mkdir(path, 0755);
+    if (vmm.jail->as_user)
+        assert_int_equal(chown(path, JAIL_UID, JAIL_GID), 0);
+}
+
 /* A file in the jail's root, of the jail's user, as a caller prepares it. */
 static void prepare(const char *name, const char *from, size_t size)
 {
-    mkdir(jail_path(vmm.jail, "base/%s", vmm.jail->exec_name), 0755);
-    mkdir(jail_path(vmm.jail, "base/%s/%s", vmm.jail->exec_name, vmm.jail->id), 0755);
-    mkdir(jail_root(vmm.jail, ""), 0755);
-    mkdir(jail_root(vmm.jail, "run"), 0755); /* who waits for the socket watches its folder */
+    make_folder(jail_path(vmm.jail, "base/%s", vmm.jail->exec_name));
+    make_folder(jail_path(vmm.jail, "base/%s/%s", vmm.jail->exec_name, vmm.jail->id));
+    make_folder(jail_root(vmm.jail, ""));
+    make_folder(jail_root(vmm.jail, "run")); /* who waits for the socket watches its folder */
     if (from != NULL)
         copy_file(from, jail_root(vmm.jail, name), 0400);
     else
@@ -193,6 +210,16 @@ static void test_guest_runs_in_all_namespaces(void **state)
     boot("greeting");
     expect("hello\ncmdline: greeting");
     expect_exit(0);
+}
+
+static void test_guest_with_a_drive_runs_in_a_users_jail(void **state)
+{
+    test_guest_with_a_drive_runs_in_the_jail(state);
+}
+
+static void test_guest_runs_in_all_namespaces_of_a_user(void **state)
+{
+    test_guest_runs_in_all_namespaces(state);
 }
 
 static void test_guest_runs_for_uid_zero(void **state)
@@ -320,4 +347,6 @@ static void test_a_vmm_that_lives_holds_its_pid_file(void **state)
 TEST_MAIN(vmm_test(test_guest_with_a_drive_runs_in_the_jail), vmm_test(test_guest_runs_in_all_namespaces),
           vmm_test(test_guest_runs_for_uid_zero), vmm_test(test_guest_runs_from_a_config_file),
           vmm_test(test_console_ports_open_in_the_jail), vmm_test(test_guest_reaches_a_tap_of_the_network_namespace),
+          user_vmm_test(test_guest_with_a_drive_runs_in_a_users_jail),
+          user_vmm_test(test_guest_runs_in_all_namespaces_of_a_user),
           vmm_test(test_a_vmm_that_lives_holds_its_pid_file))

@@ -21,7 +21,7 @@ static struct error *parse(const char *words, bool bare, struct jail_config *con
     for (char *word = strtok_r(line, " ", &rest); word != NULL; word = strtok_r(NULL, " ", &rest))
         argv[argc++] = word;
     argv[argc] = NULL;
-    return arguments_parse(argc, argv, config, &request);
+    return arguments_parse(argc, argv, "/srv/jailer", config, &request);
 }
 
 static void test_defaults_are_firecrackers(void **state)
