@@ -109,9 +109,9 @@ static void test_exec_files_that_cannot_run_are_refused(void **state)
     assert_refused(&outcome, "--exec-file: \"%s\" is not a regular file", jail->exec);
 
     strcpy(jail->exec, jail_path(jail, "link"));
-    assert_int_equal(symlink("/bin/true", jail->exec), 0);
+    assert_int_equal(symlink("nowhere", jail->exec), 0);
     jail_run(jail, &outcome, NULL);
-    assert_refused(&outcome, "--exec-file: \"%s\" is a symbolic link; expected the file itself", jail->exec);
+    assert_refused(&outcome, "--exec-file: cannot open \"%s\": No such file or directory", jail->exec);
 
     strcpy(jail->exec, jail_path(jail, "script"));
     write_text(jail->exec, "#!/bin/sh\nexec sh\n");

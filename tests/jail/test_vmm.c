@@ -222,6 +222,19 @@ static void test_guest_runs_in_all_namespaces_of_a_user(void **state)
     test_guest_runs_in_all_namespaces(state);
 }
 
+static void test_guest_runs_in_a_vmm_that_a_link_names(void **state)
+{
+    (void)state;
+    assert_int_equal(rename(vmm.jail->exec, jail_path(vmm.jail, "the_file_itself")), 0);
+    assert_int_equal(symlink("the_file_itself", vmm.jail->exec), 0);
+    prepare("vmlinux", guest_image("hello"), 0);
+    start((const char *const[]){TO_API, NULL});
+    connect_api(); /* in the jail of the link's name */
+    boot("greeting");
+    expect("hello\ncmdline: greeting");
+    expect_exit(0);
+}
+
 static void test_guest_runs_for_uid_zero(void **state)
 {
     (void)state;
@@ -345,8 +358,9 @@ static void test_a_vmm_that_lives_holds_its_pid_file(void **state)
 }
 
 TEST_MAIN(vmm_test(test_guest_with_a_drive_runs_in_the_jail), vmm_test(test_guest_runs_in_all_namespaces),
-          vmm_test(test_guest_runs_for_uid_zero), vmm_test(test_guest_runs_from_a_config_file),
-          vmm_test(test_console_ports_open_in_the_jail), vmm_test(test_guest_reaches_a_tap_of_the_network_namespace),
+          vmm_test(test_guest_runs_in_a_vmm_that_a_link_names), vmm_test(test_guest_runs_for_uid_zero),
+          vmm_test(test_guest_runs_from_a_config_file), vmm_test(test_console_ports_open_in_the_jail),
+          vmm_test(test_guest_reaches_a_tap_of_the_network_namespace),
           user_vmm_test(test_guest_with_a_drive_runs_in_a_users_jail),
           user_vmm_test(test_guest_runs_in_all_namespaces_of_a_user),
           vmm_test(test_a_vmm_that_lives_holds_its_pid_file))
