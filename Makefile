@@ -129,7 +129,8 @@ $(OUT)/tests/machine/test_%: $(OUT)/tests/machine/test_%.o $(machine_support) $(
 	$(call say,LD)
 	$(Q)$(call LINK_glibc,$(filter %.o,$^) -Wl$(comma)--start-group $(filter %.a,$^) -Wl$(comma)--end-group,-lcmocka $(LIBS_glibc)) -o $@
 # The jail tests run the release binaries whatever the variant, and a static probe in place of the VMM.
-$(OUT)/tests/jail/test_%: $(OUT)/tests/jail/test_%.o $(OUT)/tests/jail/jail.o $(machine_support) $(machine_libraries)
+$(OUT)/tests/jail/test_%: $(OUT)/tests/jail/test_%.o $(OUT)/tests/jail/jail.o $(OUT)/tests/jail/attempts.o \
+    $(machine_support) $(machine_libraries)
 	$(call say,LD)
 	$(Q)$(call LINK_glibc,$(filter %.o,$^) -Wl$(comma)--start-group $(filter %.a,$^) -Wl$(comma)--end-group,-lcmocka $(LIBS_glibc)) -o $@
 $(BUILD)/release/tests/jail/probe: tests/jail/probe.c

@@ -191,8 +191,7 @@ static const struct option options[] = {
     {"--no-base-filter", NULL, offsetof(struct jail_config, no_base_filter), false, NULL,
      "do not load the base seccomp filter"},
     {"--allow-reduced", NULL, offsetof(struct jail_config, allow_reduced), false, NULL,
-     "where neither root's rights nor user namespaces are to be had: run all the same, and say which walls are "
-     "missing"},
+     "in a container without root's rights and user namespaces: run, and tell which walls are missing"},
 };
 
 static const struct option *option_find(const char *word, size_t length)

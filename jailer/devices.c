@@ -50,6 +50,14 @@ struct error *devices_look_up(const struct jail_config *config, struct devices *
     return NULL;
 }
 
+struct error *devices_check_access(const struct jail_config *config)
+{
+    if (faccessat(AT_FDCWD, nodes[0].path, R_OK | W_OK, AT_EACCESS) == 0)
+        return NULL;
+    return error_errno(errno, "--uid, --gid: %u:%u may not open %s, which the jail has as the host has it", config->uid,
+                       config->gid, nodes[0].path);
+}
+
 const char *devices_path(const struct jail_config *config, const struct devices *devices, size_t i)
 {
     bool refused = nodes[i].refused_by != 0 && *(const bool *)((const char *)config + nodes[i].refused_by);

@@ -32,5 +32,11 @@ struct error *devices_create(const struct jail_config *config, const struct devi
 bool devices_create_in_folder(const struct jail_config *config, const struct devices *devices, struct undo *undo,
                               int root);
 
+/*
+ * Whether the jail's user, which the caller has become, may open KVM: a node that is not of the jail's making has the
+ * host's owner and mode.
+ */
+struct error *devices_check_access(const struct jail_config *config);
+
 /* The path of a node that the jail has on the host; NULL: it has it not. `i` is below DEVICES_COUNT. */
 const char *devices_path(const struct jail_config *config, const struct devices *devices, size_t i);

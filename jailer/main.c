@@ -139,6 +139,8 @@ static struct error *drop_privileges(struct jail *jail)
         error = guardian_start(&jail->undo);
     if (error == NULL)
         error = identity_drop(&jail->config, &jail->missing);
+    if (error == NULL && jail->config.mode != JAIL_ROOT)
+        error = devices_check_access(&jail->config);
     if (error == NULL)
         error = apply_landlock(jail);
     if (error == NULL && jail->config.new_pid_ns && !jail->config.daemonize)
