@@ -162,6 +162,13 @@ static struct error *put_action(const struct api_context *context, void *body, s
     return error != NULL ? error : actions[info->action_type].perform(context->machine);
 }
 
+static struct error *put_mayfly_action(const struct api_context *context, void *body, struct json_writer *reply)
+{
+    (void)body; /* there is but one */
+    (void)reply;
+    return machine_press_power_button(context->machine);
+}
+
 static struct error *patch_vm(const struct api_context *context, void *body, struct json_writer *reply)
 {
     const struct vm_update *update = body;
@@ -213,6 +220,8 @@ const struct route routes[] = {
      .counts = &metrics.api_server.patch_vm},
     {"/vm/config", API_GET, WHEN_ANY, get_vm_config, .reply = &vm_config_schema, .summary = "The whole configuration",
      .counts = &metrics.api_server.get_vm_config},
+    {"/mayfly/actions", API_PUT, WHEN_STARTED, put_mayfly_action, &mayfly_action_info_schema,
+     .summary = "Presses the guest's power button", .counts = &metrics.api_server.put_mayfly_actions},
     {"/mayfly/console", API_PUT, WHEN_NOT_STARTED, put_console, &console_schema,
      .summary = "Adds or replaces a virtio console with several ports", .counts = &metrics.api_server.put_console},
     {"/vsock", API_PUT, WHEN_NOT_STARTED, put_vsock, &vsock_schema, .summary = "Adds or replaces the vsock device",

@@ -73,6 +73,17 @@ static const struct field action_info_fields[] = {
 const struct schema action_info_schema = {"InstanceActionInfo", SCHEMA(action_info_fields, struct action_info),
                                           .description = "Something that the instance does once."};
 
+static const char *const mayfly_action_names[] = {[MAYFLY_ACTION_POWER_BUTTON] = "PowerButton", NULL};
+
+static const struct field mayfly_action_info_fields[] = {
+    {"action_type", FIELD_ENUM, FIELD_REQUIRED, MEMBER(struct mayfly_action_info, action_type),
+     .names = mayfly_action_names, .description = "What to do."},
+};
+const struct schema mayfly_action_info_schema = {
+    "MayflyActionInfo", SCHEMA(mayfly_action_info_fields, struct mayfly_action_info),
+    .description = "Something else that the instance does once. PowerButton: presses the button that ACPI tells the "
+                   "guest of."};
+
 static const char *const vm_state_names[] = {[VM_PAUSED] = "Paused", [VM_RESUMED] = "Resumed", NULL};
 
 static const struct field vm_update_fields[] = {

@@ -24,6 +24,12 @@ struct action_info {
     enum instance_action action_type;
 };
 
+/* PUT /mayfly/actions */
+enum mayfly_action { MAYFLY_ACTION_POWER_BUTTON };
+struct mayfly_action_info {
+    enum mayfly_action action_type;
+};
+
 /* PATCH /vm */
 enum vm_state { VM_PAUSED, VM_RESUMED };
 struct vm_update {
@@ -33,6 +39,7 @@ struct vm_update {
 extern const struct schema instance_info_schema; /* struct instance_info: encoded only, never freed by the schema */
 extern const struct schema version_info_schema;
 extern const struct schema action_info_schema;
+extern const struct schema mayfly_action_info_schema;
 extern const struct schema vm_update_schema;
 extern const struct schema machine_config_schema;
 extern const struct schema boot_source_schema;

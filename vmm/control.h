@@ -46,6 +46,11 @@ struct error *machine_start(struct machine *machine);
 struct error *machine_pause(struct machine *machine);
 struct error *machine_resume(struct machine *machine);
 struct error *machine_send_ctrl_alt_del(struct machine *machine);
+/*
+ * Presses the power button that ACPI tells the guest of. What it does is the guest's: Mayfly's init and systemd power
+ * off in order; a guest without ACPI takes no notice.
+ */
+struct error *machine_press_power_button(struct machine *machine);
 struct error *machine_flush_metrics(struct machine *machine);
 
 enum machine_state machine_state(const struct machine *machine);

@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <linux/kvm.h>
+#include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -39,7 +40,7 @@ static struct error *add_legacy_devices(struct machine *machine)
 
     serial_init(&machine->serial, machine->loop, machine->serial_ring);
     i8042_init(&machine->i8042, guest_reset, machine);
-    machine->acpi_sleep = (struct acpi_sleep){.power_off = guest_powered_off, .owner = machine};
+    machine->acpi_sleep = (struct acpi_sleep){.power_off = guest_powered_off, .reset = guest_reset, .owner = machine};
     error = bus_add(&machine->ports, SERIAL_PORT, SERIAL_PORTS, &serial_bus_ops, &machine->serial);
     if (error == NULL)
         error = bus_add(&machine->ports, I8042_PORT, 1, &i8042_bus_ops, &machine->i8042);
@@ -70,7 +71,7 @@ struct error *machine_new(struct event_loop *loop, const struct machine_options 
     if (made->options.exit == NULL)
         made->options.exit = _exit;
     machine_config_default(&made->config.machine);
-    made->kvm_fd = made->vm_fd = made->serial_irq_fd = made->keyboard_irq_fd = -1;
+    made->kvm_fd = made->vm_fd = made->serial_irq_fd = made->keyboard_irq_fd = made->power_button_irq_fd = -1;
     made->kernel_fd = made->initrd_fd = made->metrics_fd = made->termination.fd = -1;
 
     vcpus_init(&made->vcpus);
@@ -298,6 +299,15 @@ struct error *machine_send_ctrl_alt_del(struct machine *machine)
     if (machine->state == MACHINE_NOT_STARTED)
         return error_new(ERROR_STATE, "SendCtrlAltDel: the microVM has not started");
     return i8042_send_ctrl_alt_del(&machine->i8042);
+}
+
+struct error *machine_press_power_button(struct machine *machine)
+{
+    if (machine->state == MACHINE_NOT_STARTED)
+        return error_new(ERROR_STATE, "PowerButton: the microVM has not started");
+    if (eventfd_write(machine->power_button_irq_fd, 1) < 0)
+        return error_errno(errno, "PowerButton: cannot interrupt the guest");
+    return NULL;
 }
 
 struct error *machine_flush_metrics(struct machine *machine)

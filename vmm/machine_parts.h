@@ -29,6 +29,7 @@ struct machine {
     int vm_fd;
     int serial_irq_fd;
     int keyboard_irq_fd;
+    int power_button_irq_fd;
     struct arch_cpuid *cpuid;   /* the host's: survives the VM */
     struct guest_memory memory; /* count > 0: the memslots are set */
 

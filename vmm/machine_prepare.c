@@ -55,6 +55,7 @@ void machine_vm_discard(struct machine *machine)
     vcpus_free(&machine->vcpus);
     fd_close(&machine->serial_irq_fd);
     fd_close(&machine->keyboard_irq_fd);
+    fd_close(&machine->power_button_irq_fd);
     machine->serial.irq_fd = -1;
     machine->i8042.irq_fd = -1;
     machine->connected_count = 0;
@@ -175,11 +176,13 @@ static bool step_vcpu(struct machine *machine, struct error **error)
 
 static bool step_interrupts(struct machine *machine, struct error **error)
 {
-    if (machine->keyboard_irq_fd >= 0)
+    if (machine->power_button_irq_fd >= 0)
         return false;
     *error = kvm_irq_event_new(machine->vm_fd, ARCH_SERIAL_GSI, &machine->serial_irq_fd);
     if (*error == NULL)
         *error = kvm_irq_event_new(machine->vm_fd, I8042_GSI, &machine->keyboard_irq_fd);
+    if (*error == NULL)
+        *error = kvm_irq_event_new(machine->vm_fd, ARCH_POWER_BUTTON_GSI, &machine->power_button_irq_fd);
     machine->serial.irq_fd = machine->serial_irq_fd;
     machine->i8042.irq_fd = machine->keyboard_irq_fd;
     return true;

@@ -138,6 +138,8 @@ static const struct metric table[] = {
     COUNTER("put_api_requests", "logger_fails", api_server.put_logger.fails),
     COUNTER("put_api_requests", "machine_cfg_count", api_server.put_machine_cfg.count),
     COUNTER("put_api_requests", "machine_cfg_fails", api_server.put_machine_cfg.fails),
+    COUNTER("put_api_requests", "mayfly_actions_count", api_server.put_mayfly_actions.count),
+    COUNTER("put_api_requests", "mayfly_actions_fails", api_server.put_mayfly_actions.fails),
     COUNTER("put_api_requests", "metrics_count", api_server.put_metrics.count),
     COUNTER("put_api_requests", "metrics_fails", api_server.put_metrics.fails),
     COUNTER("put_api_requests", "network_count", api_server.put_network.count),

@@ -18,7 +18,7 @@ struct api_metrics {
     uint64_t get_count, put_count, patch_count, fails, sync_response_fails;
     struct request_metrics get_instance_info, get_machine_cfg, get_vmm_version, get_vm_config;
     struct request_metrics put_actions, put_boot_source, put_drive, put_entropy, put_logger, put_machine_cfg,
-        put_metrics, put_network, put_serial, put_console, put_vsock, put_vsock_seqpacket, put_pmem;
+        put_metrics, put_network, put_serial, put_console, put_vsock, put_vsock_seqpacket, put_pmem, put_mayfly_actions;
     struct request_metrics patch_drive, patch_machine_cfg, patch_network, patch_pmem, patch_vm;
 };
 

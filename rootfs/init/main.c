@@ -1,8 +1,9 @@
 /*
  * The guest's init: the first and last process of a microVM. It mounts what is needed, enters the
  * root file system that the kernel command line names, runs one command, for the host over the ports
- * of rootfs/protocol.h or on the console, and resets the machine.
+ * of rootfs/protocol.h or on the console, and resets the machine, or powers it off when its button was pressed.
  */
+#include "button.h"
 #include "clock.h"
 #include "cmdline.h"
 #include "command.h"
@@ -206,6 +207,9 @@ static _Noreturn void machine_reset(void)
 {
     processes_end();
     mounts_finish();
+    if (button_was_pressed()) {
+        reboot(RB_POWER_OFF);
+    }
     reboot(RB_AUTOBOOT);
     console_say("the reset did not work");
     for (;;) {
@@ -227,6 +231,7 @@ int main(void)
         return 1;
     }
     control.fd = -1;
+    button_watch();
     rc = guest_prepare(&cmdline, &failure);
     if (ports_find(&ports) && control_open(&control, ports.paths[PORT_CONTROL], start) != 0) {
         console_say("cannot open the control port");

@@ -67,6 +67,12 @@ def mayfly_run(*command, options=(), stdin=None, timeout=120, env=None):
     return host.run([MAYFLY, "run", *options, "--", *command], stdin=stdin, timeout=timeout, env=env)
 
 
+def guest_cmdline():
+    """What the default guest boots with, and a serial port for what it says."""
+    words = (BUILD / "guest/cmdline").read_text().split()
+    return " ".join(word for word in words if not word.startswith(("8250.", "earlyprintk=")))
+
+
 def no_vmm_is_left():
     """mayfly has the result before its VMM is quite gone."""
     wait_until(lambda: host.run(["pidof", "mayfly-vmm"]).code != 0, "the VMM ends")

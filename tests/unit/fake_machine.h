@@ -17,7 +17,7 @@ struct machine {
     struct drive_update drive_update;                         /* the last */
     struct network_interface_update network_interface_update; /* the last */
     struct pmem_update pmem_update;                           /* the last */
-    unsigned starts, ctrl_alt_dels, flushes;
+    unsigned starts, ctrl_alt_dels, power_buttons, flushes;
     const char *refusal; /* what the next put, patch or action answers, NULL: success */
 };
 
@@ -169,6 +169,15 @@ struct error *machine_resume(struct machine *machine)
 {
     machine->state = MACHINE_RUNNING;
     return NULL;
+}
+
+struct error *machine_press_power_button(struct machine *machine)
+{
+    struct error *error = fake_refusal(machine);
+
+    if (error == NULL)
+        machine->power_buttons++;
+    return error;
 }
 
 struct error *machine_send_ctrl_alt_del(struct machine *machine)

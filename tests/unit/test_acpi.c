@@ -94,8 +94,8 @@ static void test_machine_is_hardware_reduced_and_can_reset_and_power_off(void **
     assert_int_equal(tables.fadt_length, 276);
     assert_int_equal(number(tables.fadt + 112, 4) & (1 << 20 | 1 << 10), 1 << 20 | 1 << 10);
     assert_int_equal(tables.fadt[116], 1); /* reset register: I/O port */
-    assert_int_equal(number(tables.fadt + 120, 8), 0x64);
-    assert_int_equal(tables.fadt[128], 0xfe);
+    assert_int_equal(number(tables.fadt + 120, 8), ARCH_ACPI_RESET_PORT);
+    assert_int_equal(tables.fadt[128], ARCH_ACPI_RESET_VALUE);
     assert_int_equal(tables.fadt[244], 1); /* sleep control register: I/O port */
     assert_int_equal(number(tables.fadt + 248, 8), ARCH_ACPI_SLEEP_PORT);
     assert_int_equal(number(tables.fadt + 260, 8), ARCH_ACPI_SLEEP_PORT + 1);
@@ -135,7 +135,7 @@ static const uint8_t *package_end(const uint8_t *at, const uint8_t **contents)
 }
 
 struct device {
-    char name[5];
+    char name[5], method[5];
     uint8_t hid[12];
     uint64_t memory, io[2], interrupt;
     int io_count;
@@ -177,6 +177,16 @@ static void read_device(const uint8_t *at, const uint8_t *end, struct device *de
     memcpy(device->name, at, 4);
     for (at += 4; at < end;) {
         const char *name = (const char *)at + 1;
+
+        if (at[0] == 0x14) { /* a method */
+            const uint8_t *method_end = package_end(at + 1, &contents);
+
+            snprintf(device->method, sizeof(device->method), "%.4s", (const char *)contents);
+            assert_memory_equal(contents + 5, "\x86PWRB\x0a\x80", 7); /* after the flags: Notify (PWRB, 0x80) */
+            assert_ptr_equal(contents + 12, method_end);
+            at = method_end;
+            continue;
+        }
         assert_int_equal(at[0], 0x08);
         at += 5;
         switch (*at) {
@@ -240,7 +250,7 @@ static void test_dsdt_describes_serial_keyboard_and_each_virtio_slot(void **stat
     (void)state;
     for (size_t slot_count = 0; slot_count <= 19; slot_count++) {
         write_tables(1, slot_count, true);
-        assert_int_equal(read_devices(devices), 2 + slot_count);
+        assert_int_equal(read_devices(devices), 4 + slot_count);
         assert_memory_equal(devices[0].hid, "\x41\xd0\x05\x01", 4); /* PNP0501 */
         assert_int_equal(devices[0].io[0], 0x3f8);
         assert_int_equal(devices[0].interrupt, ARCH_SERIAL_GSI);
@@ -256,6 +266,11 @@ static void test_dsdt_describes_serial_keyboard_and_each_virtio_slot(void **stat
             for (size_t other = 0; other < 2 + i; other++)
                 assert_string_not_equal(device->name, devices[other].name);
         }
+        assert_string_equal(devices[2 + slot_count].name, "PWRB");
+        assert_memory_equal(devices[2 + slot_count].hid, "\x41\xd0\x0c\x0c", 4); /* PNP0C0C */
+        assert_string_equal(devices[3 + slot_count].hid, "ACPI0013");
+        assert_int_equal(devices[3 + slot_count].interrupt, ARCH_POWER_BUTTON_GSI);
+        assert_string_equal(devices[3 + slot_count].method, "_EVT");
     }
 }
 
@@ -265,7 +280,7 @@ static void test_dsdt_leaves_a_missing_serial_port_out(void **state)
 
     (void)state;
     write_tables(1, 1, false);
-    assert_int_equal(read_devices(devices), 2);
+    assert_int_equal(read_devices(devices), 4);
     assert_string_equal(devices[0].name, "PS2K");
 }
 

@@ -19,6 +19,8 @@
 enum { ARCH_VIRTIO_GSI_FIRST = 5, ARCH_SERIAL_GSI = 4, ARCH_CMDLINE_MAX = 2048 };
 enum { ARCH_ACPI_SLEEP_PORT = 0x600 }; /* two ports, as ACPI tells; a byte with ARCH_ACPI_SLEEP_ENABLE: power off */
 enum { ARCH_ACPI_SLEEP_ENABLE = 0x20 };
+enum { ARCH_ACPI_RESET_PORT = 0x602, ARCH_ACPI_RESET_VALUE = 1 }; /* the value, written there, resets */
+enum { ARCH_POWER_BUTTON_GSI = 3 };                               /* an edge: the power button was pressed */
 
 /* Fills the gpa and size of the regions for `size` bytes of RAM (a MiB multiple); sets count. */
 void arch_memory_layout(uint64_t size, struct guest_memory *memory);

@@ -31,7 +31,8 @@ enum {
 
 /*
  * Hardware-reduced: no SCI, no ACPI timer, and Linux then leaves the 8259s and the PIT alone as well. There is a
- * keyboard controller (reset and Ctrl-Alt-Del), no VGA and no CMOS clock: a guest told so does not wait for them.
+ * keyboard controller (Ctrl-Alt-Del), no VGA and no CMOS clock: a guest told so does not wait for them. The power
+ * button is a device of its own, not fixed hardware.
  */
 #define BOOT_ARCH (BOOT_ARCH_8042 | BOOT_ARCH_NO_VGA | BOOT_ARCH_NO_CMOS_CLOCK)
 #define BOOT_ARCH_8042 (1u << 1)
@@ -44,7 +45,7 @@ enum {
 #define FLAG_RESET_REGISTER (1u << 10)
 #define FLAG_HARDWARE_REDUCED (1u << 20)
 
-enum { I8042_COMMAND_PORT = 0x64, I8042_RESET = 0xfe, MADT_LOCAL_APIC = 0, MADT_IOAPIC = 1, S5_SLEEP_TYPE = 5 };
+enum { I8042_COMMAND_PORT = 0x64, MADT_LOCAL_APIC = 0, MADT_IOAPIC = 1, S5_SLEEP_TYPE = 5, BUTTON_PRESSED = 0x80 };
 
 static size_t table_begin(struct table_writer *out, const char *signature, uint8_t revision)
 {
@@ -96,6 +97,27 @@ static void describe_keyboard(struct table_writer *aml)
     aml_end(aml, device);
 }
 
+/*
+ * The button and the device whose interrupt says that it was pressed (5.6.9): hardware-reduced ACPI has no SCI, an
+ * event's interrupt runs _EVT, which notifies the button.
+ */
+static void describe_power_button(struct table_writer *aml)
+{
+    size_t button = aml_device_begin(aml, "PWRB");
+    aml_name_eisa_id(aml, "_HID", "PNP0C0C");
+    aml_end(aml, button);
+
+    size_t events = aml_device_begin(aml, "GED_");
+    aml_name_string(aml, "_HID", "ACPI0013");
+    size_t resources = aml_resources_begin(aml);
+    aml_resource_interrupt(aml, ARCH_POWER_BUTTON_GSI);
+    aml_resources_end(aml, resources);
+    size_t method = aml_method_begin(aml, "_EVT", 1);
+    aml_notify(aml, "PWRB", BUTTON_PRESSED);
+    aml_end(aml, method);
+    aml_end(aml, events);
+}
+
 static void describe_virtio(struct table_writer *aml, const struct arch_virtio_slot *slot, uint8_t index)
 {
     char name[8];
@@ -122,6 +144,7 @@ static uint64_t put_dsdt(struct table_writer *out, const struct arch_boot *boot)
     describe_keyboard(out);
     for (size_t i = 0; i < boot->slot_count; i++)
         describe_virtio(out, &boot->slots[i], (uint8_t)i);
+    describe_power_button(out);
     aml_end(out, scope);
     aml_name_sleep_package(out, "_S5_", S5_SLEEP_TYPE);
     return table_end(out, start);
@@ -141,7 +164,7 @@ static uint64_t put_fadt(struct table_writer *out, uint64_t dsdt)
     const uint32_t dsdt32 = (uint32_t)dsdt;
     const uint16_t boot_arch = BOOT_ARCH;
     const uint32_t flags = FLAGS;
-    const uint8_t reset_value = I8042_RESET;
+    const uint8_t reset_value = ARCH_ACPI_RESET_VALUE;
     const uint8_t minor_version = 4;
     size_t start = table_begin(out, "FACP", 6);
 
@@ -149,7 +172,7 @@ static uint64_t put_fadt(struct table_writer *out, uint64_t dsdt)
     patch_bytes(out, start + FADT_DSDT, &dsdt32, sizeof(dsdt32));
     patch_bytes(out, start + FADT_BOOT_ARCH, &boot_arch, sizeof(boot_arch));
     patch_bytes(out, start + FADT_FLAGS, &flags, sizeof(flags));
-    patch_port(out, start + FADT_RESET_REGISTER, I8042_COMMAND_PORT);
+    patch_port(out, start + FADT_RESET_REGISTER, ARCH_ACPI_RESET_PORT);
     patch_bytes(out, start + FADT_RESET_VALUE, &reset_value, sizeof(reset_value));
     patch_bytes(out, start + FADT_MINOR_VERSION, &minor_version, sizeof(minor_version));
     patch_bytes(out, start + FADT_X_DSDT, &dsdt, sizeof(dsdt));

@@ -11,6 +11,8 @@ enum {
     OP_SCOPE = 0x10,
     OP_BUFFER = 0x11,
     OP_PACKAGE = 0x12,
+    OP_METHOD = 0x14,
+    OP_NOTIFY = 0x86,
     OP_EXTENDED = 0x5b,
     OP_EXTENDED_DEVICE = 0x82,
     RESOURCE_IO = 0x47,
@@ -124,6 +126,22 @@ void aml_name_sleep_package(struct table_writer *aml, const char *name, uint8_t 
     put_byte_integer(aml, type);
     put_byte_integer(aml, type);
     aml_end(aml, begun);
+}
+
+size_t aml_method_begin(struct table_writer *aml, const char *name, uint8_t argument_count)
+{
+    put_u8(aml, OP_METHOD);
+    size_t begun = package_begin(aml);
+    put_name(aml, name);
+    put_u8(aml, argument_count); /* not serialized */
+    return begun;
+}
+
+void aml_notify(struct table_writer *aml, const char *name, uint8_t value)
+{
+    put_u8(aml, OP_NOTIFY);
+    put_name(aml, name);
+    put_byte_integer(aml, value);
 }
 
 size_t aml_resources_begin(struct table_writer *aml)

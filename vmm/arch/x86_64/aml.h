@@ -6,6 +6,10 @@
 
 #include "vmm/arch/x86_64/table_writer.h"
 
+/* Method; ended with aml_end, too. Notify (name, value), within one. */
+size_t aml_method_begin(struct table_writer *aml, const char *name, uint8_t argument_count);
+void aml_notify(struct table_writer *aml, const char *name, uint8_t value);
+
 /* Scope and Device; `name` is a path of four-letter segments, `\` in front allowed ("\\_SB_"). */
 size_t aml_scope_begin(struct table_writer *aml, const char *name);
 size_t aml_device_begin(struct table_writer *aml, const char *name);
