@@ -5,6 +5,7 @@
 #   check    the test programs, glibc (cmocka is only there as a shared library)
 #   asan     test programs and mayfly-vmm under AddressSanitizer and UndefinedBehaviorSanitizer
 #   tsan     the same under ThreadSanitizer
+#   coverage test programs and mayfly-vmm that count which lines ran
 #   fuzz     the fuzz targets: clang's libFuzzer, AddressSanitizer and UndefinedBehaviorSanitizer
 VARIANT ?= release
 BUILD ?= build
@@ -34,6 +35,8 @@ CFLAGS_asan := -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-san
 CC_asan := gcc
 CFLAGS_tsan := -O1 -fno-omit-frame-pointer -fsanitize=thread
 CC_tsan := gcc
+CFLAGS_coverage := -O0 --coverage -fprofile-update=atomic
+CC_coverage := gcc
 CFLAGS_fuzz := -O1 -fno-omit-frame-pointer -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
 CC_fuzz := clang
 COMPILE = $(CC_$(VARIANT)) $(CPPFLAGS) $(CFLAGS_common) $(CFLAGS_$(VARIANT))
@@ -51,6 +54,7 @@ LINK_check = $(LINK_glibc)
 LINK_asan = $(LINK_glibc)
 LINK_tsan = $(LINK_glibc)
 LINK_fuzz = $(LINK_glibc)
+LINK_coverage = $(LINK_glibc)
 # Debian's shared liburing leaves out symbols that its archive has.
 LIBS_glibc := -lyajl -lhttp_parser -l:liburing.a -lcap-ng -lpthread
 
@@ -105,6 +109,10 @@ else
 $(OUT)/mayfly-vmm: $(OUT)/vmm/main.o $(OUT)/libapi.a $(OUT)/libvmm.a $(OUT)/libbase.a
 	$(call say,LD)
 	$(Q)$(call LINK_glibc,$^,$(LIBS_glibc)) -o $@
+ifeq ($(VARIANT),coverage)
+$(OUT)/mayfly-vmm: $(OUT)/tests/coverage/dump.o
+$(OUT)/mayfly-vmm: LINK_glibc += -Wl,--wrap=_exit,--wrap=raise
+endif
 $(BUILD)/release/%: FORCE
 	@$(MAKE) --no-print-directory VARIANT=release $@
 endif
@@ -143,13 +151,13 @@ checks: $(unit_tests) $(machine_tests) ## build the test programs of VARIANT
 ifeq ($(VARIANT),check)
 checks: $(jail_tests) $(BUILD)/release/tests/jail/probe
 endif
-ifneq ($(filter asan tsan,$(VARIANT)),)
+ifneq ($(filter asan tsan coverage,$(VARIANT)),)
 checks: $(OUT)/mayfly-vmm
 endif
 
 -include tests/guest/guest.mk api/api.mk scripts/bench_tool/bench.mk
 include jailer/jailer.mk
-include tests/fuzz/fuzz.mk
+include tests/fuzz/fuzz.mk tests/coverage/coverage.mk
 
 guest: ## build the guest: kernel (cached), initramfs, root image
 	@scripts/setup --for build

@@ -89,6 +89,19 @@ static void set_up(bool up)
     assert_int_equal(ioctl(fd, SIOCSIFFLAGS, &request), 0);
 }
 
+/* The kernel brings an attached tap's queue up a little later: what is sent before is lost, and nobody is told. */
+static void wait_until_running(void)
+{
+    struct ifreq request = {0};
+    cleanup_fd int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+    strcpy(request.ifr_name, TAP);
+    do {
+        assert_int_equal(ioctl(fd, SIOCGIFFLAGS, &request), 0);
+        sched_yield();
+    } while (!(request.ifr_flags & IFF_RUNNING));
+}
+
 static void delete_tap(void)
 {
     int fd = make_tap(IFF_VNET_HDR, false);
@@ -158,6 +171,7 @@ static void start(uint64_t features)
 
     assert_no_error(virtio_net_new(&config, driver.loop, &device));
     guest_driver_start(&driver, device, features);
+    wait_until_running();
     host = packet_socket();
     guest_driver_settle(&driver);
 }
