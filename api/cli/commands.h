@@ -4,6 +4,7 @@
 /* What `mayfly` itself fails with, so that a script can tell it from the command's own codes. */
 enum { EXIT_MAYFLY_FAILED = 125 };
 
+int command_connect(int argc, char **argv);
 int command_doctor(int argc, char **argv);
 int command_run(int argc, char **argv);
 int command_version(int argc, char **argv);

@@ -13,6 +13,7 @@ static const struct {
     const char *summary;
 } commands[] = {
     {"run", command_run, "run a command in a new microVM"},
+    {"connect", command_connect, "reach a port of a guest that has a vsock device"},
     {"doctor", command_doctor, "tell whether this host is fit to run microVMs, and what mends it"},
     {"version", command_version, "print the version"},
 };

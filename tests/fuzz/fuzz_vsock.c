@@ -11,29 +11,31 @@
 
 enum { PEERS = 4 };
 static int peers[PEERS] = {-1, -1, -1, -1};
-static int listener = -1;
+static int streams = -1, messages = -1;
 
-/* The guest's connections to port 1 are taken. */
-static void listen_at_port(void)
+static int listen_at(const char *name, int type)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
+    int fd = socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
-    snprintf(address.sun_path, sizeof(address.sun_path), "%s", fuzz_path("vsock_1"));
+    snprintf(address.sun_path, sizeof(address.sun_path), "%s", fuzz_path(name));
     unlink(address.sun_path);
-    listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    fuzz_require(listener >= 0 && bind(listener, (struct sockaddr *)&address, sizeof(address)) == 0 &&
-                 listen(listener, PEERS) == 0);
+    fuzz_require(fd >= 0 && bind(fd, (struct sockaddr *)&address, sizeof(address)) == 0 && listen(fd, PEERS) == 0);
+    return fd;
 }
 
 static struct virtio_device *make(struct event_loop *loop)
 {
     char path[96];
     struct vsock_config config = {.guest_cid = 3, .uds_path = path};
+    const struct vsock_seqpacket_config none = {0};
     struct virtio_device *device;
 
     snprintf(path, sizeof(path), "%s", fuzz_path("vsock"));
-    fuzz_no_error(virtio_vsock_new(&config, loop, &device));
-    listen_at_port();
+    fuzz_no_error(virtio_vsock_new(&config, &none, loop, &device));
+    /* The guest's connections to ports 1 and 2 are taken. */
+    streams = listen_at("vsock_1", SOCK_STREAM);
+    messages = listen_at("vsock_2", SOCK_SEQPACKET);
     return device;
 }
 
@@ -61,7 +63,7 @@ static void host_event(struct fuzz_input *input)
 
         talk(peer, what >> 2 & 3, bytes, length);
     } else if (what & 4) {
-        *peer = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+        *peer = accept4(what & 8 ? messages : streams, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
     } else {
         *peer = fuzz_dial(fuzz_path("vsock"));
         if (*peer >= 0 && send(*peer, "CONNECT 7\n", (what & 8) ? 10 : 5, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
@@ -73,7 +75,8 @@ static void end(void)
 {
     for (size_t i = 0; i < PEERS; i++)
         fd_close(&peers[i]);
-    fd_close(&listener);
+    fd_close(&streams);
+    fd_close(&messages);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

@@ -116,11 +116,13 @@ static int try_connect(const struct address *address)
         return fd;
     must(send(fd, text, (size_t)snprintf(text, sizeof(text), "CONNECT %s\n", address->mux_port), 0) > 0, "greeting");
     do {
-        if (recv(fd, text + length, address->messages ? sizeof(text) - 1 : 1, 0) <= 0) {
+        ssize_t got = recv(fd, text + length, address->messages ? sizeof(text) : 1, 0);
+
+        if (got <= 0) {
             close(fd);
             return -1;
         }
-        length = address->messages ? strlen(text) : length + 1;
+        length += (size_t)got;
     } while (text[length - 1] != '\n');
     must(strncmp(text, "OK ", 3) == 0, "answer to the greeting");
     return fd;

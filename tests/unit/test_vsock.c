@@ -241,9 +241,10 @@ static void test_guest_is_refused_where_nobody_listens(void **state)
     give();
     SAY(1000, PORT, REQUEST);
     EXPECT(RST, 1000);
-    cleanup_fd int listener = host_listen(&vsock, PORT, SOCK_SEQPACKET); /* not for streams */
+    int listener = host_listen(&vsock, PORT, SOCK_SEQPACKET); /* not for streams */
     SAY(1001, PORT, REQUEST);
     EXPECT(RST, 1001);
+    close(listener);
     forget_listener(PORT);
     assert_int_equal(metrics.vsock.conns_added, metrics.vsock.conns_removed);
 }

@@ -200,7 +200,7 @@ static void test_answer_to_a_question_that_was_not_asked_ends_the_connection(voi
 
 static void test_messages_are_refused_when_they_were_not_agreed_on(void **state)
 {
-    cleanup_fd int listener = host_listen(&vsock, PORT, SOCK_SEQPACKET);
+    int listener = host_listen(&vsock, PORT, SOCK_SEQPACKET);
 
     (void)state;
     guest_driver_reset(&vsock.driver);
@@ -210,6 +210,7 @@ static void test_messages_are_refused_when_they_were_not_agreed_on(void **state)
     vsock.header.type = SEQPACKET;
     SAY(1000, PORT, REQUEST);
     EXPECT(RST, 1000);
+    close(listener);
     forget_listener(PORT);
 }
 
@@ -220,7 +221,7 @@ static void test_more_than_there_is_credit_for_ends_the_connection(void **state)
 
     (void)state;
     give();
-    cleanup_fd int fd = guest_calls(SOCK_STREAM);
+    int fd = guest_calls(SOCK_STREAM);
     while (header.op != VIRTIO_VSOCK_OP_RST && sent++ < 100) {
         vsock_driver_say(&vsock, 1000, PORT, VIRTIO_VSOCK_OP_RW, 0, bytes, sizeof(bytes));
         while (header.op != VIRTIO_VSOCK_OP_RST && vsock_driver_hear(&vsock, &header))
@@ -228,6 +229,7 @@ static void test_more_than_there_is_credit_for_ends_the_connection(void **state)
     }
     assert_in_range(sent, VSOCK_BUFFER_LARGE / sizeof(bytes), 20);
     assert_int_equal(inside()->kept, 0); /* what waited is dropped */
+    close(fd);
 }
 
 static void test_kept_messages_do_not_grow_without_bound(void **state)
@@ -237,7 +239,7 @@ static void test_kept_messages_do_not_grow_without_bound(void **state)
     (void)state;
     give();
     vsock.header.type = SEQPACKET;
-    cleanup_fd int fd = guest_calls(SOCK_SEQPACKET);
+    int fd = guest_calls(SOCK_SEQPACKET);
     for (unsigned i = 0; inside()->kept == 0; i++) {
         vsock_driver_say(&vsock, 1000, PORT, VIRTIO_VSOCK_OP_RW, VIRTIO_VSOCK_SEQ_EOM, bytes, 60000);
         assert_true(i < 50);
@@ -252,6 +254,7 @@ static void test_kept_messages_do_not_grow_without_bound(void **state)
     vsock_driver_say(&vsock, 1000, PORT, VIRTIO_VSOCK_OP_RW, VIRTIO_VSOCK_SEQ_EOM, NULL, 0);
     EXPECT(RST, 1000);
     inside()->kept -= VSOCK_KEPT_MAX - before - sizeof(uint32_t);
+    close(fd);
 }
 
 static void test_flood_of_packets_to_nobody_waits_for_receive_buffers(void **state)
