@@ -105,6 +105,15 @@ static struct error *put_vsock_seqpacket(struct machine *machine, struct vm_conf
     return machine_put_vsock_seqpacket(machine, &config->vsock_seqpacket);
 }
 
+static struct error *put_file_systems(struct machine *machine, struct vm_config *config)
+{
+    struct error *error = NULL;
+
+    for (size_t i = 0; i < config->file_system_count && error == NULL; i++)
+        error = machine_put_file_system(machine, &config->file_systems[i]);
+    return error;
+}
+
 /* The log first, so that it tells of the rest; then the metrics, so that they count it. */
 static const struct {
     enum vm_config_field field;
@@ -122,6 +131,7 @@ static const struct {
     {VM_CONFIG_ENTROPY, put_entropy},
     {VM_CONFIG_SERIAL, put_serial},
     {VM_CONFIG_MAYFLY_CONSOLE, put_console},
+    {VM_CONFIG_MAYFLY_FILE_SYSTEMS, put_file_systems},
 };
 
 static struct error *put_all(struct machine *machine, struct vm_config *config, schema_given given)

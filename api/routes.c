@@ -118,6 +118,12 @@ static struct error *put_vsock_seqpacket(const struct api_context *context, void
     return machine_put_vsock_seqpacket(context->machine, body);
 }
 
+static struct error *put_file_system(const struct api_context *context, void *body, struct json_writer *reply)
+{
+    (void)reply;
+    return machine_put_file_system(context->machine, body);
+}
+
 static struct error *put_serial(const struct api_context *context, void *body, struct json_writer *reply)
 {
     (void)reply;
@@ -224,6 +230,8 @@ const struct route routes[] = {
      .summary = "Presses the guest's power button", .counts = &metrics.api_server.put_mayfly_actions},
     {"/mayfly/console", API_PUT, WHEN_NOT_STARTED, put_console, &console_schema,
      .summary = "Adds or replaces a virtio console with several ports", .counts = &metrics.api_server.put_console},
+    {"/mayfly/file-systems/{fs_id}", API_PUT, WHEN_NOT_STARTED, put_file_system, &file_system_schema,
+     .summary = "Adds or replaces a shared directory", .counts = &metrics.api_server.put_file_system},
     {"/vsock", API_PUT, WHEN_NOT_STARTED, put_vsock, &vsock_schema, .summary = "Adds or replaces the vsock device",
      .counts = &metrics.api_server.put_vsock},
     {"/mayfly/vsock-seqpacket", API_PUT, WHEN_NOT_STARTED, put_vsock_seqpacket, &vsock_seqpacket_schema,

@@ -32,12 +32,15 @@ static const struct field_format mac_format = {is_mac, "as in 06:00:ac:10:00:02"
                                                "^([0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}$"};
 enum { MAC_LENGTH = 17 };
 
-static const char *const network_backend_names[] = {[NETWORK_BACKEND_STREAM] = "stream", NULL};
+static const char *const network_backend_names[] = {
+    [NETWORK_BACKEND_STREAM] = "stream", [NETWORK_BACKEND_VHOST_USER] = "vhost-user", NULL};
 
 static const struct field network_backend_fields[] = {
     {"type", FIELD_ENUM, FIELD_REQUIRED, MEMBER(struct network_backend_config, type), .names = network_backend_names,
-     .description = "stream: frames on a Unix stream socket, each behind its length in 32 bits, big-endian, as passt "
-                    "and QEMU have it."},
+     .description =
+         "stream: frames on a Unix stream socket, each behind its length in 32 bits, big-endian, as passt "
+         "and QEMU have it. vhost-user: a process that the interface's queues and guest memory are handed to; "
+         "guest_mac, mtu and limits are then its business."},
     {"socket_path", FIELD_STRING, FIELD_REQUIRED, MEMBER(struct network_backend_config, socket_path), SOCKET_PATH,
      .description = "Where the backend listens."},
 };

@@ -198,14 +198,34 @@ static const struct field drive_fields[] = {
      .description = "Whether a flush in the guest waits for the host's disk (Writeback) or not (Unsafe)."},
     {"is_read_only", FIELD_BOOL, FIELD_NULLABLE, MEMBER(struct drive_config, is_read_only),
      PRESENCE(struct drive_config, has_is_read_only), .description = "Whether the guest can only read."},
-    {"path_on_host", FIELD_STRING, FIELD_REQUIRED, MEMBER(struct drive_config, path_on_host), PATH,
-     .description = "The file or block device that holds the drive's sectors."},
+    {"path_on_host", FIELD_STRING, FIELD_NULLABLE, MEMBER(struct drive_config, path_on_host), PATH,
+     .description = "The file or block device that holds the drive's sectors; this or socket is given."},
     {"rate_limiter", RATE_LIMITER(struct drive_config, rate_limiter), .description = "Limits of reads and writes."},
-    {"io_engine", FIELD_ENUM, FIELD_NULLABLE, MEMBER(struct drive_config, io_engine), .names = io_engine_names,
+    {"io_engine", FIELD_ENUM, FIELD_NULLABLE, MEMBER(struct drive_config, io_engine),
+     PRESENCE(struct drive_config, has_io_engine), .names = io_engine_names,
      .description = "Sync: one request at a time; Async: io_uring."},
-    {"socket", NO_DEVICE},
+    {"socket", FIELD_STRING, FIELD_NULLABLE, MEMBER(struct drive_config, socket), SOCKET_PATH,
+     .description = "The Unix socket of a vhost-user back end that has the drive's sectors. is_read_only, rate_limiter "
+                    "and io_engine are then the back end's business and not given."},
 };
-const struct schema drive_schema = {"Drive", SCHEMA(drive_fields, struct drive_config), .description = "A disk."};
+
+static struct error *check_drive(const void *object)
+{
+    const struct drive_config *config = object;
+    const char *given = config->path_on_host != NULL   ? "path_on_host"
+                        : config->has_is_read_only     ? "is_read_only"
+                        : config->rate_limiter.present ? "rate_limiter"
+                        : config->has_io_engine        ? "io_engine"
+                                                       : NULL;
+
+    if (config->socket == NULL && config->path_on_host == NULL)
+        return error_new(ERROR_INPUT, "path_on_host: missing, expected a path, or a socket");
+    if (config->socket != NULL && given != NULL)
+        return error_new(ERROR_INPUT, "%s: given, expected not to be, as there is a socket", given);
+    return NULL;
+}
+const struct schema drive_schema = {"Drive", SCHEMA(drive_fields, struct drive_config), .description = "A disk.",
+                                    .check = check_drive};
 
 static const struct field drive_update_fields[] = {
     {"drive_id", FIELD_STRING, FIELD_REQUIRED | FIELD_IDENTIFIES, MEMBER(struct drive_update, drive_id), DEVICE_ID,
@@ -350,6 +370,10 @@ static const struct field vm_config_fields[] = {
                                           .object = &vsock_seqpacket_schema,
                                           .description = "As put to /mayfly/vsock-seqpacket; only in a configuration "
                                                          "file."},
+    [VM_CONFIG_MAYFLY_FILE_SYSTEMS] =
+        {"mayfly-file-systems", FIELD_ARRAY, FIELD_HIDDEN, MEMBER(struct vm_config, file_systems),
+         .count = offsetof(struct vm_config, file_system_count), .maximum = VIRTIO_DEVICES_MAX,
+         .object = &file_system_schema, .description = "As put to /mayfly/file-systems; only in a configuration file."},
 };
 const struct schema vm_config_schema = {"FullVmConfiguration", SCHEMA(vm_config_fields, struct vm_config),
                                         .description = "The whole configuration."};

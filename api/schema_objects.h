@@ -56,6 +56,7 @@ extern const struct schema vsock_schema;
 extern const struct schema vsock_seqpacket_schema;
 extern const struct schema pmem_schema;
 extern const struct schema pmem_update_schema;
+extern const struct schema file_system_schema;
 extern const struct schema vm_config_schema; /* GET /vm/config and --config-file */
 
 /* Where each field of struct vm_config is in its table: bits of schema_given. */
@@ -76,4 +77,5 @@ enum vm_config_field {
     VM_CONFIG_SERIAL,
     VM_CONFIG_MAYFLY_CONSOLE,
     VM_CONFIG_MAYFLY_VSOCK_SEQPACKET,
+    VM_CONFIG_MAYFLY_FILE_SYSTEMS,
 };

@@ -20,6 +20,7 @@ void drive_config_free(struct drive_config *config)
 {
     free(config->drive_id);
     free(config->path_on_host);
+    free(config->socket);
     free(config->partuuid);
     memset(config, 0, sizeof(*config));
 }
@@ -89,6 +90,14 @@ void vsock_seqpacket_config_free(struct vsock_seqpacket_config *config)
     memset(config, 0, sizeof(*config));
 }
 
+void file_system_config_free(struct file_system_config *config)
+{
+    free(config->fs_id);
+    free(config->tag);
+    free(config->socket_path);
+    memset(config, 0, sizeof(*config));
+}
+
 void logger_config_free(struct logger_config *config)
 {
     free(config->log_path);
@@ -127,6 +136,8 @@ void vm_config_free(struct vm_config *config)
     console_config_free(&config->console);
     vsock_config_free(&config->vsock);
     vsock_seqpacket_config_free(&config->vsock_seqpacket);
+    for (size_t i = 0; i < config->file_system_count; i++)
+        file_system_config_free(&config->file_systems[i]);
     logger_config_free(&config->logger);
     metrics_config_free(&config->metrics);
     memset(config, 0, sizeof(*config));

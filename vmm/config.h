@@ -56,15 +56,19 @@ struct boot_source_config {
 enum cache_type { CACHE_TYPE_UNSAFE, CACHE_TYPE_WRITEBACK };
 enum io_engine { IO_ENGINE_SYNC, IO_ENGINE_ASYNC };
 
+/* Either path_on_host or socket is given; with socket is_read_only (it is the back end's), limits and engine are not.
+ */
 struct drive_config {
     char *drive_id;
     char *path_on_host;
+    char *socket; /* of a vhost-user back end that has the sectors */
     char *partuuid;
     bool is_root_device;
     bool is_read_only;
     bool has_is_read_only;
     enum cache_type cache_type;
     enum io_engine io_engine;
+    bool has_io_engine;
     struct rate_limiter_config rate_limiter;
 };
 
@@ -76,12 +80,12 @@ struct drive_update {
 };
 
 /* What stands in for a tap. */
-enum network_backend_type { NETWORK_BACKEND_STREAM };
+enum network_backend_type { NETWORK_BACKEND_STREAM, NETWORK_BACKEND_VHOST_USER };
 
 struct network_backend_config {
     bool present;
     enum network_backend_type type;
-    char *socket_path; /* a Unix stream socket that a program like passt listens on */
+    char *socket_path; /* a Unix stream socket: a program like passt, or a vhost-user back end, listens on it */
 };
 
 /* Either host_dev_name, a tap, or backend is given. */
@@ -162,6 +166,15 @@ struct console_config {
     size_t port_count;
 };
 
+/* A directory that a vhost-user back end (virtiofsd) shares with the guest: PUT /mayfly/file-systems/{fs_id}. */
+struct file_system_config {
+    char *fs_id;
+    char *tag; /* what the guest mounts it by */
+    char *socket_path;
+};
+
+enum { FILE_SYSTEM_TAG_MAX = 36 };
+
 struct logger_config {
     char *log_path;
     char *level; /* as given, case-insensitive: Off Error Warning Info Debug Trace; NULL: unchanged */
@@ -203,9 +216,17 @@ struct vm_config {
     struct console_config console;
     struct vsock_config vsock;
     struct vsock_seqpacket_config vsock_seqpacket;
+    struct file_system_config file_systems[VIRTIO_DEVICES_MAX];
+    size_t file_system_count;
     struct logger_config logger;
     struct metrics_config metrics;
 };
+
+/* Whether another process is to have the interface's queues. */
+static inline bool network_interface_is_vhost_user(const struct network_interface_config *config)
+{
+    return config->backend.present && config->backend.type == NETWORK_BACKEND_VHOST_USER;
+}
 
 void machine_config_default(struct machine_config *config);
 
@@ -220,6 +241,7 @@ void serial_config_free(struct serial_config *config);
 void console_config_free(struct console_config *config);
 void vsock_config_free(struct vsock_config *config);
 void vsock_seqpacket_config_free(struct vsock_seqpacket_config *config);
+void file_system_config_free(struct file_system_config *config);
 void logger_config_free(struct logger_config *config);
 void string_map_free(struct string_map *map);
 void metrics_config_free(struct metrics_config *config);

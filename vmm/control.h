@@ -27,6 +27,7 @@ struct error *machine_put_pmem(struct machine *machine, struct pmem_config *conf
 struct error *machine_put_entropy(struct machine *machine, struct entropy_config *config);
 struct error *machine_put_serial(struct machine *machine, struct serial_config *config);
 struct error *machine_put_console(struct machine *machine, struct console_config *config);
+struct error *machine_put_file_system(struct machine *machine, struct file_system_config *config);
 struct error *machine_put_vsock(struct machine *machine, struct vsock_config *config);
 /* Only when there is a vsock device. */
 struct error *machine_put_vsock_seqpacket(struct machine *machine, struct vsock_seqpacket_config *config);

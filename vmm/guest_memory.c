@@ -1,8 +1,11 @@
 #include "vmm/guest_memory.h"
 
 #include "vmm/base/checked.h"
+#include "vmm/base/cleanup.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <linux/memfd.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -34,18 +37,21 @@ static uint8_t *region_place(uint64_t size)
     return place;
 }
 
-/* Maps fresh memory at `place` (MAP_FIXED), or anywhere when that is NULL. */
-static struct error *region_map(uint64_t size, enum huge_pages huge_pages, uint8_t *place, uint8_t **hva)
+/* Maps fresh memory, or that of a shared region, at `place` (MAP_FIXED), or anywhere when that is NULL. */
+static struct error *region_map(const struct guest_memory *memory, const struct guest_region *region,
+                                enum huge_pages huge_pages, uint8_t *place, uint8_t **hva)
 {
-    int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+    int flags = (memory->shared ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS) | MAP_NORESERVE;
+    uint64_t size = region->size;
 
     if (place != NULL)
         flags |= MAP_FIXED;
     /* Without MAP_NORESERVE the pages are reserved now: a shortage is an error here, not a SIGBUS under the guest. */
     if (huge_pages == HUGE_PAGES_2M)
-        flags = (flags & ~MAP_NORESERVE) | MAP_HUGETLB | (21 << MAP_HUGE_SHIFT);
+        flags = (flags & ~MAP_NORESERVE) | (memory->shared ? 0 : MAP_HUGETLB | (21 << MAP_HUGE_SHIFT));
 
-    void *mapped = mmap(place, size, PROT_READ | PROT_WRITE, flags, -1, 0);
+    void *mapped = mmap(place, size, PROT_READ | PROT_WRITE, flags, memory->shared ? memory->shared_fd : -1,
+                        memory->shared ? (off_t)region->shared_offset : 0);
     if (mapped == MAP_FAILED)
         return error_errno(
             errno, "mem_size_mib: cannot map %llu MiB of guest memory%s", (unsigned long long)size >> 20,
@@ -59,22 +65,23 @@ static struct error *region_map(uint64_t size, enum huge_pages huge_pages, uint8
     return NULL;
 }
 
-static struct error *region_new(struct guest_region *region, enum huge_pages huge_pages)
+static struct error *region_new(const struct guest_memory *memory, struct guest_region *region,
+                                enum huge_pages huge_pages)
 {
     uint8_t *place = region_place(region->size);
-    struct error *error = region_map(region->size, huge_pages, place, &region->hva);
+    struct error *error = region_map(memory, region, huge_pages, place, &region->hva);
 
     if (error != NULL && place != NULL)
         munmap(place, region->size);
     return error;
 }
 
-struct error *guest_memory_map(struct guest_memory *memory, enum huge_pages huge_pages)
+static struct error *regions_map(struct guest_memory *memory, enum huge_pages huge_pages)
 {
     for (size_t i = 0; i < memory->count; i++)
         memory->regions[i].hva = NULL;
     for (size_t i = 0; i < memory->count; i++) {
-        struct error *error = region_new(&memory->regions[i], huge_pages);
+        struct error *error = region_new(memory, &memory->regions[i], huge_pages);
 
         if (error != NULL) {
             guest_memory_unmap(memory);
@@ -84,12 +91,59 @@ struct error *guest_memory_map(struct guest_memory *memory, enum huge_pages huge
     return NULL;
 }
 
+struct error *guest_memory_map(struct guest_memory *memory, enum huge_pages huge_pages)
+{
+    memory->shared = false;
+    return regions_map(memory, huge_pages);
+}
+
+/*
+ * The file's size is sealed before anybody else has it: who could shorten it would take memory from under the guest's
+ * feet, and from under ours.
+ */
+static struct error *shared_file_new(uint64_t size, enum huge_pages huge_pages, int *fd)
+{
+    unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING | (huge_pages == HUGE_PAGES_2M ? MFD_HUGETLB | MFD_HUGE_2MB : 0);
+    cleanup_fd int made = memfd_create("guest memory", flags);
+
+    if (made < 0 || ftruncate(made, (off_t)size) < 0 || fcntl(made, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) < 0)
+        return error_errno(errno, "mem_size_mib: cannot make %llu MiB of shared guest memory",
+                           (unsigned long long)size >> 20);
+    *fd = take_fd(&made);
+    return NULL;
+}
+
+struct error *guest_memory_map_shared(struct guest_memory *memory, enum huge_pages huge_pages)
+{
+    uint64_t size = 0;
+    struct error *error;
+
+    for (size_t i = 0; i < memory->count; i++) {
+        memory->regions[i].shared_offset = size;
+        size += memory->regions[i].size;
+    }
+    error = shared_file_new(size, huge_pages, &memory->shared_fd);
+    if (error != NULL) {
+        memory->count = 0;
+        return error;
+    }
+    memory->shared = true;
+    return regions_map(memory, huge_pages);
+}
+
 struct error *guest_memory_clear(const struct guest_memory *memory, enum huge_pages huge_pages)
 {
+    if (memory->shared) {
+        off_t size = (off_t)guest_memory_size(memory);
+
+        if (fallocate(memory->shared_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, size) < 0)
+            return error_errno(errno, "cannot clear the guest's memory");
+        return NULL;
+    }
     for (size_t i = 0; i < memory->count; i++) {
         const struct guest_region *region = &memory->regions[i];
         uint8_t *hva;
-        struct error *error = region_map(region->size, huge_pages, region->hva, &hva);
+        struct error *error = region_map(memory, region, huge_pages, region->hva, &hva);
 
         if (error != NULL)
             return error;
@@ -105,6 +159,9 @@ void guest_memory_unmap(struct guest_memory *memory)
         memory->regions[i].hva = NULL;
     }
     memory->count = 0;
+    if (memory->shared)
+        fd_close(&memory->shared_fd);
+    memory->shared = false;
 }
 
 void *guest_memory_at(const struct guest_memory *memory, uint64_t gpa, uint64_t length)

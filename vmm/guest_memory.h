@@ -18,11 +18,14 @@ struct guest_region {
     uint64_t gpa;
     uint64_t size;
     uint8_t *hva;
+    uint64_t shared_offset; /* in the file that others map it from, when it is shared */
 };
 
 struct guest_memory {
     struct guest_region regions[GUEST_REGIONS_MAX]; /* by ascending gpa; the index is the memslot number */
     size_t count;
+    bool shared;   /* mapped from `shared_fd`, a memfd whose size is sealed; else private to this process */
+    int shared_fd; /* of no meaning unless shared */
 };
 
 /*
@@ -31,6 +34,8 @@ struct guest_memory {
  * has not enough of them.
  */
 struct error *guest_memory_map(struct guest_memory *memory, enum huge_pages huge_pages);
+/* The same in memory that can be handed to another process, which then sees all of it. */
+struct error *guest_memory_map_shared(struct guest_memory *memory, enum huge_pages huge_pages);
 void guest_memory_unmap(struct guest_memory *memory);
 
 /* Fresh zero pages in place of all that was written or mapped into the regions; their hva, hence the memslots, stay. */

@@ -16,7 +16,8 @@ struct error *machine_drive_new(struct machine *machine, const struct drive_conf
                                 struct virtio_mmio **transport)
 {
     struct virtio_device *device;
-    struct error *error = virtio_block_new(config, machine->loop, &device);
+    struct error *error = config->socket != NULL ? virtio_vhost_user_block_new(config, machine->loop, &device)
+                                                 : virtio_block_new(config, machine->loop, &device);
 
     return error != NULL ? error : machine_device_attach(machine, device, transport);
 }
@@ -25,7 +26,9 @@ struct error *machine_network_interface_new(struct machine *machine, const struc
                                             struct virtio_mmio **transport)
 {
     struct virtio_device *device;
-    struct error *error = virtio_net_new(config, machine->loop, &device);
+    struct error *error = network_interface_is_vhost_user(config)
+                              ? virtio_vhost_user_net_new(config, machine->loop, &device)
+                              : virtio_net_new(config, machine->loop, &device);
 
     return error != NULL ? error : machine_device_attach(machine, device, transport);
 }
@@ -69,6 +72,9 @@ struct error *machine_devices_complete(struct machine *machine)
             error = machine_pmem_new(machine, &config->pmem[i], &machine->pmem[i]);
     if (error == NULL && config->vsock.present && machine->vsock == NULL)
         error = machine_vsock_new(machine, &config->vsock, &config->vsock_seqpacket, &machine->vsock);
+    for (size_t i = 0; error == NULL && i < config->file_system_count; i++)
+        if (machine->file_systems[i] == NULL)
+            error = machine_file_system_new(machine, &config->file_systems[i], &machine->file_systems[i]);
     return error;
 }
 

@@ -69,6 +69,7 @@ struct machine {
     struct virtio_mmio *entropy;
     struct virtio_mmio *console;
     struct virtio_mmio *vsock;
+    struct virtio_mmio *file_systems[VIRTIO_DEVICES_MAX];
     struct virtio_mmio *connected[VIRTIO_DEVICES_MAX]; /* whose eventfds the VM has, by slot */
     size_t connected_count;
 
@@ -105,6 +106,12 @@ struct error *machine_console_new(struct machine *machine, const struct console_
 /* machine_vsock.c; `seqpacket` may be !present. */
 struct error *machine_vsock_new(struct machine *machine, const struct vsock_config *config,
                                 const struct vsock_seqpacket_config *seqpacket, struct virtio_mmio **transport);
+
+/* machine_vhost_user.c */
+struct error *machine_file_system_new(struct machine *machine, const struct file_system_config *config,
+                                      struct virtio_mmio **transport);
+/* Whether another process is to see guest memory. */
+bool machine_shares_memory(const struct machine *machine);
 
 /* Puts `device` into a transport, or destroys it. */
 struct error *machine_device_attach(struct machine *machine, struct virtio_device *device,

@@ -32,6 +32,20 @@ void machine_rate_limiter_config_update(struct rate_limiter_config *limiter, con
     limiter->present = limiter->bandwidth.present || limiter->ops.present;
 }
 
+/* What a back end has of a drive is asked for again; nothing of it is ours to change. */
+static struct error *update_drive(struct virtio_device *device, const struct drive_config *config,
+                                  const struct drive_update *update)
+{
+    if (config->socket == NULL)
+        return virtio_block_update(device, update);
+    if (update->path_on_host != NULL || update->rate_limiter.present)
+        return error_new(ERROR_INPUT, "%s: given, but drive '%s' is a vhost-user back end's, expected drive_id alone",
+                         update->path_on_host != NULL ? "path_on_host" : "rate_limiter", config->drive_id);
+
+    struct error *error = virtio_vhost_user_config_read(device);
+    return error == NULL ? NULL : error_wrap(error, "socket");
+}
+
 struct error *machine_patch_drive(struct machine *machine, struct drive_update *update)
 {
     struct vm_config *all = &machine->config;
@@ -44,7 +58,7 @@ struct error *machine_patch_drive(struct machine *machine, struct drive_update *
 
         if (update->drive_id == NULL || strcmp(config->drive_id, update->drive_id) != 0)
             continue;
-        error = virtio_block_update(virtio_mmio_device(machine->drives[i]), update);
+        error = update_drive(virtio_mmio_device(machine->drives[i]), config, update);
         if (error != NULL)
             return error;
         if (update->path_on_host != NULL) {
@@ -70,7 +84,11 @@ struct error *machine_patch_network_interface(struct machine *machine, struct ne
 
         if (update->iface_id == NULL || strcmp(config->iface_id, update->iface_id) != 0)
             continue;
-        error = virtio_net_update(virtio_mmio_device(machine->network_interfaces[i]), update);
+        error = network_interface_is_vhost_user(config)
+                    ? error_new(ERROR_INPUT,
+                                "rx_rate_limiter: interface '%s' is a vhost-user back end's and takes no limits",
+                                config->iface_id)
+                    : virtio_net_update(virtio_mmio_device(machine->network_interfaces[i]), update);
         if (error != NULL)
             return error;
         machine_rate_limiter_config_update(&config->rx_rate_limiter, &update->rx_rate_limiter);

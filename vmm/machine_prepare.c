@@ -94,6 +94,8 @@ size_t machine_transports(const struct machine *machine, struct virtio_mmio *lis
         list[count++] = machine->vsock;
     for (size_t i = 0; i < config->pmem_count; i++)
         list[count++] = machine->pmem[i];
+    for (size_t i = 0; i < config->file_system_count; i++)
+        list[count++] = machine->file_systems[i];
     return count;
 }
 
@@ -139,7 +141,8 @@ static bool step_memory(struct machine *machine, struct error **error)
     if (*error != NULL)
         return true;
     arch_memory_layout(config->mem_size_mib << 20, &machine->memory);
-    *error = guest_memory_map(&machine->memory, config->huge_pages);
+    *error = machine_shares_memory(machine) ? guest_memory_map_shared(&machine->memory, config->huge_pages)
+                                            : guest_memory_map(&machine->memory, config->huge_pages);
     if (*error == NULL)
         *error = kvm_memslots_set(machine->vm_fd, &machine->memory, config->track_dirty_pages);
     if (*error == NULL)
@@ -191,11 +194,12 @@ static bool step_interrupts(struct machine *machine, struct error **error)
 /*
  * Whether the file may be mapped into guest memory rather than read. Not when this process could write it: it would
  * then hand a guest that broke out the memory of all the others that map it. Root can write everything and is only
- * kept from it by the jail, which takes root away.
+ * kept from it by the jail, which takes root away. Nor into memory that others see: they would not see the file.
  */
 static bool may_map(const struct machine *machine, const char *path)
 {
-    if (machine->options.no_kernel_sharing || machine->config.machine.huge_pages == HUGE_PAGES_2M)
+    if (machine->memory.shared || machine->options.no_kernel_sharing ||
+        machine->config.machine.huge_pages == HUGE_PAGES_2M)
         return false;
     return geteuid() == 0 || access(path, W_OK) != 0;
 }
@@ -346,7 +350,8 @@ static void prepare_when_idle(struct event_task *task)
 
 void machine_prepare_later(struct machine *machine)
 {
-    if (!connections_fit(machine))
+    if (!connections_fit(machine) ||
+        (machine->memory.count > 0 && machine->memory.shared != machine_shares_memory(machine)))
         machine_vm_discard(machine);
     event_timer_cancel(&machine->prepare_timer);
     machine->prepare_task.run = prepare_when_idle;

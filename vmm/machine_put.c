@@ -11,6 +11,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/virtio_blk.h>
 #include <string.h>
 #include <strings.h>
 #include <sys/stat.h>
@@ -171,8 +172,9 @@ static struct error *check_drive(const struct machine *machine, const struct dri
 
     if (error != NULL)
         return error;
-    if (config->path_on_host == NULL)
-        return error_new(ERROR_INPUT, "path_on_host: missing, expected a path");
+    if ((config->path_on_host == NULL) == (config->socket == NULL))
+        return error_new(ERROR_INPUT, "path_on_host: %s, expected either it or socket",
+                         config->socket == NULL ? "missing" : "given beside socket");
     for (size_t i = 0; i < machine->config.drive_count; i++)
         if (i != place && config->is_root_device && machine->config.drives[i].is_root_device)
             return error_new(ERROR_INPUT, "is_root_device: true, but drive '%s' is the root device already",
@@ -218,6 +220,10 @@ struct error *machine_put_drive(struct machine *machine, struct drive_config *co
         machine_device_free(machine, &machine->drives[place]);
         drive_config_free(&machine->config.drives[place]);
     }
+    /* Who gave a path sees their defaults; with a socket they are the back end's business. */
+    config->has_is_read_only = config->has_io_engine = config->socket == NULL;
+    if (config->socket != NULL)
+        config->is_read_only = (virtio_mmio_device(transport)->features & 1ull << VIRTIO_BLK_F_RO) != 0;
     machine->drives[place] = transport;
     take_config(&machine->config.drives[place], config);
     if (machine->config.drives[place].is_root_device)
@@ -244,6 +250,9 @@ static struct error *check_network_interface(const struct machine *machine,
         return error_new(ERROR_INPUT, "host_dev_name: missing, expected the name of a tap device, or a backend");
     if (config->host_dev_name != NULL && config->backend.present)
         return error_new(ERROR_INPUT, "backend: given beside host_dev_name, expected one of them");
+    if (network_interface_is_vhost_user(config) && (config->rx_rate_limiter.present || config->tx_rate_limiter.present))
+        return error_new(ERROR_INPUT, "%s: given, expected not to be, as a vhost-user back end carries the frames",
+                         config->rx_rate_limiter.present ? "rx_rate_limiter" : "tx_rate_limiter");
     if (config->backend.present && config->backend.socket_path == NULL)
         return error_new(ERROR_INPUT, "backend.socket_path: missing, expected a path");
     for (size_t i = 0; i < all->network_interface_count; i++) {

@@ -18,7 +18,8 @@ struct api_metrics {
     uint64_t get_count, put_count, patch_count, fails, sync_response_fails;
     struct request_metrics get_instance_info, get_machine_cfg, get_vmm_version, get_vm_config;
     struct request_metrics put_actions, put_boot_source, put_drive, put_entropy, put_logger, put_machine_cfg,
-        put_metrics, put_network, put_serial, put_console, put_vsock, put_vsock_seqpacket, put_pmem, put_mayfly_actions;
+        put_metrics, put_network, put_serial, put_console, put_vsock, put_vsock_seqpacket, put_file_system, put_pmem,
+        put_mayfly_actions;
     struct request_metrics patch_drive, patch_machine_cfg, patch_network, patch_pmem, patch_vm;
 };
 
@@ -56,6 +57,10 @@ struct vsock_metrics {
         rx_read_fails;
 };
 
+struct vhost_user_metrics {
+    uint64_t activate_fails, cfg_fails, init_time_us, activate_time_us, config_change_time_us, reconnects;
+};
+
 struct uart_metrics {
     uint64_t error_count, missed_read_count, missed_write_count, read_count, write_count, flush_count,
         rate_limiter_dropped_bytes;
@@ -86,6 +91,7 @@ struct metrics {
     struct entropy_metrics entropy;
     struct console_metrics console;
     struct vsock_metrics vsock;
+    struct vhost_user_metrics vhost_user;
     struct uart_metrics uart;
     struct i8042_metrics i8042;
     struct vcpu_metrics vcpu;

@@ -10,6 +10,7 @@
 #include <linux/if_tun.h>
 #include <linux/io_uring.h>
 #include <linux/kvm.h>
+#include <linux/memfd.h>
 #include <linux/sched.h>
 #include <linux/seccomp.h>
 #include <linux/sockios.h>
@@ -97,6 +98,11 @@ static const struct {
     NAMED(O_TRUNC),
     NAMED(F_GETFD),
     NAMED(F_SETFD),
+    NAMED(F_ADD_SEALS),
+    NAMED(MFD_CLOEXEC),
+    NAMED(MFD_ALLOW_SEALING),
+    NAMED(MFD_HUGETLB),
+    NAMED(MFD_HUGE_2MB),
     NAMED(F_GETFL),
     NAMED(F_SETFL),
     NAMED(FD_CLOEXEC),

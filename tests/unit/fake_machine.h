@@ -72,6 +72,7 @@ struct error *machine_put_drive(struct machine *machine, struct drive_config *co
         return error_new(ERROR_INPUT, "too many drives");
     if (machine->refusal == NULL && i == machine->config.drive_count)
         machine->config.drive_count++;
+    config->has_is_read_only = config->has_io_engine = config->socket == NULL;
     FAKE_TAKE(&machine->config.drives[i], config, drive_config_free);
 }
 
@@ -114,6 +115,12 @@ struct error *machine_put_serial(struct machine *machine, struct serial_config *
 struct error *machine_put_console(struct machine *machine, struct console_config *config)
 {
     FAKE_TAKE(&machine->config.console, config, console_config_free);
+}
+
+struct error *machine_put_file_system(struct machine *machine, struct file_system_config *config)
+{
+    machine->config.file_system_count = 1;
+    FAKE_TAKE(&machine->config.file_systems[0], config, file_system_config_free);
 }
 
 struct error *machine_put_vsock(struct machine *machine, struct vsock_config *config)

@@ -85,7 +85,7 @@ static void test_wrong_file_is_refused_whole(void **state)
     assert_error(apply("{\"pmem\": [{}]}"), ERROR_INPUT, "pmem[0].id: missing");
     assert_error(apply(""), ERROR_INPUT, "empty, expected a JSON object");
     assert_error(apply("{\"drives\": [{\"drive_id\": \"a\", \"is_root_device\": true}]}"), ERROR_INPUT,
-                 "drives[0].path_on_host: missing");
+                 "drives[0]: path_on_host: missing");
 }
 
 static void test_refusal_by_the_machine_names_the_key(void **state)

@@ -78,6 +78,7 @@ static const struct {
     {API_GET, "/vm/config", NULL},
     {API_PUT, "/mayfly/actions", "{\"action_type\": \"PowerButton\"}"},
     {API_PUT, "/mayfly/console", "{\"ports\": [{\"name\": \"a\", \"output_path\": \"/a\"}]}"},
+    {API_PUT, "/mayfly/file-systems/f1", "{\"fs_id\": \"f1\", \"tag\": \"t\", \"socket_path\": \"/f\"}"},
     {API_PUT, "/vsock", "{\"guest_cid\": 3, \"uds_path\": \"/v\"}"},
     {API_PUT, "/mayfly/vsock-seqpacket", "{\"uds_path\": \"/w\"}"},
 };

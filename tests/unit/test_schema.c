@@ -54,7 +54,8 @@ static void write_value(FILE *out, const struct field *field)
 /* What stands in for another field of its object, and excludes it. */
 static bool is_alternative(const struct field *field)
 {
-    return strcmp(field->name, "output_path") == 0 || strcmp(field->name, "backend") == 0;
+    return strcmp(field->name, "output_path") == 0 || strcmp(field->name, "backend") == 0 ||
+           strcmp(field->name, "socket") == 0;
 }
 
 /* A right object with every field, but for the alternatives. */
@@ -322,8 +323,44 @@ static void check_missing(const struct schema *schema)
         /* An update that changes nothing, and a port that leads nowhere, have tests of their own. */
         if (schema->fields[i].flags & FIELD_REQUIRED)
             assert_refused(schema, &change, "missing, expected ");
-        else if (strcmp(change.field->name, "socket_path") != 0 && strcmp(change.field->name, "host_dev_name") != 0)
+        else if (strcmp(change.field->name, "socket_path") != 0 && strcmp(change.field->name, "host_dev_name") != 0 &&
+                 strcmp(change.field->name, "path_on_host") != 0)
             assert_taken(schema, &change);
+    }
+}
+
+static void assert_encoded(const struct schema *schema, const void *object, const char *expected)
+{
+    struct json_writer writer;
+    size_t length;
+
+    json_writer_init(&writer);
+    schema_encode(schema, object, &writer);
+    assert_string_equal(json_text(&writer, &length), expected);
+    json_writer_free(&writer);
+}
+
+static void test_drive_has_a_path_or_a_socket_and_shows_which(void **state)
+{
+    static const char *const beside_socket[] = {"\"path_on_host\":\"/p\"", "\"is_read_only\":false",
+                                                "\"io_engine\":\"Sync\"", "\"rate_limiter\":{}"};
+    struct drive_config config;
+
+    (void)state;
+    assert_no_error(decode(&drive_schema, "{\"drive_id\":\"a\",\"is_root_device\":false,\"socket\":\"/s\"}", &config));
+    assert_encoded(&drive_schema, &config,
+                   "{\"drive_id\":\"a\",\"partuuid\":null,\"is_root_device\":false,\"cache_type\":\"Unsafe\","
+                   "\"is_read_only\":null,\"path_on_host\":null,\"rate_limiter\":null,\"io_engine\":null,"
+                   "\"socket\":\"/s\"}");
+    drive_config_free(&config);
+    assert_error(decode(&drive_schema, "{\"drive_id\":\"a\",\"is_root_device\":false}", &config), ERROR_INPUT,
+                 "path_on_host: missing");
+    for (size_t i = 0; i < array_length(beside_socket); i++) {
+        char text[160];
+
+        snprintf(text, sizeof(text), "{\"drive_id\":\"a\",\"is_root_device\":false,\"socket\":\"/s\",%s}",
+                 beside_socket[i]);
+        assert_error(decode(&drive_schema, text, &config), ERROR_INPUT, "given, expected not to be");
     }
 }
 
@@ -339,14 +376,8 @@ static void test_interface_has_a_tap_or_a_backend_and_shows_which(void **state)
 
     (void)state;
     for (size_t i = 0; i < array_length(right); i++) {
-        struct json_writer writer;
-        size_t length;
-
         assert_no_error(decode(&network_interface_schema, right[i], &config));
-        json_writer_init(&writer);
-        schema_encode(&network_interface_schema, &config, &writer);
-        assert_string_equal(json_text(&writer, &length), right[i]);
-        json_writer_free(&writer);
+        assert_encoded(&network_interface_schema, &config, right[i]);
         schema_free(&network_interface_schema, &config);
     }
     assert_error(decode(&network_interface_schema, "{\"iface_id\":\"a\"}", &config), ERROR_INPUT,
@@ -640,6 +671,7 @@ TEST_MAIN(cmocka_unit_test(test_every_object_is_encoded_as_it_was_decoded),
           cmocka_unit_test(test_every_string_is_held_to_its_length),
           cmocka_unit_test(test_every_name_of_an_enumeration_is_taken_and_no_other),
           cmocka_unit_test(test_required_fields_and_no_others_must_be_there),
+          cmocka_unit_test(test_drive_has_a_path_or_a_socket_and_shows_which),
           cmocka_unit_test(test_interface_has_a_tap_or_a_backend_and_shows_which),
           cmocka_unit_test(test_every_field_may_be_given_only_once),
           cmocka_unit_test(test_every_object_refuses_unknown_fields),

@@ -50,13 +50,21 @@ struct virtio_transport_ops {
     void (*signal_queue)(void *transport, unsigned index); /* used buffer notification */
     void (*signal_config)(void *transport);                /* config space changed: tell an active driver */
     void (*fail)(void *transport);                         /* sets DEVICE_NEEDS_RESET and signals it */
+    /* The eventfds of a device whose queues another process serves: -1 before the VM is connected. */
+    int (*notify_fd)(void *transport, unsigned index);
+    int (*interrupt_fd)(void *transport);
 };
 
 /* The common head of every device; embedded in the device's private struct. */
 struct virtio_device {
     const struct virtio_ops *ops;
-    const char *id;           /* "rootfs", "eth0": borrowed from the device's own configuration, for the log */
-    uint64_t features;        /* offered; VIRTIO_F_VERSION_1 and the ring features are added by the transport */
+    const char *id;    /* "rootfs", "eth0": borrowed from the device's own configuration, for the log */
+    uint64_t features; /* offered; VIRTIO_F_VERSION_1 and the ring features are added by the transport */
+    /*
+     * Another process serves the queues (vhost-user): `features` are all, notifications go to notify_fd past the
+     * event loop, and interrupts come through interrupt_fd without a call.
+     */
+    bool served_elsewhere;
     uint64_t driver_features; /* agreed; 0 before FEATURES_OK */
     struct virtqueue *queues; /* queue_count of them, within the private struct */
     unsigned queue_count;

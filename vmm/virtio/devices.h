@@ -28,6 +28,19 @@ struct error *virtio_net_new(const struct network_interface_config *config, stru
                              struct virtio_device **device);
 struct error *virtio_net_update(struct virtio_device *device, const struct network_interface_update *update);
 
+/*
+ * vhost_user.c: devices whose queues another process serves. Each connects to the back end's socket and takes over its
+ * features and config space; guest memory must be shared by the time the driver is ready.
+ */
+struct error *virtio_vhost_user_block_new(const struct drive_config *config, struct event_loop *loop,
+                                          struct virtio_device **device);
+struct error *virtio_vhost_user_net_new(const struct network_interface_config *config, struct event_loop *loop,
+                                        struct virtio_device **device);
+struct error *virtio_file_system_new(const struct file_system_config *config, struct event_loop *loop,
+                                     struct virtio_device **device);
+/* Reads the config space from the back end again (PATCH of a drive): the guest hears of a new size. */
+struct error *virtio_vhost_user_config_read(struct virtio_device *device);
+
 /* entropy.c */
 struct error *virtio_entropy_new(const struct entropy_config *config, struct event_loop *loop,
                                  struct virtio_device **device);

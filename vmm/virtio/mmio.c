@@ -77,11 +77,39 @@ static void needs_reset(void *transport)
         interrupt(mmio, VIRTIO_MMIO_INT_CONFIG);
 }
 
+static int notify_fd(void *transport, unsigned index)
+{
+    return ((struct virtio_mmio *)transport)->doorbells[index].source.fd;
+}
+
+static int interrupt_fd(void *transport)
+{
+    return ((struct virtio_mmio *)transport)->irq_fd;
+}
+
 static const struct virtio_transport_ops transport_ops = {
     .signal_queue = signal_queue,
     .signal_config = signal_config,
     .fail = needs_reset,
+    .notify_fd = notify_fd,
+    .interrupt_fd = interrupt_fd,
 };
+
+static uint64_t offered_features(const struct virtio_device *device)
+{
+    return device->served_elsewhere ? device->features : device->features | TRANSPORT_FEATURES;
+}
+
+/*
+ * Who serves the queues from another process interrupts the guest without a word to us: then there may always be a used
+ * buffer, and the driver has to look.
+ */
+static uint32_t interrupt_causes(const struct virtio_mmio *mmio)
+{
+    uint32_t causes = __atomic_load_n(&mmio->interrupt_status, __ATOMIC_SEQ_CST);
+
+    return mmio->device->served_elsewhere && mmio->device->active ? causes | VIRTIO_MMIO_INT_VRING : causes;
+}
 
 /* The status machine (3.1.1, 2.1). */
 
@@ -111,7 +139,7 @@ static bool accept_step(struct virtio_mmio *mmio)
 
 static bool accept_features(struct virtio_mmio *mmio)
 {
-    uint64_t offered = mmio->device->features | TRANSPORT_FEATURES;
+    uint64_t offered = offered_features(mmio->device);
 
     if ((mmio->driver_features & ~offered) != 0 || (mmio->driver_features & 1ULL << VIRTIO_F_VERSION_1) == 0)
         return false;
@@ -220,13 +248,13 @@ static uint32_t register_read(struct virtio_mmio *mmio, uint64_t offset)
     case VIRTIO_MMIO_VENDOR_ID:
         return VENDOR;
     case VIRTIO_MMIO_DEVICE_FEATURES:
-        return half(mmio->device->features | TRANSPORT_FEATURES, mmio->device_features_select);
+        return half(offered_features(mmio->device), mmio->device_features_select);
     case VIRTIO_MMIO_QUEUE_NUM_MAX:
         return queue != NULL ? queue->size_max : 0;
     case VIRTIO_MMIO_QUEUE_READY:
         return queue != NULL && queue->ready;
     case VIRTIO_MMIO_INTERRUPT_STATUS:
-        return __atomic_load_n(&mmio->interrupt_status, __ATOMIC_SEQ_CST);
+        return interrupt_causes(mmio);
     case VIRTIO_MMIO_STATUS:
         return mmio->status;
     case VIRTIO_MMIO_CONFIG_GENERATION:
@@ -400,7 +428,7 @@ static struct error *doorbell_connect(struct doorbell *doorbell, int vm_fd, uint
         if (doorbell->source.fd < 0)
             return error_errno(errno, "cannot make an eventfd");
     }
-    if (doorbell->source.loop == NULL) {
+    if (doorbell->source.loop == NULL && !doorbell->transport->device->served_elsewhere) {
         struct error *error = event_source_add(doorbell->transport->device->loop, &doorbell->source, EPOLLIN);
 
         if (error != NULL)

@@ -334,7 +334,7 @@ static int hex_digit(char c)
     return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
-static bool mac_parse(const char *text, uint8_t mac[ETH_ALEN])
+bool net_mac_parse(const char *text, uint8_t mac[ETH_ALEN])
 {
     for (size_t i = 0; i < ETH_ALEN; i++, text += 3) {
         int high = hex_digit(text[0]);
@@ -354,7 +354,7 @@ static struct error *net_configure(struct net *net, const struct network_interfa
     if (!net->backend->ops->offloads)
         net->config.status = VIRTIO_NET_S_LINK_UP;
     if (config->guest_mac != NULL) {
-        if (!mac_parse(config->guest_mac, net->config.mac))
+        if (!net_mac_parse(config->guest_mac, net->config.mac))
             return error_new(ERROR_INPUT,
                              "guest_mac: \"%s\" is not a MAC address: expected six bytes like \"06:00:ac:10:00:02\"",
                              config->guest_mac);

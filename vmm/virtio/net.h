@@ -79,6 +79,9 @@ void net_receive_later(struct event_timer *timer);
 /* The driver is gone, and its buffers with it. */
 void net_receive_reset(struct net *net);
 
+/* "06:00:ac:10:00:02" into bytes; false when it is no such text. */
+bool net_mac_parse(const char *text, uint8_t mac[ETH_ALEN]);
+
 /* Makes the device on `backend`. On success the device owns it; on failure the caller keeps it. */
 struct error *virtio_net_new_on(const struct network_interface_config *config, struct net_backend *backend,
                                 struct event_loop *loop, struct virtio_device **device);

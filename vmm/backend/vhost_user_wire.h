@@ -1,0 +1,26 @@
+/* Messages out and answers in, for vhost_user.c. A false means that the connection is of no use any more: `failure`
+ * says why. */
+#pragma once
+
+#include "vmm/backend/vhost_user.h"
+
+/*
+ * Sends a request, with descriptors (borrowed) if there are any. When it has an answer, or the back end acknowledges
+ * what it is told, that is expected from now on.
+ */
+bool vhost_user_say(struct vhost_user *front, enum vhost_user_request request, const void *payload, size_t size,
+                    const int *fds, size_t fd_count);
+bool vhost_user_ask(struct vhost_user *front, enum vhost_user_request request);
+bool vhost_user_say_number(struct vhost_user *front, enum vhost_user_request request, uint64_t number);
+bool vhost_user_say_state(struct vhost_user *front, enum vhost_user_request request, uint32_t index, uint32_t value);
+bool vhost_user_say_fd(struct vhost_user *front, enum vhost_user_request request, uint32_t index, int fd);
+
+/* Takes what has come; each answer goes to `take`, which may say more. */
+typedef bool vhost_user_answer(struct vhost_user *front, enum vhost_user_request request,
+                               const struct vhost_user_message *answer);
+bool vhost_user_receive(struct vhost_user *front, vhost_user_answer *take);
+/* The same until no answer is due any more, or patience has run out. */
+bool vhost_user_wait(struct vhost_user *front, vhost_user_answer *take);
+
+/* Takes what the back end said on the channel of its own; `changed`: that its config space has changed. */
+bool vhost_user_listen(struct vhost_user *front, bool *changed);
