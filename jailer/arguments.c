@@ -130,6 +130,74 @@ static struct error *set_netns(struct jail_config *config, const char *option, c
     return NULL;
 }
 
+/* An absolute path below the jail's root that goes nowhere but down. */
+static struct error *check_target(const char *option, const char *target)
+{
+    cleanup_free char *copy = strdup(target);
+    size_t parts = 0;
+
+    if (copy == NULL)
+        return error_errno(ENOMEM, "%s", option);
+    for (char *rest = NULL, *part = strtok_r(copy, "/", &rest); part != NULL; part = strtok_r(NULL, "/", &rest)) {
+        if (strcmp(part, "..") == 0 || strcmp(part, ".") == 0)
+            return error_new(ERROR_INPUT, "%s: \"%s\" must not have \"%s\" in it", option, target, part);
+        parts++;
+    }
+    return parts > 0 ? NULL : error_new(ERROR_INPUT, "%s: \"%s\" does not name a place below the root", option, target);
+}
+
+/* The words behind the last colon, unless that is where the target begins. */
+static struct error *take_bind_words(const char *option, const char *value, char *words, struct jail_bind *bind)
+{
+    for (char *rest = NULL, *word = strtok_r(words, ",", &rest); word != NULL; word = strtok_r(NULL, ",", &rest)) {
+        if (strcmp(word, "ro") == 0)
+            bind->read_only = true;
+        else if (strcmp(word, "own") == 0)
+            bind->own = true;
+        else if (strcmp(word, "rw") != 0)
+            return error_new(ERROR_INPUT, "%s: \"%s\" has \"%s\" behind it; expected ro, rw or own", option, value,
+                             word);
+    }
+    return NULL;
+}
+
+/* Read from the end, so that the source may have colons in its name. */
+static struct error *add_bind(struct jail_config *config, const char *option, const char *value)
+{
+    struct jail_bind bind = {0};
+    char *colon = strrchr(value, ':');
+    struct error *error = NULL;
+
+    if (config->bind_count == JAIL_BINDS_MAX)
+        return error_new(ERROR_INPUT, "%s: given more than %d times", option, JAIL_BINDS_MAX);
+    if (colon != NULL && colon[1] != '/') {
+        *colon = '\0'; /* argv is ours to cut */
+        error = take_bind_words(option, value, colon + 1, &bind);
+        colon = strrchr(value, ':');
+    }
+    if (error == NULL && (colon == NULL || colon == value || colon[1] != '/'))
+        error = error_new(ERROR_INPUT, "%s: \"%s\" is not <path>:/<path in the jail>, perhaps with :ro behind it",
+                          option, value);
+    if (error != NULL)
+        return error;
+    *colon = '\0';
+    bind.source = value;
+    bind.target = colon + 1;
+    error = check_target(option, bind.target);
+    if (error == NULL)
+        config->binds[config->bind_count++] = bind;
+    return error;
+}
+
+static struct error *set_memory_limit(struct jail_config *config, const char *option, const char *value)
+{
+    struct error *error = parse_number(option, value, INT64_MAX, &config->memory_limit);
+
+    if (error == NULL && config->memory_limit == 0)
+        return error_new(ERROR_INPUT, "%s: is 0; expected a number of bytes", option);
+    return error;
+}
+
 static struct error *add_resource_limit(struct jail_config *config, const char *option, const char *value)
 {
     static const struct {
@@ -185,6 +253,12 @@ static const struct option options[] = {
     {"--new-cgroup-ns", NULL, offsetof(struct jail_config, new_cgroup_ns), false, NULL,
      "run in a new cgroup namespace"},
     {"--new-time-ns", NULL, offsetof(struct jail_config, new_time_ns), false, NULL, "run in a new time namespace"},
+    {"--bind", add_bind, 0, true, "PATH:DST[:ro]",
+     "show a file or folder of the host at DST in the jail; :own gives it to UID and GID there"},
+    {"--memory-limit", set_memory_limit, 0, false, "BYTES",
+     "memory of the jail's cgroup, if the host has the controller"},
+    {"--announce", NULL, offsetof(struct jail_config, announce), false, NULL,
+     "say on stderr when the jail stands and the VMM begins"},
     {"--no-tun", NULL, offsetof(struct jail_config, no_tun), false, NULL, "make no /dev/net/tun in the jail"},
     {"--no-userfaultfd", NULL, offsetof(struct jail_config, no_uffd), false, NULL,
      "make no /dev/userfaultfd in the jail"},

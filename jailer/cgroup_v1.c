@@ -68,21 +68,25 @@ static struct error *enter_hierarchy(const struct jail_config *config, const cha
     return error;
 }
 
-static struct error *limit_pids(const struct jail_config *config, struct cgroup *cgroup, struct undo *undo)
+/* A limit that protects the host where the host can keep it. */
+static struct error *limit(const struct jail_config *config, const char *what, const char *file, uint64_t number,
+                           struct cgroup *cgroup, struct undo *undo)
 {
-    char value[16];
-    struct error *error = enter_hierarchy(config, "pids", cgroup, undo);
+    char controller[CONTROLLER_NAME_MAX];
+    char value[24];
 
+    cgroup_controller_name(file, controller, sizeof(controller));
+    struct error *error = enter_hierarchy(config, controller, cgroup, undo);
     if (error != NULL && error->kind != ERROR_INPUT)
         return error;
     if (error != NULL) { /* there is no such hierarchy on this host */
-        fprintf(stderr, "mayfly-jailer: no limit on processes: %s\n", error->message);
+        fprintf(stderr, "mayfly-jailer: no limit on %s: %s\n", what, error->message);
         error_free(error);
         return NULL;
     }
-    cgroup->limits_processes = true;
-    snprintf(value, sizeof(value), "%d", JAIL_PIDS_MAX_DEFAULT);
-    return cgroup_write(cgroup->groups[cgroup->count - 1], "pids.max", value);
+    cgroup->limits_processes = cgroup->limits_processes || strcmp(controller, "pids") == 0;
+    snprintf(value, sizeof(value), "%llu", (unsigned long long)number);
+    return cgroup_write(cgroup->groups[cgroup->count - 1], file, value);
 }
 
 struct error *cgroup_v1_create(const struct jail_config *config, struct cgroup *cgroup, struct undo *undo)
@@ -111,7 +115,10 @@ struct error *cgroup_v1_create(const struct jail_config *config, struct cgroup *
         if (error != NULL)
             return error;
     }
-    if (has_controller(config, config->cgroup_count, "pids"))
-        return NULL;
-    return limit_pids(config, cgroup, undo);
+    struct error *error = NULL;
+    if (!has_controller(config, config->cgroup_count, "pids"))
+        error = limit(config, "processes", "pids.max", JAIL_PIDS_MAX_DEFAULT, cgroup, undo);
+    if (error == NULL && config->memory_limit != 0)
+        error = limit(config, "memory", "memory.limit_in_bytes", config->memory_limit, cgroup, undo);
+    return error;
 }

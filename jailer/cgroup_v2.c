@@ -64,7 +64,22 @@ static struct error *enable(int group, int child, const void *argument)
     return NULL;
 }
 
-static struct error *check_available(const char *available, struct controllers *controllers, bool *has_pids)
+/* Adds a controller that nobody asked for by name. False when the host has it not. */
+static bool add_wanted(struct controllers *controllers, const char *available, const char *name)
+{
+    if (!cgroup_v2_has_controller(available, name))
+        return false;
+    for (size_t i = 0; i < controllers->count; i++)
+        if (strcmp(controllers->names[i], name) == 0)
+            return true;
+    if (controllers->count == CONTROLLERS_MAX)
+        return false;
+    snprintf(controllers->names[controllers->count++], CONTROLLER_NAME_MAX, "%s", name);
+    return true;
+}
+
+static struct error *check_available(const char *available, struct controllers *controllers, bool *has_pids,
+                                     bool *has_memory)
 {
     for (size_t i = 0; i < controllers->count; i++)
         if (!cgroup_v2_has_controller(available, controllers->names[i]))
@@ -72,13 +87,25 @@ static struct error *check_available(const char *available, struct controllers *
                              "--cgroup: this host's cgroup version 2 has no controller \"%s\", only \"%s\"",
                              controllers->names[i], available);
 
-    *has_pids = cgroup_v2_has_controller(available, "pids");
-    for (size_t i = 0; i < controllers->count; i++)
-        if (strcmp(controllers->names[i], "pids") == 0)
-            return NULL;
-    if (*has_pids && controllers->count < CONTROLLERS_MAX)
-        snprintf(controllers->names[controllers->count++], CONTROLLER_NAME_MAX, "pids");
+    if (has_pids != NULL)
+        *has_pids = add_wanted(controllers, available, "pids");
+    if (has_memory != NULL)
+        *has_memory = add_wanted(controllers, available, "memory");
     return NULL;
+}
+
+/* A limit that protects the host where the host can keep it. */
+static struct error *limit(int group, const char *what, bool available, const char *file, uint64_t number)
+{
+    char value[24];
+
+    if (!available) {
+        fprintf(stderr, "mayfly-jailer: no limit on %s: this host's cgroup version 2 has no %.*s controller\n", what,
+                (int)strcspn(file, "."), file);
+        return NULL;
+    }
+    snprintf(value, sizeof(value), "%llu", (unsigned long long)number);
+    return cgroup_write(group, file, value);
 }
 
 struct error *cgroup_v2_create_in(const struct jail_config *config, const struct cgroup_tree *tree,
@@ -86,36 +113,33 @@ struct error *cgroup_v2_create_in(const struct jail_config *config, const struct
 {
     struct controllers controllers;
     bool has_pids = false;
+    bool has_memory = false;
     bool pids_given = false;
-    char value[16];
 
     collect(config, &controllers);
     for (size_t i = 0; i < config->cgroup_count; i++)
         pids_given = pids_given || strcmp(config->cgroups[i].file, "pids.max") == 0;
 
-    struct error *error = check_available(available, &controllers, &has_pids);
+    struct error *error = check_available(available, &controllers, pids_given ? NULL : &has_pids,
+                                          config->memory_limit == 0 ? NULL : &has_memory);
     if (error == NULL)
         error = cgroup_open_group(config, tree, enable, &controllers, undo, &cgroup->groups[0]);
     if (error != NULL)
         return error;
     cgroup->count = 1;
-    cgroup->limits_processes = has_pids;
+    cgroup->limits_processes = has_pids || pids_given;
 
     for (size_t i = 0; i < config->cgroup_count; i++) {
         error = cgroup_write(cgroup->groups[0], config->cgroups[i].file, config->cgroups[i].value);
         if (error != NULL)
             return error;
     }
-    if (pids_given)
-        return NULL;
-    if (!has_pids && config->mode == JAIL_USER)
-        return NULL; /* said elsewhere, and limited otherwise */
-    if (!has_pids) {
-        fprintf(stderr, "mayfly-jailer: no limit on processes: this host's cgroup version 2 has no pids controller\n");
-        return NULL;
-    }
-    snprintf(value, sizeof(value), "%d", JAIL_PIDS_MAX_DEFAULT);
-    return cgroup_write(cgroup->groups[0], "pids.max", value);
+    bool quiet = config->mode == JAIL_USER; /* said elsewhere, and limited otherwise */
+    if (!pids_given && (has_pids || !quiet))
+        error = limit(cgroup->groups[0], "processes", has_pids, "pids.max", JAIL_PIDS_MAX_DEFAULT);
+    if (error == NULL && config->memory_limit != 0 && (has_memory || !quiet))
+        error = limit(cgroup->groups[0], "memory", has_memory, "memory.max", config->memory_limit);
+    return error;
 }
 
 struct error *cgroup_v2_create(const struct jail_config *config, struct cgroup *cgroup, struct undo *undo)

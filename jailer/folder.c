@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 enum { VANISHED_MAX = 64 };
 
@@ -74,6 +75,31 @@ static struct error *lock_jail(const struct jail_config *config, int jail)
     return error_errno(errno, "--id: cannot lock the folder of the jail \"%s\"", config->id);
 }
 
+/*
+ * <id>/jail marks the folder as one of ours, and says where its cgroups are: `mayfly gc` removes no other. Made before
+ * anything else below <id>; a dead jail's is there already, and overwritten once it is sure that the jail is ours.
+ */
+static struct error *write_marker(const struct jail_config *config, int file)
+{
+    size_t length = strlen(config->parent_cgroup);
+
+    if (fchmod(file, 0644) < 0 || ftruncate(file, 0) < 0 ||
+        write(file, config->parent_cgroup, length) != (ssize_t)length)
+        return error_errno(errno, "--chroot-base-dir: cannot write the file \"%s\"", JAIL_MARKER);
+    return NULL;
+}
+
+static struct error *open_marker(int jail, struct undo *undo, int *file, bool *made)
+{
+    *file = openat(jail, JAIL_MARKER, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644);
+    *made = *file >= 0;
+    if (*made)
+        undo_push(undo, UNDO_FILE, jail, JAIL_MARKER);
+    else if (errno == EEXIST)
+        *file = openat(jail, JAIL_MARKER, O_WRONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
+    return *file >= 0 ? NULL : error_errno(errno, "--chroot-base-dir: cannot make the file \"%s\"", JAIL_MARKER);
+}
+
 static struct error *open_below(const struct jail_config *config, int base, struct undo *undo, int *root)
 {
     int exec = -1;
@@ -88,10 +114,19 @@ static struct error *open_below(const struct jail_config *config, int base, stru
         error = check_owner(config, jail, "--chroot-base-dir", config->id);
     if (error == NULL)
         error = lock_jail(config, jail);
+
+    cleanup_fd int marker = -1;
+    bool made = false;
+    if (error == NULL)
+        error = open_marker(jail, undo, &marker, &made);
+    if (error == NULL && made)
+        error = write_marker(config, marker);
     if (error == NULL)
         error = open_child(jail, "root", undo, root);
     if (error == NULL)
         error = check_unused(config, *root);
+    if (error == NULL && !made)
+        error = write_marker(config, marker);
     return error;
 }
 

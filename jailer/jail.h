@@ -11,7 +11,13 @@
 
 #include "vmm/base/error.h"
 
-enum { JAIL_ID_MAX = 64, JAIL_SETTINGS_MAX = 64, JAIL_PIDS_MAX_DEFAULT = 512, JAIL_NO_FILE_DEFAULT = 2048 };
+enum {
+    JAIL_ID_MAX = 64,
+    JAIL_SETTINGS_MAX = 64,
+    JAIL_BINDS_MAX = 16,
+    JAIL_PIDS_MAX_DEFAULT = 512,
+    JAIL_NO_FILE_DEFAULT = 2048
+};
 
 /* What the caller may do decides how the jail is built (privilege.h). */
 enum jail_mode {
@@ -20,10 +26,25 @@ enum jail_mode {
     JAIL_REDUCED, /* a container that may do neither: what is left, if --allow-reduced */
 };
 
+/* The line of --announce, up to the monotonic clock. */
+#define JAIL_ANNOUNCEMENT "mayfly-jailer: the jail stands at "
+
+/* The file in <base>/<exec name>/<id> that says "a jail of mayfly-jailer's"; it holds the parent cgroup. */
+#define JAIL_MARKER "jail"
+
 /* One `--cgroup file=value`. */
 struct cgroup_setting {
     const char *file; /* "cpu.shares": the part before the first dot is the controller */
     const char *value;
+};
+
+/* One `--bind SRC:DST[:OPTION,...]`. */
+struct jail_bind {
+    const char *source; /* on the host */
+    const char *target; /* in the jail; begins with '/' and has no "." or ".." in it */
+    bool read_only;
+    bool own;  /* what belongs to the owner of `source` belongs to the jail's uid and gid in the jail */
+    bool node; /* `source` is a device node: found by binds_open */
 };
 
 /* `--resource-limit`; UINT64_MAX: leave as it is. */
@@ -54,6 +75,10 @@ struct jail_config {
     bool new_pid_ns;
 
     /* Ours. */
+    struct jail_bind binds[JAIL_BINDS_MAX];
+    size_t bind_count;
+    uint64_t memory_limit; /* bytes; 0: none */
+    bool announce;
     bool new_net_ns;
     bool new_ipc_ns;
     bool new_uts_ns;

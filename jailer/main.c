@@ -5,6 +5,8 @@
  *   - inherited state goes first, so that nothing later can use it by mistake;
  *   - what needs the host's view (the binary, device numbers, cgroups, the network namespace) is opened before it is
  *     left;
+ *   - what --bind shows is opened inside the new mount namespace, while it still looks like the host's, and attached
+ *     by descriptor;
  *   - the folder is opened inside the new mount namespace, where nothing propagates to the host, and locked before the
  *     cgroups are touched: those of a jail that exists stay as they are;
  *   - cgroups before the other namespaces, so that a new cgroup namespace is rooted in them, and while there is one
@@ -17,6 +19,7 @@
  */
 #include "jailer/arguments.h"
 #include "jailer/base_filter.h"
+#include "jailer/binds.h"
 #include "jailer/cgroup.h"
 #include "jailer/devices.h"
 #include "jailer/exec_file.h"
@@ -55,6 +58,7 @@ struct jail {
     int netns_fd;
     int null_fd;
     int root_fd;
+    int bind_fds[JAIL_BINDS_MAX];
     int report_fd; /* where a failure is told: stderr, or the process that --daemonize left waiting */
     pid_t pid;     /* on the host */
     uint64_t start_time_us;
@@ -108,7 +112,11 @@ static struct error *build_root(struct jail *jail)
         return reduced_enter_root(&jail->config, &jail->devices, jail->root_fd, &jail->undo, &jail->missing,
                                   &jail->outside);
     if (error == NULL)
+        error = binds_make_places(&jail->config, jail->bind_fds, jail->root_fd, &jail->undo);
+    if (error == NULL)
         error = root_mount(&jail->config, &jail->devices, &jail->undo, &jail->root_fd);
+    if (error == NULL)
+        error = binds_mount(&jail->config, jail->bind_fds, jail->root_fd);
     if (error == NULL)
         error = root_enter(jail->root_fd);
     return error; /* root_fd stays open until exec: undo needs it */
@@ -172,6 +180,9 @@ static struct error *become_vmm(struct jail *jail)
         arguments[count++] = config->vmm_arguments[i];
 
     missing_print(&jail->missing);
+    /* Who started us learns what the jail took, whatever clock its stderr is read by. */
+    if (config->announce)
+        dprintf(jail->report_fd, JAIL_ANNOUNCEMENT "%llu us\n", (unsigned long long)clock_monotonic_us());
     /* The filter is loaded last: nothing but the exec happens under it. */
     struct error *error = config->no_base_filter ? NULL : base_filter_load();
     if (error == NULL) {
@@ -201,12 +212,16 @@ static struct error *build(struct jail *jail)
 {
     struct error *error = look_around(jail);
 
+    if (error == NULL && jail->config.mode == JAIL_REDUCED && jail->config.bind_count > 0)
+        error = error_new(ERROR_HOST, "--bind: takes a mount namespace, which a reduced jail has not");
     if (error == NULL && jail->config.mode == JAIL_REDUCED)
         error = reduced_prepare(&jail->config, &jail->missing);
     if (error == NULL && jail->config.mode == JAIL_USER)
         error = user_namespace_enter(&jail->config);
     if (error == NULL && jail->config.mode != JAIL_REDUCED)
         error = namespaces_enter_mount();
+    if (error == NULL)
+        error = binds_open(&jail->config, jail->bind_fds);
     if (error == NULL)
         error = folder_open(&jail->config, &jail->undo, &jail->root_fd);
     if (error == NULL)

@@ -7,12 +7,10 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "api/client/connect.h"
 #include "rootfs/protocol.h"
 #include "vmm/base/cleanup.h"
-#include "vmm/base/clock.h"
 
-enum { CONNECT_TIMEOUT_US = 5000000 };
+enum { CONNECT_TIMEOUT_MS = 5000 };
 
 /* For kernels that bring no command line of their own: a quick boot, and an end that ends the VMM. */
 static const char default_cmdline[] = "quiet panic=-1 reboot=k 8250.nr_uarts=0";
@@ -36,7 +34,7 @@ static struct error *put_machine(struct api_client *client, const struct run_opt
     return api_client_put(client, "/machine-config", body);
 }
 
-/* The VMM has the same working directory: paths are passed on as they were given. */
+/* Paths are passed on as they are: the VMM has the same working directory, or, in a jail, they are its own. */
 static struct error *put_boot_source(struct api_client *client, const struct run_options *options,
                                      const struct located *located)
 {
@@ -78,7 +76,7 @@ static struct error *put_console(struct api_client *client, const struct vmm_pro
     for (size_t i = 0; i < RUN_PORT_COUNT; i++) {
         char path[VMM_PATH_SIZE];
 
-        vmm_process_path(process, ports[i].socket, path);
+        vmm_process_inner_path(process, ports[i].socket, path);
         body_open_object(body, NULL);
         body_string(body, "name", ports[i].name);
         body_string(body, "socket_path", path);
@@ -99,7 +97,7 @@ static struct error *put_vsock(struct api_client *client, const struct run_optio
         return NULL;
     body = body_new();
     body_integer(body, "guest_cid", options->vsock_cid);
-    body_string(body, "uds_path", options->vsock_path);
+    body_string(body, "uds_path", process->jail.used ? process->jail.vsock : options->vsock_path);
     error = api_client_put(client, "/vsock", body);
     if (error == NULL)
         process->vsock_path = options->vsock_path;
@@ -124,15 +122,11 @@ struct error *configure(struct api_client *client, const struct run_options *opt
     return error;
 }
 
-struct error *configure_connect_ports(const struct vmm_process *process, int fds[RUN_PORT_COUNT])
+struct error *configure_connect_ports(struct vmm_process *process, int fds[RUN_PORT_COUNT])
 {
     for (size_t i = 0; i < RUN_PORT_COUNT; i++) {
-        char path[VMM_PATH_SIZE];
-        struct error *error;
+        struct error *error = vmm_process_connect(process, ports[i].socket, CONNECT_TIMEOUT_MS, &fds[i]);
 
-        vmm_process_path(process, ports[i].socket, path);
-        error =
-            socket_connect_when_ready(path, process->process_fd, clock_monotonic_us() + CONNECT_TIMEOUT_US, &fds[i]);
         if (error != NULL)
             return error_wrap(error, "port %s", ports[i].name);
     }

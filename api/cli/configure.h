@@ -13,4 +13,4 @@ struct error *configure(struct api_client *client, const struct run_options *opt
                         struct vmm_process *process);
 
 /* Connects to the ports' sockets, once InstanceStart has been answered. Stores descriptors that the caller owns. */
-struct error *configure_connect_ports(const struct vmm_process *process, int fds[RUN_PORT_COUNT]);
+struct error *configure_connect_ports(struct vmm_process *process, int fds[RUN_PORT_COUNT]);

@@ -96,6 +96,13 @@ static struct error *locate_vmm(struct located *located, const struct run_option
     return NULL;
 }
 
+static void locate_jailer(struct located *located, const char *own)
+{
+    located->jailer = find(own, "mayfly-jailer", X_OK);
+    if (located->jailer == NULL)
+        located->jailer = find_on_path("mayfly-jailer");
+}
+
 /* Looks for the kernel; the other files are taken from where it is. */
 static struct error *locate_guest(struct located *located, const char *own)
 {
@@ -132,6 +139,7 @@ struct error *locate(struct located *located, const struct run_options *options)
     error = locate_vmm(located, options, own);
     if (error != NULL)
         return error;
+    locate_jailer(located, own);
     if (options->initrd != NULL)
         located->initrd = copy(options->initrd);
     if (options->rootfs != NULL)
@@ -145,6 +153,7 @@ struct error *locate(struct located *located, const struct run_options *options)
 void located_free(struct located *located)
 {
     free(located->vmm);
+    free(located->jailer);
     free(located->kernel);
     free(located->initrd);
     free(located->rootfs);

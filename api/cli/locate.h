@@ -5,6 +5,7 @@
 
 struct located {
     char *vmm;
+    char *jailer; /* NULL: there is none beside this program or on PATH */
     char *kernel;
     char *initrd;  /* NULL: none */
     char *rootfs;  /* NULL: none */

@@ -41,27 +41,47 @@ static struct error *open_console(const char *path, int *fd)
     return *fd >= 0 ? NULL : error_errno(errno, "--console %s", path);
 }
 
-/* From nothing to a running vCPU. */
-static struct error *start(struct vmm_process *process, const struct run_options *options, struct timeline *timeline)
+/* From nothing to an API that takes requests. */
+static struct error *start_process(struct vmm_process *process, const struct located *located,
+                                   struct timeline *timeline, struct tail *log, struct api_client **client)
+{
+    uint64_t stands_us;
+    int fd = -1;
+    struct error *error = vmm_process_start(process, located);
+
+    if (error != NULL)
+        return error;
+    timeline_end(timeline, STAGE_PROCESS_START);
+    if (process->jail.used) {
+        error = run_jail_await(process->log_fd, process->process_fd, log, &stands_us);
+        if (error != NULL)
+            return error;
+        timeline_end_at(timeline, STAGE_JAIL, stands_us);
+    }
+    error = vmm_process_connect(process, "api", API_TIMEOUT_MS, &fd);
+    if (error != NULL) {
+        fd_close(&fd);
+        return error_wrap(error, "%s", located->vmm);
+    }
+    *client = api_client_new(fd);
+    timeline_end(timeline, STAGE_API_READY);
+    return NULL;
+}
+
+/* From there to a running vCPU. */
+static struct error *start(struct vmm_process *process, const struct run_options *options, struct timeline *timeline,
+                           struct tail *log)
 {
     struct located located;
     struct api_client *client = NULL;
-    char api[VMM_PATH_SIZE];
     struct error *error = locate(&located, options);
 
     if (error == NULL)
-        error = vmm_process_start(process, located.vmm);
-    if (error == NULL) {
-        timeline_end(timeline, STAGE_PROCESS_START);
-        vmm_process_path(process, "api", api);
-        error = api_client_connect(api, process->process_fd, API_TIMEOUT_MS, &client);
-        if (error != NULL)
-            error = error_wrap(error, "%s", located.vmm);
-    }
-    if (error == NULL) {
-        timeline_end(timeline, STAGE_API_READY);
+        error = run_jail_prepare(&process->jail, options, &located);
+    if (error == NULL)
+        error = start_process(process, &located, timeline, log, &client);
+    if (error == NULL)
         error = configure(client, options, &located, process);
-    }
     if (error == NULL) {
         timeline_end(timeline, STAGE_CONFIGURED);
         error = api_client_action(client, "InstanceStart");
@@ -128,7 +148,7 @@ static int run(const struct run_options *options, struct timeline *timeline, boo
         error = open_console(options->console_path, &console_fd);
     session_init(&session, &process, timeline, signal_fd, console_fd);
     if (error == NULL)
-        error = start(&process, options, timeline);
+        error = start(&process, options, timeline, &session.log);
     if (error == NULL)
         error = session_run(&session, options, has_stdin, &exit_code);
     if (error != NULL) {

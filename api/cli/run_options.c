@@ -26,6 +26,12 @@ const char run_help[] = "Usage: mayfly run [OPTION...] [--] COMMAND [ARG...]\n"
                         "  --vsock PATH[:CID] sockets between guest and host by way of the Unix socket PATH, which\n"
                         "                     \"mayfly connect\" talks to; the guest's CID is 3 unless given\n"
                         "\n"
+                        "The jail that mayfly-jailer puts around it, when run as root:\n"
+                        "  --no-jail          none: the microVM's process is this user's, beside all others\n"
+                        "  --jail-dir DIR     where jails are built (default /run/mayfly)\n"
+                        "  --jail-uid N[:M]   user N and group M of the jail (default: of its own, 0x70000000\n"
+                        "                     plus this process's id)\n"
+                        "\n"
                         "The command:\n"
                         "  --env K=V          sets a variable; may be repeated. --env K passes this one on\n"
                         "  --cwd DIR          working directory (default /)\n"
@@ -54,6 +60,9 @@ enum option_code {
     OPTION_RW,
     OPTION_BOOT_ARGS,
     OPTION_VMM,
+    OPTION_NO_JAIL,
+    OPTION_JAIL_DIR,
+    OPTION_JAIL_UID,
     OPTION_ENV,
     OPTION_CWD,
     OPTION_HOSTNAME,
@@ -72,6 +81,9 @@ static const struct option long_options[] = {
     {"rw", no_argument, NULL, OPTION_RW},
     {"boot-args", required_argument, NULL, OPTION_BOOT_ARGS},
     {"vmm", required_argument, NULL, OPTION_VMM},
+    {"no-jail", no_argument, NULL, OPTION_NO_JAIL},
+    {"jail-dir", required_argument, NULL, OPTION_JAIL_DIR},
+    {"jail-uid", required_argument, NULL, OPTION_JAIL_UID},
     {"env", required_argument, NULL, OPTION_ENV},
     {"cwd", required_argument, NULL, OPTION_CWD},
     {"hostname", required_argument, NULL, OPTION_HOSTNAME},
@@ -143,6 +155,24 @@ static struct error *parse_vsock(const char *text, char **path, uint32_t *cid)
     return NULL;
 }
 
+/* 2^32 - 1 means "leave unchanged" to setresuid: never an id. */
+static struct error *parse_jail_uid(const char *text, struct run_options *options)
+{
+    uint64_t uid = 0, gid = 0;
+    const char *end = parse_digits(text, &uid);
+
+    gid = uid;
+    if (end != NULL && *end == ':')
+        end = parse_digits(end + 1, &gid);
+    if (end == NULL || *end != '\0' || uid >= UINT32_MAX || gid >= UINT32_MAX)
+        return error_new(ERROR_INPUT, "--jail-uid \"%s\": expected a user, or a user and a group, like 1000:1000",
+                         text);
+    options->has_jail_uid = true;
+    options->jail_uid = (uint32_t)uid;
+    options->jail_gid = (uint32_t)gid;
+    return NULL;
+}
+
 /* "K=V" as it is; "K" with the value it has here, or not at all. */
 static struct error *add_environment(struct run_options *options, const char *text)
 {
@@ -196,6 +226,14 @@ static struct error *take_option(struct run_options *options, int option, const 
     case OPTION_VMM:
         options->vmm = value;
         return NULL;
+    case OPTION_NO_JAIL:
+        options->no_jail = true;
+        return NULL;
+    case OPTION_JAIL_DIR:
+        options->jail_dir = value;
+        return NULL;
+    case OPTION_JAIL_UID:
+        return parse_jail_uid(value, options);
     case OPTION_ENV:
         return add_environment(options, value);
     case OPTION_CWD:

@@ -28,6 +28,10 @@ struct run_options {
     const char *vmm;
     char *vsock_path; /* owned */
     uint32_t vsock_cid;
+    bool no_jail;
+    const char *jail_dir;
+    bool has_jail_uid;
+    uint32_t jail_uid, jail_gid;
     bool help;
     char **command; /* NULL-terminated, at least one */
     size_t command_count;

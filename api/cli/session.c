@@ -14,6 +14,7 @@
 
 #include "api/cli/commands.h"
 #include "vmm/base/cleanup.h"
+#include "vmm/exit_code.h"
 
 enum { LAST_WORDS_LINES = 40, END_PATIENCE_MS = 2000 };
 
@@ -316,6 +317,16 @@ static struct error *begin(struct session *session, const struct run_options *op
     return NULL;
 }
 
+/* 0: by none. A jailer that waits for its VMM passes it on as 128 + N; the VMM's own codes begin above those. */
+static int killed_by(const struct vmm_process *process, int status)
+{
+    if (WIFSIGNALED(status))
+        return WTERMSIG(status);
+    if (process->jail.used && WEXITSTATUS(status) > 128 && WEXITSTATUS(status) < EXIT_CODE_SIGSYS)
+        return WEXITSTATUS(status) - 128;
+    return 0;
+}
+
 /* Says how the VMM ended, if it did. */
 static struct error *describe_end(struct session *session, const char *when)
 {
@@ -325,9 +336,9 @@ static struct error *describe_end(struct session *session, const char *when)
     if (poll(&process, 1, END_PATIENCE_MS) <= 0 || waitpid(session->process->pid, &status, WNOHANG) <= 0)
         return error_new(ERROR_HOST, "the guest hung up %s", when);
     session->process->pid = 0;
-    if (WIFSIGNALED(status))
+    if (killed_by(session->process, status) != 0)
         return error_new(ERROR_HOST, "the microVM ended %s: mayfly-vmm was killed by signal %d", when,
-                         WTERMSIG(status));
+                         killed_by(session->process, status));
     if (WEXITSTATUS(status) == 0)
         return error_new(ERROR_HOST, "the guest reset or powered off %s", when);
     return error_new(ERROR_HOST, "the microVM ended %s: mayfly-vmm exited with code %d", when, WEXITSTATUS(status));

@@ -10,6 +10,7 @@ enum { BAR_WIDTH = 48 };
 
 static const char *const names[STAGE_COUNT] = {
     [STAGE_PROCESS_START] = "process start",
+    [STAGE_JAIL] = "jail",
     [STAGE_API_READY] = "API ready",
     [STAGE_CONFIGURED] = "configured",
     [STAGE_VCPU_RUNNING] = "vCPU running",
@@ -45,6 +46,13 @@ void timeline_end_ago(struct timeline *timeline, enum timeline_stage stage, uint
 void timeline_end(struct timeline *timeline, enum timeline_stage stage)
 {
     timeline_end_ago(timeline, stage, 0);
+}
+
+void timeline_end_at(struct timeline *timeline, enum timeline_stage stage, uint64_t at_us)
+{
+    uint64_t now = clock_monotonic_us();
+
+    timeline_end_ago(timeline, stage, at_us < now ? now - at_us : 0);
 }
 
 uint64_t timeline_total_us(const struct timeline *timeline)

@@ -9,7 +9,8 @@
 
 /* Stages in the order in which they end. Each begins where the one before ended. */
 enum timeline_stage {
-    STAGE_PROCESS_START, /* until mayfly-vmm has been executed */
+    STAGE_PROCESS_START, /* until mayfly-jailer (without a jail: mayfly-vmm) has been executed */
+    STAGE_JAIL,          /* until the jail stood and mayfly-vmm was executed in it */
     STAGE_API_READY,     /* until its API took a connection */
     STAGE_CONFIGURED,    /* until it accepted the whole configuration */
     STAGE_VCPU_RUNNING,  /* until InstanceStart was answered */
@@ -29,6 +30,8 @@ struct timeline {
 void timeline_begin(struct timeline *timeline);
 /* `stage` ends now. A stage that was left out before it gets no time. */
 void timeline_end(struct timeline *timeline, enum timeline_stage stage);
+/* It ended at `at_us`, which lies between the end of the stage before it and now. */
+void timeline_end_at(struct timeline *timeline, enum timeline_stage stage, uint64_t at_us);
 /* It ended `ago_us` microseconds ago, as far as the guest can be believed: never before the stage before it. */
 void timeline_end_ago(struct timeline *timeline, enum timeline_stage stage, uint64_t ago_us);
 

@@ -8,17 +8,24 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "api/cli/run_jail_defaults.h"
+#include "api/client/connect.h"
 #include "vmm/base/cleanup.h"
+#include "vmm/base/clock.h"
 
 extern char **environ;
 
+/* sun_path less the longest name in it. */
+enum { SOCKET_DIRECTORY_MAX = 108 - sizeof("/control") };
+
 void vmm_process_init(struct vmm_process *process)
 {
-    *process = (struct vmm_process){.process_fd = -1, .serial_fd = -1, .log_fd = -1};
+    *process = (struct vmm_process){.process_fd = -1, .vmm_fd = -1, .serial_fd = -1, .log_fd = -1};
 }
 
 /* A Unix socket's path has 107 bytes: a long TMPDIR does not serve. */
@@ -79,29 +86,49 @@ static pid_t launch_child(struct launch *launch)
     return pid;
 }
 
-struct error *vmm_process_start(struct vmm_process *process, const char *path)
+/* The jail's folder is made by the jailer; it is known beforehand where. */
+static struct error *name_directory(struct vmm_process *process)
 {
-    char api[VMM_PATH_SIZE];
-    char *const arguments[] = {(char *)"mayfly-vmm", (char *)"--api-sock", api,
-                               (char *)"--level",    (char *)"Warning",    NULL};
+    const struct run_jail *jail = &process->jail;
+
+    if (!jail->used) {
+        struct error *error = make_directory(process);
+
+        strcpy(process->inside, process->directory);
+        return error;
+    }
+    strcpy(process->inside, RUN_JAIL_SOCKETS);
+    if (snprintf(process->directory, sizeof(process->directory), "%s/%s/root" RUN_JAIL_SOCKETS, jail->exec, jail->id) >=
+        SOCKET_DIRECTORY_MAX) {
+        process->directory[0] = '\0';
+        return error_new(ERROR_INPUT, "--jail-dir: %s/%s is too long for a Unix socket's path", jail->exec, jail->id);
+    }
+    return NULL;
+}
+
+static struct error *make_pipe(int *ours, int *theirs)
+{
+    int pipe_fds[2];
+
+    if (pipe2(pipe_fds, O_CLOEXEC | O_NONBLOCK) != 0)
+        return error_errno(errno, "pipe");
+    *ours = pipe_fds[0];
+    *theirs = pipe_fds[1];
+    return NULL;
+}
+
+static struct error *launch(struct vmm_process *process, const char *path, char *const *arguments)
+{
     cleanup_fd int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
     cleanup_fd int out = -1, err = -1;
-    int pipe_fds[2];
-    struct error *error = make_directory(process);
+    struct error *error = null < 0 ? error_errno(errno, "/dev/null") : NULL;
 
+    if (error == NULL)
+        error = make_pipe(&process->serial_fd, &out);
+    if (error == NULL)
+        error = make_pipe(&process->log_fd, &err);
     if (error != NULL)
         return error;
-    vmm_process_path(process, "api", api);
-    if (null < 0)
-        return error_errno(errno, "/dev/null");
-    if (pipe2(pipe_fds, O_CLOEXEC | O_NONBLOCK) != 0)
-        return error_errno(errno, "pipe");
-    process->serial_fd = pipe_fds[0];
-    out = pipe_fds[1];
-    if (pipe2(pipe_fds, O_CLOEXEC | O_NONBLOCK) != 0)
-        return error_errno(errno, "pipe");
-    process->log_fd = pipe_fds[0];
-    err = pipe_fds[1];
 
     struct launch launch = {path, arguments, null, out, err, getpid(), 0};
     pid_t pid = launch_child(&launch);
@@ -119,9 +146,61 @@ struct error *vmm_process_start(struct vmm_process *process, const char *path)
     return NULL;
 }
 
+struct error *vmm_process_start(struct vmm_process *process, const struct located *located)
+{
+    char api[VMM_PATH_SIZE];
+    char *const arguments[] = {(char *)"mayfly-vmm", (char *)"--api-sock", api,
+                               (char *)"--level",    (char *)"Warning",    NULL};
+    struct error *error = name_directory(process);
+
+    if (error != NULL)
+        return error;
+    vmm_process_inner_path(process, "api", api);
+    if (process->jail.used)
+        return launch(process, located->jailer, process->jail.words);
+    return launch(process, located->vmm, arguments);
+}
+
+/*
+ * A VMM that its guest has taken over may put a link in the place of its socket, to have us talk to another service of
+ * the host's: what counts is who listens. The first time nobody has taken it over yet: that process is our VMM.
+ */
+static struct error *check_peer(struct vmm_process *process, const char *name, int fd)
+{
+    uid_t expected = process->jail.used ? process->jail.uid : geteuid();
+    struct ucred peer;
+    socklen_t length = sizeof(peer);
+
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) != 0)
+        return error_errno(errno, "cannot ask who listens on the socket %s", name);
+    if (peer.uid != expected)
+        return error_new(ERROR_HOST, "on the socket %s a process of user %u listens; expected our VMM, of user %u",
+                         name, peer.uid, expected);
+    if (process->jail.used && process->vmm_fd < 0)
+        process->vmm_fd = (int)syscall(SYS_pidfd_open, peer.pid, 0u);
+    return NULL;
+}
+
+struct error *vmm_process_connect(struct vmm_process *process, const char *name, unsigned timeout_ms, int *fd)
+{
+    char path[VMM_PATH_SIZE];
+    struct error *error;
+
+    vmm_process_path(process, name, path);
+    error = socket_connect_when_ready(path, process->process_fd, clock_monotonic_us() + timeout_ms * 1000ull, fd);
+    if (error == NULL)
+        error = check_peer(process, name, *fd);
+    return error;
+}
+
 void vmm_process_path(const struct vmm_process *process, const char *name, char path[VMM_PATH_SIZE])
 {
     snprintf(path, VMM_PATH_SIZE, "%s/%.30s", process->directory, name);
+}
+
+void vmm_process_inner_path(const struct vmm_process *process, const char *name, char path[VMM_PATH_SIZE])
+{
+    snprintf(path, VMM_PATH_SIZE, "%s/%.30s", process->inside, name);
 }
 
 /* It holds sockets only: nothing is a directory. */
@@ -138,18 +217,40 @@ static void remove_directory(const char *path)
     rmdir(path);
 }
 
+/* The jailer that waits for the VMM ends when the VMM has; without a VMM yet, it takes what it began with it. */
+static void end_jail(struct vmm_process *process)
+{
+    struct error *error;
+
+    if (process->pid > 0) {
+        if (process->vmm_fd < 0 || syscall(SYS_pidfd_send_signal, process->vmm_fd, SIGKILL, NULL, 0u) != 0)
+            kill(process->pid, SIGKILL);
+        waitpid(process->pid, NULL, 0);
+    }
+    error = run_jail_remove(&process->jail);
+    if (error != NULL)
+        dprintf(STDERR_FILENO, "mayfly: %s\n", error->message);
+    error_free(error);
+}
+
 void vmm_process_end(struct vmm_process *process)
 {
-    if (process->pid > 0)
-        kill(process->pid, SIGKILL);
-    if (process->directory[0] != '\0')
-        remove_directory(process->directory);
+    if (process->jail.used) {
+        end_jail(process);
+    } else {
+        if (process->pid > 0)
+            kill(process->pid, SIGKILL);
+        if (process->directory[0] != '\0')
+            remove_directory(process->directory);
+    }
     if (process->vsock_path != NULL)
         unlink(process->vsock_path);
     process->vsock_path = NULL;
     fd_close(&process->process_fd);
+    fd_close(&process->vmm_fd);
     fd_close(&process->serial_fd);
     fd_close(&process->log_fd);
+    run_jail_free(&process->jail);
     process->pid = 0;
     process->directory[0] = '\0';
 }

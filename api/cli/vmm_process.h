@@ -3,34 +3,44 @@
 
 #include <sys/types.h>
 
+#include "api/cli/run_jail.h"
 #include "vmm/base/error.h"
 
-enum { VMM_DIRECTORY_SIZE = 64 };
+enum { VMM_DIRECTORY_SIZE = 104 };
 
 struct vmm_process {
     char directory[VMM_DIRECTORY_SIZE]; /* mode 0700; "" when there is none */
-    pid_t pid;                          /* 0: none */
-    int process_fd;                     /* pidfd */
-    int serial_fd;                      /* what the guest writes to its serial port; non-blocking */
-    const char *vsock_path;             /* a socket that the VMM made elsewhere; borrowed; NULL: none */
-    int log_fd;                         /* the VMM's stderr; non-blocking */
+    char inside[VMM_DIRECTORY_SIZE];    /* the same folder as the VMM sees it */
+    pid_t pid;                          /* our child: the VMM, or the jailer that waits for it; 0: none */
+    int process_fd;                     /* pidfd of it */
+    int vmm_fd;                         /* pidfd of the VMM in a jail, once it is known */
+    struct run_jail jail;
+    int serial_fd;          /* what the guest writes to its serial port; non-blocking */
+    int log_fd;             /* the VMM's stderr; non-blocking */
+    const char *vsock_path; /* a socket that the VMM made elsewhere, as we see it; borrowed; NULL: none */
 };
 
 /* A state that vmm_process_end accepts. */
 void vmm_process_init(struct vmm_process *process);
 
 /*
- * Makes the directory and starts `path` in it, serving its API on "api" there. The process is in a session of its own
- * (a Ctrl-C is ours to pass on), has no descriptor but its three, and dies with us.
+ * Starts the VMM, serving its API on "api" in the directory. With a jail (process->jail.used) that is the jail's, and
+ * what is started is the jailer; without one it is made here. The process is in a session of its own (a Ctrl-C is ours
+ * to pass on), has no descriptor but its three, and dies with us.
  */
-struct error *vmm_process_start(struct vmm_process *process, const char *path);
+struct error *vmm_process_start(struct vmm_process *process, const struct located *located);
 
-/* The path of `name` in the directory. */
+/* Connects to the socket `name`, and makes sure that it is our VMM that listens there. The caller owns *fd. */
+struct error *vmm_process_connect(struct vmm_process *process, const char *name, unsigned timeout_ms, int *fd);
+
+/* The path of `name` in the directory, for us and for the VMM. */
 enum { VMM_PATH_SIZE = VMM_DIRECTORY_SIZE + 32 };
 void vmm_process_path(const struct vmm_process *process, const char *name, char path[VMM_PATH_SIZE]);
+void vmm_process_inner_path(const struct vmm_process *process, const char *name, char path[VMM_PATH_SIZE]);
 
 /*
- * Kills the process and removes the directory and its other socket. Does not wait: the kernel takes milliseconds to
- * take a VM apart, and nobody needs to see that.
+ * Kills the process and removes the directory and its other socket. Without a jail it does not wait: the kernel takes
+ * milliseconds to take a VM apart, and nobody needs to see that. A jail's cgroup can only go when nobody is left in it.
+ * What could not be removed is said on stderr.
  */
 void vmm_process_end(struct vmm_process *process);

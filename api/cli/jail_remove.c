@@ -1,0 +1,280 @@
+#include "api/cli/jail_remove.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/openat2.h>
+#include <mntent.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "jailer/jail.h"
+#include "vmm/base/cleanup.h"
+#include "vmm/base/clock.h"
+
+enum {
+    DEPTH_MAX = 32,
+    /* A dead VMM's last threads leave its cgroup a little after its descriptors are closed. */
+    EMPTY_PATIENCE_US = 2000000,
+    EMPTY_LOOK_US = 200,
+};
+
+/* --- cgroups --- */
+
+/* Nobody is killed: a jail of the same name below another base shares the group. */
+static struct error *remove_group(const char *group)
+{
+    uint64_t until = clock_monotonic_us() + EMPTY_PATIENCE_US;
+
+    while (rmdir(group) != 0) {
+        if (errno == ENOENT)
+            return NULL;
+        if (errno != EBUSY || clock_monotonic_us() > until)
+            return error_errno(errno, "cannot remove the cgroup %s", group);
+        nanosleep(&(struct timespec){.tv_nsec = EMPTY_LOOK_US * 1000}, NULL);
+    }
+    return NULL;
+}
+
+/* Calls `remove` with <mount>/<name> for every cgroup hierarchy; the first error is kept, the rest still tried. */
+static struct error *for_each_group(const char *name, struct error *(*remove)(const char *group))
+{
+    FILE *mounts = setmntent("/proc/self/mounts", "re");
+    struct error *first = NULL;
+    struct mntent entry;
+    char line[PATH_MAX];
+
+    while (mounts != NULL && getmntent_r(mounts, &entry, line, sizeof(line)) != NULL) {
+        char group[PATH_MAX];
+        struct error *error;
+
+        if (strcmp(entry.mnt_type, "cgroup") != 0 && strcmp(entry.mnt_type, "cgroup2") != 0)
+            continue;
+        if (snprintf(group, sizeof(group), "%s/%s", entry.mnt_dir, name) >= (int)sizeof(group))
+            continue;
+        error = remove(group);
+        if (first == NULL)
+            first = error;
+        else
+            error_free(error);
+    }
+    if (mounts != NULL)
+        endmntent(mounts);
+    return first;
+}
+
+static struct error *remove_if_empty(const char *group)
+{
+    rmdir(group);
+    return NULL;
+}
+
+void jail_remove_parent_cgroups(const char *parent)
+{
+    if (parent[0] != '\0' && parent[0] != '/' && strstr(parent, "..") == NULL)
+        error_free(for_each_group(parent, remove_if_empty));
+}
+
+/* --- The folder --- */
+
+/* Not through a link, not through a mount. */
+static int open_folder(int parent, const char *name)
+{
+    struct open_how how = {.flags = (unsigned)(O_RDONLY | O_DIRECTORY | O_NOFOLLOW) | (unsigned)O_CLOEXEC,
+                           .resolve = RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV | RESOLVE_BENEATH};
+
+    return (int)syscall(SYS_openat2, parent, name, &how, sizeof(how));
+}
+
+struct removal {
+    int top;        /* where folders that lie too deep are moved to */
+    unsigned moved; /* so far: names them */
+};
+
+static bool is_dots(const char *name)
+{
+    return strcmp(name, ".") == 0 || strcmp(name, "..") == 0;
+}
+
+static struct error *empty_folder(struct removal *removal, int folder, unsigned depth);
+
+/* The VMM may have nested folders without end: what lies deep comes up, instead of the stack going down. */
+static struct error *remove_folder(struct removal *removal, int parent, const char *name, unsigned depth)
+{
+    cleanup_fd int folder = -1;
+    struct error *error;
+
+    if (depth == DEPTH_MAX) {
+        char up[32];
+
+        snprintf(up, sizeof(up), ".removed-%u", removal->moved++);
+        return renameat(parent, name, removal->top, up) == 0
+                   ? NULL
+                   : error_errno(errno, "cannot move the folder \"%s\"", name);
+    }
+    folder = open_folder(parent, name);
+    if (folder < 0)
+        return error_errno(errno, "cannot remove the folder \"%s\"%s", name,
+                           errno == EXDEV ? ": something is mounted on it" : "");
+    error = empty_folder(removal, folder, depth + 1);
+    if (error == NULL && unlinkat(parent, name, AT_REMOVEDIR) != 0 && errno != ENOENT)
+        error = error_errno(errno, "cannot remove the folder \"%s\"", name);
+    return error;
+}
+
+static struct error *empty_folder(struct removal *removal, int folder, unsigned depth)
+{
+    int copy = fcntl(folder, F_DUPFD_CLOEXEC, 3);
+    DIR *directory = copy < 0 ? NULL : fdopendir(copy);
+    struct error *error = NULL;
+    struct dirent *entry;
+
+    if (directory == NULL) {
+        error = error_errno(errno, "cannot read a folder");
+        fd_close(&copy);
+        return error;
+    }
+    while (error == NULL && (entry = readdir(directory)) != NULL) {
+        if (is_dots(entry->d_name) || unlinkat(folder, entry->d_name, 0) == 0 || errno == ENOENT)
+            continue;
+        if (errno == EISDIR)
+            error = remove_folder(removal, folder, entry->d_name, depth);
+        else
+            error = error_errno(errno, "cannot remove \"%s\"%s", entry->d_name,
+                                errno == EBUSY ? ": something is mounted on it" : "");
+    }
+    closedir(directory);
+    return error;
+}
+
+/* Until a pass moves nothing up. */
+static struct error *remove_root(int jail)
+{
+    struct removal removal = {.top = -1};
+    struct error *error = NULL;
+    unsigned before;
+
+    cleanup_fd int root = open_folder(jail, "root");
+    if (root < 0 && errno == ENOENT)
+        return NULL;
+    if (root < 0)
+        return error_errno(errno, "cannot open \"root\"");
+    removal.top = root;
+    do {
+        before = removal.moved;
+        error = empty_folder(&removal, root, 0);
+    } while (error == NULL && removal.moved != before);
+    if (error == NULL && unlinkat(jail, "root", AT_REMOVEDIR) != 0)
+        error = error_errno(errno, "cannot remove the folder \"root\"");
+    return error;
+}
+
+/* --- The jail --- */
+
+/* <id> must be a folder that only root or we can write; false: it is nothing of ours. */
+static bool open_jail(int exec, const char *id, int *jail, struct stat *status)
+{
+    *jail = openat(exec, id, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    return *jail >= 0 && fstat(*jail, status) == 0 && (status->st_uid == 0 || status->st_uid == geteuid()) &&
+           (status->st_mode & (S_IWGRP | S_IWOTH)) == 0;
+}
+
+/* The parent cgroup that the jailer noted. False: there is no note. "": it was killed before it wrote it. */
+static bool read_marker(int jail, char *parent, size_t size)
+{
+    cleanup_fd int file = openat(jail, JAIL_MARKER, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    struct stat status;
+
+    if (file < 0 || fstat(file, &status) != 0 || !S_ISREG(status.st_mode))
+        return false;
+    ssize_t got = read(file, parent, size - 1);
+    parent[got > 0 ? got : 0] = '\0';
+    return true;
+}
+
+static bool is_empty(int folder)
+{
+    int copy = fcntl(folder, F_DUPFD_CLOEXEC, 3);
+    DIR *directory = copy < 0 ? NULL : fdopendir(copy);
+    bool empty = directory != NULL;
+    struct dirent *entry;
+
+    while (empty && (entry = readdir(directory)) != NULL)
+        empty = is_dots(entry->d_name);
+    if (directory != NULL)
+        closedir(directory);
+    else
+        fd_close(&copy);
+    return empty;
+}
+
+/* Whether somebody holds the lock that a live VMM has. */
+static bool is_alive(int jail, const char *exec_name)
+{
+    char name[NAME_MAX + 1];
+    cleanup_fd int root = open_folder(jail, "root");
+
+    if (root < 0 || snprintf(name, sizeof(name), "%s.pid", exec_name) >= (int)sizeof(name))
+        return false;
+    cleanup_fd int file = openat(root, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    return file >= 0 && flock(file, LOCK_EX | LOCK_NB) != 0;
+}
+
+static struct error *remove_dead(int exec, int jail, const char *id, const char *parent)
+{
+    char group[PATH_MAX];
+    struct error *error = NULL;
+
+    if (parent[0] != '\0' && snprintf(group, sizeof(group), "%s/%s", parent, id) < (int)sizeof(group))
+        error = for_each_group(group, remove_group);
+    if (error == NULL)
+        error = remove_root(jail);
+    /* Last, so that who is interrupted before can begin again. */
+    if (error == NULL && unlinkat(jail, JAIL_MARKER, 0) != 0 && errno != ENOENT)
+        error = error_errno(errno, "cannot remove \"%s\"", JAIL_MARKER);
+    if (error == NULL && unlinkat(exec, id, AT_REMOVEDIR) != 0 && errno != ENOENT)
+        error = error_errno(errno, "cannot remove the folder");
+    return error == NULL ? NULL : error_wrap(error, "jail %s", id);
+}
+
+struct error *jail_remove(int exec, const char *exec_name, const char *id, bool dry_run, enum jail_state *state)
+{
+    char parent[PATH_MAX];
+    struct stat status, again;
+    cleanup_fd int jail = -1;
+
+    *state = JAIL_GONE;
+    if (!open_jail(exec, id, &jail, &status)) {
+        *state = jail < 0 && errno == ENOENT ? JAIL_GONE : JAIL_FOREIGN;
+        return NULL;
+    }
+    if (!read_marker(jail, parent, sizeof(parent))) {
+        /* A jailer that was killed before its first note, or one that is about to write it and makes the folder again.
+         */
+        bool empty = is_empty(jail);
+
+        *state = empty && (dry_run || unlinkat(exec, id, AT_REMOVEDIR) == 0) ? JAIL_DEAD : JAIL_FOREIGN;
+        return NULL;
+    }
+    if (flock(jail, LOCK_EX | LOCK_NB) != 0) {
+        *state = JAIL_BUILDING;
+        return NULL;
+    }
+    /* Somebody may have removed it, and another made one of this name, before the lock was ours. */
+    if (fstatat(exec, id, &again, AT_SYMLINK_NOFOLLOW) != 0 || again.st_ino != status.st_ino ||
+        again.st_dev != status.st_dev)
+        return NULL;
+    if (is_alive(jail, exec_name)) {
+        *state = JAIL_ALIVE;
+        return NULL;
+    }
+    *state = JAIL_DEAD;
+    return dry_run ? NULL : remove_dead(exec, jail, id, parent);
+}

@@ -1,0 +1,175 @@
+#include "jailer/binds.h"
+
+#include "jailer/idmap.h"
+#include "vmm/base/cleanup.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/mount.h>
+#include <linux/openat2.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+static int open_without_links(const char *path)
+{
+    struct open_how how = {.flags = (unsigned)O_PATH | (unsigned)O_CLOEXEC,
+                           .resolve = RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS};
+
+    return (int)syscall(SYS_openat2, AT_FDCWD, path, &how, sizeof(how));
+}
+
+struct error *binds_open(struct jail_config *config, int fds[JAIL_BINDS_MAX])
+{
+    for (size_t i = 0; i < config->bind_count; i++) {
+        struct jail_bind *bind = &config->binds[i];
+        struct stat status;
+
+        fds[i] = open_without_links(bind->source);
+        if (fds[i] < 0 && errno == ELOOP)
+            return error_new(ERROR_INPUT, "--bind: \"%s\" has a symbolic link in it; expected the path without one",
+                             bind->source);
+        if (fds[i] < 0 || fstat(fds[i], &status) < 0)
+            return error_errno(errno, "--bind: cannot open \"%s\"", bind->source);
+        bind->node = S_ISBLK(status.st_mode) || S_ISCHR(status.st_mode);
+    }
+    return NULL;
+}
+
+/* The file or folder at `name` that something will be mounted on. The caller of undo needs `parent` open. */
+static struct error *make_place(int parent, const char *name, bool folder, const char *target, struct undo *undo)
+{
+    int file = -1;
+
+    if (folder && mkdirat(parent, name, 0755) == 0)
+        undo_push(undo, UNDO_DIRECTORY, parent, name);
+    else if (!folder && (file = openat(parent, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0444)) >= 0)
+        undo_push(undo, UNDO_FILE, parent, name);
+    else if (errno != EEXIST)
+        return error_errno(errno, "--bind: cannot make \"%s\" in the jail", target);
+    fd_close(&file);
+    return NULL;
+}
+
+/*
+ * Walks to the last part of `target`, *name, below `root`; makes the folders when there is an `undo`, which needs each
+ * of them open: those descriptors are left to exec. Otherwise *parent is the caller's.
+ */
+static struct error *walk(int root, const char *target, struct undo *undo, int *parent, char name[NAME_MAX + 1])
+{
+    const char *at = target + strspn(target, "/");
+
+    *parent = fcntl(root, F_DUPFD_CLOEXEC, 3);
+    for (;;) {
+        size_t length = strcspn(at, "/");
+        const char *next = at + length + strspn(at + length, "/");
+        struct error *error = NULL;
+
+        if (*parent < 0)
+            return error_errno(errno, "--bind: cannot open the way to \"%s\" in the jail (a link is refused)", target);
+        if (length > NAME_MAX)
+            return error_errno(ENAMETOOLONG, "--bind: cannot make \"%s\" in the jail", target);
+        memcpy(name, at, length);
+        name[length] = '\0';
+        if (*next == '\0')
+            return NULL;
+        if (undo != NULL)
+            error = make_place(*parent, name, true, target, undo);
+        if (error != NULL)
+            return error;
+
+        int child = openat(*parent, name, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        if (undo == NULL)
+            fd_close(parent);
+        *parent = child;
+        at = next;
+    }
+}
+
+struct error *binds_make_places(const struct jail_config *config, const int fds[JAIL_BINDS_MAX], int root,
+                                struct undo *undo)
+{
+    for (size_t i = 0; i < config->bind_count; i++) {
+        const char *target = config->binds[i].target;
+        char name[NAME_MAX + 1];
+        struct stat status;
+        int parent;
+        struct error *error = walk(root, target, undo, &parent, name);
+
+        if (error == NULL && fstat(fds[i], &status) < 0)
+            error = error_errno(errno, "--bind: cannot look at \"%s\"", config->binds[i].source);
+        if (error == NULL)
+            error = make_place(parent, name, S_ISDIR(status.st_mode), target, undo);
+        if (error != NULL)
+            return error;
+    }
+    return NULL;
+}
+
+static struct error *set_attributes(const struct jail_config *config, const struct jail_bind *bind, int tree)
+{
+    struct mount_attr attributes = {.attr_set = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC};
+    cleanup_fd int map = -1;
+
+    if (!bind->node)
+        attributes.attr_set |= MOUNT_ATTR_NODEV;
+    if (bind->read_only)
+        attributes.attr_set |= MOUNT_ATTR_RDONLY;
+    if (bind->own) {
+        struct stat status;
+
+        if (fstat(tree, &status) < 0)
+            return error_errno(errno, "--bind: cannot look at \"%s\"", bind->source);
+        if (status.st_uid != config->uid || status.st_gid != config->gid) {
+            struct error *error = idmap_open(&status, config->uid, config->gid, &map);
+
+            if (error != NULL)
+                return error_wrap(error, "--bind: \"%s\" with own", bind->source);
+            attributes.attr_set |= MOUNT_ATTR_IDMAP;
+            attributes.userns_fd = (__u64)map;
+        }
+    }
+    if (syscall(SYS_mount_setattr, tree, "", AT_EMPTY_PATH | AT_RECURSIVE, &attributes, sizeof(attributes)) == 0)
+        return NULL;
+    if (map >= 0 && (errno == EINVAL || errno == EPERM))
+        return error_errno(errno,
+                           "--bind: the file system of \"%s\" cannot give it to another user (idmapped mount); "
+                           "without own the jail sees its real owner",
+                           bind->source);
+    return error_errno(errno, "--bind: cannot set the mount flags of \"%s\" (mount_setattr)", bind->source);
+}
+
+static struct error *mount_bind(const struct jail_config *config, const struct jail_bind *bind, int fd, int root)
+{
+    char name[NAME_MAX + 1];
+    cleanup_fd int parent = -1;
+    struct error *error = walk(root, bind->target, NULL, &parent, name);
+
+    if (error != NULL)
+        return error;
+    cleanup_fd int place = openat(parent, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    if (place < 0)
+        return error_errno(errno, "--bind: cannot open \"%s\" in the jail", bind->target);
+    cleanup_fd int tree = (int)syscall(SYS_open_tree, fd, "",
+                                       AT_EMPTY_PATH | AT_RECURSIVE | OPEN_TREE_CLONE | (unsigned)OPEN_TREE_CLOEXEC);
+    if (tree < 0)
+        return error_errno(errno, "--bind: cannot take \"%s\" along (open_tree)", bind->source);
+    error = set_attributes(config, bind, tree);
+    if (error == NULL &&
+        syscall(SYS_move_mount, tree, "", place, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) < 0)
+        error = error_errno(errno, "--bind: cannot mount \"%s\" on \"%s\" in the jail (move_mount)", bind->source,
+                            bind->target);
+    return error;
+}
+
+struct error *binds_mount(const struct jail_config *config, const int fds[JAIL_BINDS_MAX], int root)
+{
+    struct error *error = NULL;
+
+    for (size_t i = 0; i < config->bind_count && error == NULL; i++)
+        error = mount_bind(config, &config->binds[i], fds[i], root);
+    return error;
+}
