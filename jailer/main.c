@@ -54,6 +54,7 @@ struct jail {
     struct devices devices;
     struct missing missing; /* walls, in a reduced jail */
     bool outside;           /* the root could not be changed */
+    struct waiter waiter;   /* with --new-pid-ns */
     int exec_fd;
     int netns_fd;
     int null_fd;
@@ -84,7 +85,6 @@ static struct error *look_around(struct jail *jail)
 static struct error *enter_processes(struct jail *jail)
 {
     bool joined = false;
-    struct waiter waiter = {.proc_fd = -1};
     struct error *error = NULL;
 
     if (jail->config.daemonize)
@@ -92,10 +92,10 @@ static struct error *enter_processes(struct jail *jail)
     if (error == NULL && jail->config.new_pid_ns) {
         uint64_t cpu = clock_process_cpu_us();
 
-        error = process_fork(&jail->cgroup, &joined, &waiter, &jail->pid);
+        error = process_fork(&jail->cgroup, &joined, &jail->waiter, &jail->pid);
         jail->parent_cpu_us = cpu;
-        if (waiter.child > 0)
-            _exit(jail->config.daemonize ? 0 : process_wait(&waiter));
+        if (jail->waiter.child > 0)
+            _exit(jail->config.daemonize ? 0 : process_wait(&jail->waiter));
     } else {
         jail->pid = getpid();
     }
@@ -152,7 +152,7 @@ static struct error *drop_privileges(struct jail *jail)
     if (error == NULL)
         error = apply_landlock(jail);
     if (error == NULL && jail->config.new_pid_ns && !jail->config.daemonize)
-        error = process_end_with_waiter();
+        error = process_end_with_waiter(&jail->waiter);
     return error;
 }
 
@@ -248,7 +248,12 @@ static int report(int fd, const struct error *error)
 
 int main(int argc, char *argv[])
 {
-    static struct jail jail = {.exec_fd = -1, .netns_fd = -1, .null_fd = -1, .root_fd = -1, .report_fd = STDERR_FILENO};
+    static struct jail jail = {.exec_fd = -1,
+                               .netns_fd = -1,
+                               .null_fd = -1,
+                               .root_fd = -1,
+                               .report_fd = STDERR_FILENO,
+                               .waiter = {.proc_fd = -1, .alive_fd = -1}};
     enum jail_request request;
 
     jail.start_time_us = clock_monotonic_us();

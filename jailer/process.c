@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/sched.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -58,14 +59,13 @@ struct error *process_fork(const struct cgroup *cgroup, bool *joined, struct wai
         *pid = (pid_t)child;
         /* When this fails, the child finds the pipe's end, says so and takes everything back. */
         if (write(pipe_fds[1], pid, sizeof(*pid)) < 0)
-            errno = 0;
-        close(pipe_fds[1]);
-        return NULL;
+            close(pipe_fds[1]);
+        return NULL; /* the pipe stays open: its end tells the child that we are gone */
     }
     sigprocmask(SIG_UNBLOCK, &set, NULL);
 
     ssize_t got = read(pipe_fds[0], pid, sizeof(*pid));
-    close(pipe_fds[0]);
+    waiter->alive_fd = pipe_fds[0];
     if (got != sizeof(*pid))
         return error_new(ERROR_HOST, "--new-pid-ns: the waiting process did not tell the process id");
     return NULL;
@@ -121,10 +121,17 @@ int process_wait(const struct waiter *waiter)
     return 128 + (ended_by != 0 ? ended_by : WTERMSIG(status));
 }
 
-struct error *process_end_with_waiter(void)
+struct error *process_end_with_waiter(const struct waiter *waiter)
 {
+    struct pollfd alive = {.fd = waiter->alive_fd, .events = POLLIN};
+
     if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
         return error_errno(errno, "--new-pid-ns: cannot have the VMM end with the jailer");
+    /* Who died before that sends no signal, and in this pid namespace getppid(2) does not show it. */
+    if (poll(&alive, 1, 0) < 0)
+        return error_errno(errno, "--new-pid-ns: cannot look whether the jailer still waits");
+    if (alive.revents != 0)
+        return error_new(ERROR_HOST, "--new-pid-ns: the jailer that was to wait for the VMM is gone");
     return NULL;
 }
 

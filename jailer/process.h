@@ -6,8 +6,9 @@
 
 /* The process outside of the new pid namespace. */
 struct waiter {
-    pid_t child; /* in the child itself 0 */
-    int proc_fd; /* the host's /proc */
+    pid_t child;  /* in the child itself 0 */
+    int proc_fd;  /* the host's /proc */
+    int alive_fd; /* in the child: a pipe that ends with the process outside */
 };
 
 /*
@@ -19,8 +20,11 @@ struct error *process_fork(const struct cgroup *cgroup, bool *joined, struct wai
 /* Waits for the child; SIGINT, SIGTERM, SIGHUP and SIGQUIT go on to it. Returns its exit code, or 128 + signal. */
 int process_wait(const struct waiter *waiter);
 
-/* The child dies with the process that waits for it: who kills the jailer has killed the jail. After the ids change. */
-struct error *process_end_with_waiter(void);
+/*
+ * The child dies with the process that waits for it: who kills the jailer has killed the jail. After the ids change; an
+ * error when that process is gone already.
+ */
+struct error *process_end_with_waiter(const struct waiter *waiter);
 
 /*
  * A new process in a session of its own, with /dev/null as stdin, stdout and stderr, returns. The caller's process

@@ -6,5 +6,6 @@ enum { EXIT_MAYFLY_FAILED = 125 };
 
 int command_connect(int argc, char **argv);
 int command_doctor(int argc, char **argv);
+int command_gc(int argc, char **argv);
 int command_run(int argc, char **argv);
 int command_version(int argc, char **argv);

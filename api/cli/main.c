@@ -15,6 +15,7 @@ static const struct {
     {"run", command_run, "run a command in a new microVM"},
     {"connect", command_connect, "reach a port of a guest that has a vsock device"},
     {"doctor", command_doctor, "tell whether this host is fit to run microVMs, and what mends it"},
+    {"gc", command_gc, "remove what microVMs that died left on the host"},
     {"version", command_version, "print the version"},
 };
 

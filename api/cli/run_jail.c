@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "api/cli/jail_remove.h"
@@ -15,10 +16,13 @@
 #include "jailer/jail.h"
 #include "vmm/base/checked.h"
 #include "vmm/base/cleanup.h"
+#include "vmm/base/clock.h"
 
 enum {
     NAMES_MAX = 16,
     PATIENCE_MS = 30000,
+    END_PATIENCE_US = 5000000,
+    END_LOOK_US = 200,
     /* What the VMM takes beside its guest's memory, its page tables included: 64 MiB and a thirty-second of it. */
     OVERHEAD_MIB = 64,
     OVERHEAD_SHARE = 32,
@@ -308,6 +312,7 @@ struct error *run_jail_await(int log_fd, int process_fd, struct tail *log, uint6
 
 struct error *run_jail_remove(const struct run_jail *jail)
 {
+    uint64_t until = clock_monotonic_us() + END_PATIENCE_US;
     cleanup_fd int exec = -1;
     enum jail_state state;
     struct error *error;
@@ -317,7 +322,11 @@ struct error *run_jail_remove(const struct run_jail *jail)
     exec = open(jail->exec, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (exec < 0)
         return NULL; /* the jailer's failed start took it back */
-    error = jail_remove(exec, jail->exec_name, jail->id, false, &state);
+    /* A jailer that was killed may have a child that still takes back what it began. */
+    do {
+        error = jail_remove(exec, jail->exec_name, jail->id, false, &state);
+    } while (error == NULL && (state == JAIL_ALIVE || state == JAIL_BUILDING) && clock_monotonic_us() < until &&
+             nanosleep(&(struct timespec){.tv_nsec = END_LOOK_US * 1000}, NULL) == 0);
     if (error == NULL && (state == JAIL_ALIVE || state == JAIL_BUILDING))
         return error_new(ERROR_HOST, "the jail %s/%s is still in use; mayfly gc removes it later", jail->exec,
                          jail->id);

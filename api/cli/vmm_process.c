@@ -1,8 +1,8 @@
 #include "api/cli/vmm_process.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "api/cli/run_jail_defaults.h"
+#include "api/cli/run_leftover.h"
 #include "api/client/connect.h"
 #include "vmm/base/cleanup.h"
 #include "vmm/base/clock.h"
@@ -21,31 +22,29 @@
 extern char **environ;
 
 /* sun_path less the longest name in it. */
-enum { SOCKET_DIRECTORY_MAX = 108 - sizeof("/control") };
+enum { SOCKET_DIRECTORY_MAX = 108 - sizeof("/control"), END_PATIENCE_MS = 5000 };
 
 void vmm_process_init(struct vmm_process *process)
 {
-    *process = (struct vmm_process){.process_fd = -1, .vmm_fd = -1, .serial_fd = -1, .log_fd = -1};
+    *process = (struct vmm_process){.directory_fd = -1, .process_fd = -1, .vmm_fd = -1, .serial_fd = -1, .log_fd = -1};
 }
 
 /* A Unix socket's path has 107 bytes: a long TMPDIR does not serve. */
 static struct error *make_directory(struct vmm_process *process)
 {
-    static const char name[] = "mayfly-XXXXXX";
     const char *places[] = {getenv("XDG_RUNTIME_DIR"), getenv("TMPDIR"), "/tmp"};
-    int code = 0;
+    struct error *error = NULL;
 
     for (size_t i = 0; i < array_length(places); i++) {
-        if (places[i] == NULL || places[i][0] != '/' ||
-            strlen(places[i]) + 1 + sizeof(name) > sizeof(process->directory))
+        if (places[i] == NULL || places[i][0] != '/')
             continue;
-        snprintf(process->directory, sizeof(process->directory), "%s/%s", places[i], name);
-        if (mkdtemp(process->directory) != NULL)
+        error_free(error);
+        error = run_leftover_make(places[i], process->directory, SOCKET_DIRECTORY_MAX, &process->directory_fd);
+        if (error == NULL)
             return NULL;
-        code = errno;
     }
     process->directory[0] = '\0';
-    return error_errno(code, "cannot make a directory for the sockets in /tmp");
+    return error;
 }
 
 /* What the child needs, prepared before it exists: between vfork and exec it may do little. */
@@ -203,30 +202,21 @@ void vmm_process_inner_path(const struct vmm_process *process, const char *name,
     snprintf(path, VMM_PATH_SIZE, "%s/%.30s", process->inside, name);
 }
 
-/* It holds sockets only: nothing is a directory. */
-static void remove_directory(const char *path)
-{
-    DIR *directory = opendir(path);
-    struct dirent *entry;
-
-    while (directory != NULL && (entry = readdir(directory)) != NULL)
-        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
-            unlinkat(dirfd(directory), entry->d_name, 0);
-    if (directory != NULL)
-        closedir(directory);
-    rmdir(path);
-}
-
-/* The jailer that waits for the VMM ends when the VMM has; without a VMM yet, it takes what it began with it. */
+/*
+ * The jailer that waits for the VMM ends when the VMM has; but somebody may have killed it. Before there is a VMM to
+ * kill it is the jailer, which takes what it began to build with it.
+ */
 static void end_jail(struct vmm_process *process)
 {
+    struct pollfd vmm = {.fd = process->vmm_fd, .events = POLLIN};
     struct error *error;
 
-    if (process->pid > 0) {
-        if (process->vmm_fd < 0 || syscall(SYS_pidfd_send_signal, process->vmm_fd, SIGKILL, NULL, 0u) != 0)
-            kill(process->pid, SIGKILL);
+    if (process->vmm_fd >= 0 && syscall(SYS_pidfd_send_signal, process->vmm_fd, SIGKILL, NULL, 0u) == 0)
+        poll(&vmm, 1, END_PATIENCE_MS);
+    else if (process->pid > 0)
+        kill(process->pid, SIGKILL);
+    if (process->pid > 0)
         waitpid(process->pid, NULL, 0);
-    }
     error = run_jail_remove(&process->jail);
     if (error != NULL)
         dprintf(STDERR_FILENO, "mayfly: %s\n", error->message);
@@ -241,12 +231,13 @@ void vmm_process_end(struct vmm_process *process)
         if (process->pid > 0)
             kill(process->pid, SIGKILL);
         if (process->directory[0] != '\0')
-            remove_directory(process->directory);
+            run_leftover_clear(process->directory);
     }
     if (process->vsock_path != NULL)
         unlink(process->vsock_path);
     process->vsock_path = NULL;
     fd_close(&process->process_fd);
+    fd_close(&process->directory_fd);
     fd_close(&process->vmm_fd);
     fd_close(&process->serial_fd);
     fd_close(&process->log_fd);

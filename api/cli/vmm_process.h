@@ -10,6 +10,7 @@ enum { VMM_DIRECTORY_SIZE = 104 };
 
 struct vmm_process {
     char directory[VMM_DIRECTORY_SIZE]; /* mode 0700; "" when there is none */
+    int directory_fd;                   /* holds the lock of one outside a jail */
     char inside[VMM_DIRECTORY_SIZE];    /* the same folder as the VMM sees it */
     pid_t pid;                          /* our child: the VMM, or the jailer that waits for it; 0: none */
     int process_fd;                     /* pidfd of it */

@@ -46,7 +46,7 @@ def ready():
     if host.status() is None:
         host.start(Options(parent_pid=os.getpid()))
     host.check(["mkdir", "-p", "/mayfly/images"])
-    put_once([BUILD / "release/mayfly", BUILD / "release/mayfly-vmm"], "/mayfly/release/")
+    put_once([BUILD / "release" / name for name in ("mayfly", "mayfly-vmm", "mayfly-jailer")], "/mayfly/release/")
     put_once([BUILD / "guest" / name for name in GUEST_FILES], "/mayfly/guest/")
 
 

@@ -76,6 +76,14 @@ static void child(const char *path, char **arguments, const struct how *how, con
     _exit(99);
 }
 
+/* A VMM that is linked dynamically (for the sanitizers) cannot run in an empty root; and a jail takes root. */
+static bool jailed(void)
+{
+    char path[256];
+
+    return geteuid() == 0 && strcmp(vmm(), build_path("release/mayfly-vmm", path)) == 0;
+}
+
 /* Starts `mayfly run OPTIONS -- COMMAND...`. */
 static struct run *start(const struct how *how, const char *const *command)
 {
@@ -84,12 +92,19 @@ static struct run *start(const struct how *how, const char *const *command)
                                       (char *)"--vmm",    (char *)(uintptr_t)vmm(),
                                       (char *)"--kernel", (char *)(uintptr_t)guest_image("fake_init")};
     size_t count = 6;
+    char jails[64];
     int in[2], out[2], err[2];
 
     if (access("/dev/kvm", R_OK | W_OK) != 0) {
         print_message("skipped: /dev/kvm cannot be opened: %s\n", strerror(errno));
         skip();
     }
+    strcpy(current.directory, "/tmp/mayfly-test-XXXXXX");
+    assert_non_null(mkdtemp(current.directory));
+    snprintf(jails, sizeof(jails), "%s/jails", current.directory);
+    arguments[count++] = (char *)(uintptr_t)(jailed() ? "--jail-dir" : "--no-jail");
+    if (jailed())
+        arguments[count++] = jails;
     if (how->cmdline != NULL) {
         arguments[count++] = (char *)"--boot-args";
         arguments[count++] = (char *)(uintptr_t)how->cmdline;
@@ -100,8 +115,6 @@ static struct run *start(const struct how *how, const char *const *command)
     for (size_t i = 0; command[i] != NULL; i++)
         arguments[count++] = (char *)(uintptr_t)command[i];
     assert_true(count < ARGUMENTS_MAX);
-    strcpy(current.directory, "/tmp/mayfly-test-XXXXXX");
-    assert_non_null(mkdtemp(current.directory));
     assert_true(pipe2(in, O_CLOEXEC) == 0 && pipe2(out, O_CLOEXEC) == 0 && pipe2(err, O_CLOEXEC) == 0);
     build_path("release/mayfly", path);
     current.pid = fork();
@@ -159,27 +172,44 @@ static void await(struct run *run, const char *text)
     }
 }
 
+/* Of the jail only the folder that all jails are in may be left. */
+static bool something_left(const struct run *run)
+{
+    bool left = false;
+    char path[80];
+    DIR *directory;
+    struct dirent *entry;
+
+    snprintf(path, sizeof(path), "%s/jails/mayfly-vmm", run->directory);
+    rmdir(path);
+    *strrchr(path, '/') = '\0';
+    rmdir(path);
+    directory = opendir(run->directory);
+    while ((entry = readdir(directory)) != NULL)
+        left = left || entry->d_name[0] != '.';
+    closedir(directory);
+    snprintf(path, sizeof(path), "/sys/fs/cgroup/pids/mayfly-vmm/run-%d", run->pid);
+    left = left || access(path, F_OK) == 0;
+    snprintf(path, sizeof(path), "/sys/fs/cgroup/memory/mayfly-vmm/run-%d", run->pid);
+    return left || access(path, F_OK) == 0;
+}
+
 /* Waits for the end; the code must be `code`, and its private directory gone. */
 static void expect_code(struct run *run, int code)
 {
     int status;
-    DIR *directory;
-    struct dirent *entry;
 
     await(run, NULL);
     assert_int_equal(waitpid(run->pid, &status, 0), run->pid);
-    run->pid = 0;
     if (!WIFEXITED(status) || WEXITSTATUS(status) != code) {
         char why[64];
 
         snprintf(why, sizeof(why), "ended with status 0x%x, expected exit code %d", status, code);
         fail_run(why);
     }
-    directory = opendir(run->directory);
-    while ((entry = readdir(directory)) != NULL)
-        if (entry->d_name[0] != '.')
-            fail_run("it left a directory behind");
-    closedir(directory);
+    if (something_left(run))
+        fail_run("it left something behind");
+    run->pid = 0;
 }
 
 static const char *output_of(const struct run *run)
@@ -425,13 +455,16 @@ static void test_guest_that_hangs_can_be_interrupted(void **state)
 
 static void test_failures_before_the_start_name_the_thing(void **state)
 {
-    static const struct {
+    const struct {
         const char *options[4];
         const char *says;
     } failures[] = {
-        {{"--rootfs", "/no/such/rootfs"}, "/no/such/rootfs"},    {{"--initrd", "/no/such/initrd"}, "/no/such/initrd"},
-        {{"--kernel", "/no/such/kernel"}, "/no/such/kernel"},    {{"--vmm", "/no/such/vmm"}, "/no/such/vmm"},
-        {{"--vmm", "/bin/false"}, "ended before it listened"},   {{"--memory", "999999999"}, "mem_size_mib"},
+        {{"--rootfs", "/no/such/rootfs"}, "/no/such/rootfs"},
+        {{"--initrd", "/no/such/initrd"}, "/no/such/initrd"},
+        {{"--kernel", "/no/such/kernel"}, "/no/such/kernel"},
+        {{"--vmm", "/no/such/vmm"}, "/no/such/vmm"},
+        {{"--vmm", "/bin/false"}, jailed() ? "is dynamically linked" : "ended before it listened"},
+        {{"--memory", "999999999"}, "mem_size_mib"},
         {{"--console", "/no/such/console"}, "/no/such/console"},
     };
 
@@ -468,7 +501,7 @@ static void test_json_tells_code_and_stages(void **state)
         const char *command;
         int code;
         size_t stages;
-    } runs[] = {{"exit", 7, 8}, {"panic", 125, 6}};
+    } runs[] = {{"exit", 7, 9}, {"panic", 125, 7}};
 
     (void)state;
     for (size_t i = 0; i < array_length(runs); i++) {
@@ -508,53 +541,92 @@ static void test_timeline_is_drawn_where_asked(void **state)
     unlink(path);
 }
 
-/* Somebody kills mayfly itself: the VMM must go with it. */
-static void test_killed_mayfly_leaves_no_vmm(void **state)
+static pid_t first_child(pid_t of)
 {
-    struct run *run = start(&usual, COMMAND("deaf"));
     char path[64], text[256] = "";
-    cleanup_fd int children = -1;
-    uint64_t until = clock_monotonic_us() + MACHINE_PATIENCE_MS * 1000ull;
-    pid_t vmm_pid;
-    DIR *directory;
-    struct dirent *entry;
 
-    (void)state;
-    await(run, "waiting\n");
-    snprintf(path, sizeof(path), "/proc/%d/task/%d/children", run->pid, run->pid);
-    children = open(path, O_RDONLY | O_CLOEXEC);
+    snprintf(path, sizeof(path), "/proc/%d/task/%d/children", of, of);
+    cleanup_fd int children = open(path, O_RDONLY | O_CLOEXEC);
     assert_true(children >= 0 && read(children, text, sizeof(text) - 1) > 0);
-    vmm_pid = atoi(text);
-    assert_true(vmm_pid > 1);
-    kill(run->pid, SIGKILL);
-    waitpid(run->pid, NULL, 0);
-    run->pid = 0;
-    /* An orphan's end is not ours to wait for; it may be a zombie of somebody who takes his time. */
+    assert_true(atoi(text) > 1);
+    return atoi(text);
+}
+
+/* An orphan's end is not ours to wait for; it may be a zombie of somebody who takes his time. */
+static void await_orphan(pid_t pid)
+{
+    uint64_t until = clock_monotonic_us() + MACHINE_PATIENCE_MS * 1000ull;
+
     for (;;) {
-        char stat[512] = "";
+        char path[64], stat[512] = "";
         cleanup_fd int fd = -1;
 
-        snprintf(path, sizeof(path), "/proc/%d/stat", vmm_pid);
+        snprintf(path, sizeof(path), "/proc/%d/stat", pid);
         fd = open(path, O_RDONLY | O_CLOEXEC);
         if (fd < 0 || read(fd, stat, sizeof(stat) - 1) <= 0 || strstr(stat, ") Z ") != NULL ||
             strstr(stat, ") X ") != NULL)
-            break;
+            return;
         assert_true(clock_monotonic_us() < until);
         sched_yield();
     }
-    /* Its sockets could not be removed by anybody. */
-    directory = opendir(run->directory);
-    while ((entry = readdir(directory)) != NULL) {
-        static const char *const names[] = {"api", "stdin", "stdout", "stderr", "control", ""};
+}
 
-        for (size_t i = 0; entry->d_name[0] != '.' && i < array_length(names); i++) {
-            char left[256];
+static int collect_garbage(const struct run *run)
+{
+    char path[256], jails[64];
+    int status;
+    pid_t pid;
 
-            snprintf(left, sizeof(left), "%s/%.32s/%s", run->directory, entry->d_name, names[i]);
-            remove(left);
-        }
+    build_path("release/mayfly", path);
+    snprintf(jails, sizeof(jails), "%s/jails", run->directory);
+    pid = fork();
+    if (pid == 0) {
+        setenv("TMPDIR", run->directory, 1);
+        dup2(open("/dev/null", O_WRONLY | O_CLOEXEC), STDOUT_FILENO);
+        execl(path, "mayfly", "gc", "--base", jails, NULL);
+        _exit(99);
     }
-    closedir(directory);
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    return status;
+}
+
+/* Somebody kills mayfly itself: the VMM must go with it, and `mayfly gc` finds what nobody could remove. */
+static void test_killed_mayfly_leaves_no_vmm(void **state)
+{
+    struct run *run = start(&usual, COMMAND("deaf"));
+    pid_t vmm_pid;
+
+    (void)state;
+    await(run, "waiting\n");
+    vmm_pid = first_child(run->pid);
+    if (jailed())
+        vmm_pid = first_child(vmm_pid);
+    kill(run->pid, SIGKILL);
+    waitpid(run->pid, NULL, 0);
+    await_orphan(vmm_pid);
+    /* Its threads hold on to its locks a little longer. */
+    for (uint64_t until = clock_monotonic_us() + MACHINE_PATIENCE_MS * 1000ull; something_left(run);) {
+        assert_true(clock_monotonic_us() < until);
+        assert_int_equal(collect_garbage(run), 0);
+    }
+    run->pid = 0;
+}
+
+/* The VMM, and the jailer that waits for it, can be killed at any moment, too. */
+static void test_killed_vmm_is_told_and_leaves_nothing(void **state)
+{
+    for (int jailer = 0; jailer < (jailed() ? 2 : 1); jailer++) {
+        struct run *run = start(&usual, COMMAND("deaf"));
+        pid_t pid;
+
+        await(run, "waiting\n");
+        pid = first_child(run->pid);
+        kill(jailed() && jailer == 0 ? first_child(pid) : pid, SIGKILL);
+        expect_code(run, 125);
+        if (strstr(errors_of(run), "mayfly-vmm was killed by signal 9") == NULL)
+            fail_run("it does not say what happened");
+        teardown(state);
+    }
 }
 
 TEST_MAIN(cli_test(test_output_and_exit_code_are_the_commands), cli_test(test_stderr_comes_apart),
@@ -568,4 +640,5 @@ TEST_MAIN(cli_test(test_output_and_exit_code_are_the_commands), cli_test(test_st
           cli_test(test_guest_of_another_protocol_is_refused_with_both_versions),
           cli_test(test_guest_that_hangs_can_be_interrupted), cli_test(test_failures_before_the_start_name_the_thing),
           cli_test(test_console_output_goes_to_its_file), cli_test(test_json_tells_code_and_stages),
-          cli_test(test_timeline_is_drawn_where_asked), cli_test(test_killed_mayfly_leaves_no_vmm))
+          cli_test(test_timeline_is_drawn_where_asked), cli_test(test_killed_mayfly_leaves_no_vmm),
+          cli_test(test_killed_vmm_is_told_and_leaves_nothing))

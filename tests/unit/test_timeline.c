@@ -34,8 +34,8 @@ static void read_back(const char *path, char text[16384])
 
 static void test_table_names_every_stage_with_its_time(void **state)
 {
-    static const char *const names[STAGE_COUNT] = {"process start", "API ready", "configured", "vCPU running",
-                                                   "kernel",        "init",      "command",    "exit"};
+    static const char *const names[STAGE_COUNT] = {"process start", "jail", "API ready", "configured", "vCPU running",
+                                                   "kernel",        "init", "command",   "exit"};
     struct timeline timeline = known(STAGE_COUNT);
     char path[] = "/tmp/mayfly-test-XXXXXX";
     cleanup_fd int fd = mkstemp(path);
@@ -54,7 +54,7 @@ static void test_table_names_every_stage_with_its_time(void **state)
         at = strstr(at, line);
         assert_non_null(at);
     }
-    assert_non_null(strstr(at, "36.000\n"));
+    assert_non_null(strstr(at, "45.000\n"));
     assert_null(strchr(text, '\xe2')); /* bars are for terminals */
 }
 
