@@ -21,9 +21,9 @@
 enum { CALLS_MAX = 2000, VMM_CODE = 17 };
 
 /* Never made to fail: they cannot fail (close(2) closes even then), or the process ends with them. */
-static const long exempt[] = {SYS_exit,   SYS_exit_group,      SYS_futex,          SYS_rt_sigreturn,
-                              SYS_wait4,  SYS_rt_sigtimedwait, SYS_rt_sigprocmask, SYS_geteuid,
-                              SYS_getpid, SYS_gettid,          SYS_close};
+static const long exempt[] = {SYS_exit,    SYS_exit_group, SYS_futex,           SYS_rt_sigreturn,
+                              SYS_wait4,   SYS_getegid,    SYS_rt_sigtimedwait, SYS_rt_sigprocmask,
+                              SYS_geteuid, SYS_getpid,     SYS_gettid,          SYS_close};
 
 /*
  * The jail is as strong without them: what cleans up; fcntl (libc sets close-on-exec a second time); stat of devices
