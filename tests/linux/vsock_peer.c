@@ -4,7 +4,11 @@
  *   vsock_peer echo ADDRESS                  serves any number of connections until killed
  *   vsock_peer exchange ADDRESS COUNT BYTES  COUNT connections at once send BYTES each, end their input, get it back
  *   vsock_peer connect ADDRESS COUNT         one after the other: connect, a byte there and back, close
+ *   vsock_peer sink ADDRESS                  as echo, but only reads
+ *   vsock_peer send ADDRESS BYTES            sends BYTES to a sink, ends its input and waits for the end
  *   vsock_peer refused ADDRESS               succeeds when nobody takes the connection
+ *
+ * The clients print a line when they are done; with a last word "stay" they stay after that, for the bench.
  *
  * ADDRESS: vsock:CID:PORT, unix:PATH, or mux:PATH:PORT (connect to PATH, say CONNECT PORT, hear OK). In front of it,
  * "seq:" asks for messages in place of a stream; then BYTES go in messages of 1 to MESSAGE_MAX bytes, each of which
@@ -189,7 +193,16 @@ static bool echo(struct connection *connection, short events)
     return echo(connection, 0);
 }
 
-static void serve(const struct address *address)
+/* As echo, for a sink. */
+static bool swallow(struct connection *connection)
+{
+    static uint8_t bytes[CHUNK];
+    ssize_t length = recv(connection->fd, bytes, CHUNK, 0);
+
+    return length > 0 || (length < 0 && errno == EAGAIN);
+}
+
+static void serve(const struct address *address, bool sink)
 {
     int listener = make_socket(address);
 
@@ -207,7 +220,7 @@ static void serve(const struct address *address)
         if (polled[count].revents != 0)
             add(accept(listener, NULL, NULL), address->messages);
         for (size_t i = count; i-- > 0;)
-            if (polled[i].revents != 0 && !echo(&connections[i], polled[i].revents))
+            if (polled[i].revents != 0 && !(sink ? swallow(&connections[i]) : echo(&connections[i], polled[i].revents)))
                 drop(i);
     }
 }
@@ -306,11 +319,35 @@ static void exchange(const struct address *address, size_t count, uint64_t total
     printf("%zu connections exchanged %llu bytes each\n", count, (unsigned long long)total);
 }
 
+static double now_seconds(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+}
+
+static void send_all(const struct address *address, uint64_t total)
+{
+    static uint8_t bytes[CHUNK];
+    int fd = must_connect(address);
+    double from = now_seconds();
+
+    for (uint64_t sent = 0; sent < total;) {
+        ssize_t length = send(fd, bytes, total - sent < CHUNK ? (size_t)(total - sent) : CHUNK, MSG_NOSIGNAL);
+
+        must(length > 0, "send");
+        sent += (uint64_t)length;
+    }
+    must(shutdown(fd, SHUT_WR) == 0, "shutdown");
+    must(recv(fd, bytes, 1, 0) == 0, "recv");
+    printf("%llu bytes in %.6f s\n", (unsigned long long)total, now_seconds() - from);
+}
+
 static void connect_many(const struct address *address, size_t count)
 {
-    struct timespec from, to;
+    double from = now_seconds();
 
-    clock_gettime(CLOCK_MONOTONIC, &from);
     for (size_t i = 0; i < count; i++) {
         int fd = must_connect(address);
         char byte = 'x';
@@ -319,20 +356,24 @@ static void connect_many(const struct address *address, size_t count)
         must(recv(fd, &byte, 1, 0) == 1 && byte == 'x', "recv");
         close(fd);
     }
-    clock_gettime(CLOCK_MONOTONIC, &to);
-    double seconds = (double)(to.tv_sec - from.tv_sec) + (double)(to.tv_nsec - from.tv_nsec) / 1e9;
-    printf("%zu connections in %.2f s\n", count, seconds);
+    printf("%zu connections in %.6f s\n", count, now_seconds() - from);
 }
 
 int main(int argc, char **argv)
 {
     struct address address;
+    bool stay = argc > 3 && strcmp(argv[argc - 1], "stay") == 0;
 
+    argc -= stay;
     if (argc < 3)
         return 2;
     parse(&address, argv[2]);
     if (strcmp(argv[1], "echo") == 0)
-        serve(&address);
+        serve(&address, false);
+    else if (strcmp(argv[1], "sink") == 0)
+        serve(&address, true);
+    else if (strcmp(argv[1], "send") == 0 && argc == 4)
+        send_all(&address, strtoull(argv[3], NULL, 10));
     else if (strcmp(argv[1], "exchange") == 0 && argc == 5)
         exchange(&address, strtoul(argv[3], NULL, 10), strtoull(argv[4], NULL, 10));
     else if (strcmp(argv[1], "connect") == 0 && argc == 4)
@@ -341,5 +382,8 @@ int main(int argc, char **argv)
         return try_connect(&address) >= 0;
     else
         return 2;
+    fflush(stdout);
+    if (stay)
+        pause();
     return 0;
 }
