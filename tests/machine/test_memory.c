@@ -1,4 +1,5 @@
 /* What backs the guest's memory, and the largest machines. */
+#include "tests/machine/fake_backend.h"
 #include "tests/machine/machine.h"
 
 #include <fcntl.h>
@@ -164,6 +165,23 @@ static void test_prepared_vm_gives_its_huge_pages_to_the_next(void **state)
     }
 }
 
+static void test_huge_pages_can_be_shared_with_a_back_end(void **state)
+{
+    struct vm *vm = vm_start();
+    const char *disk = vm_file(vm, "disk", 1 << 20, 0);
+
+    (void)state;
+    reserve(32);
+    pid_t backend = backend_start(vm_path(vm, "b.sock"), disk, BACKEND_WORKS);
+    put_huge(vm, 1, 64, "2M");
+    vm_put(vm, "/drives/disk", "{\"drive_id\":\"disk\",\"is_root_device\":false,\"socket\":\"%s\"}",
+           vm_path(vm, "b.sock"));
+    vm_boot(vm, "block", "ops=w3:A,r3");
+    vm_expect(vm, "write 0\nread 0 41 41\ndone\n");
+    vm_expect_exit(vm, 0);
+    backend_end(backend);
+}
+
 static void test_transparent_and_tracked_memory_is_memory(void **state)
 {
     static const char *const members[] = {"\"huge_pages\":\"Transparent\"", "\"huge_pages\":\"None\"",
@@ -210,5 +228,6 @@ static void test_all_of_32_processors_start(void **state)
 
 TEST_MAIN(pool_test(test_too_few_huge_pages_refuse_the_start), pool_test(test_guest_of_huge_pages_uses_them),
           pool_test(test_kernel_is_read_into_huge_pages), pool_test(test_prepared_vm_gives_its_huge_pages_to_the_next),
+          pool_test(test_huge_pages_can_be_shared_with_a_back_end),
           machine_test(test_transparent_and_tracked_memory_is_memory),
           machine_test(test_disk_works_with_dirty_pages_tracked), machine_test(test_all_of_32_processors_start))

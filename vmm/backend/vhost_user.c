@@ -149,8 +149,10 @@ static bool take_config(struct vhost_user *front, const struct vhost_user_messag
 
     bool differs = memcmp(front->config, config->bytes, size) != 0;
     memcpy(front->config, config->bytes, size);
-    if (differs && front->was_agreed)
-        front->owner_ops->config_changed(front->owner);
+    if (!differs || !front->was_agreed)
+        return true;
+    log_info("%s \"%s\": the back end has changed its config space", front->needs.name, front->needs.id);
+    front->owner_ops->config_changed(front->owner);
     return true;
 }
 

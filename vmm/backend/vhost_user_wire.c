@@ -16,6 +16,11 @@ static bool fail(struct vhost_user *front, const char *why)
     return false;
 }
 
+static const char *reason(int code)
+{
+    return code == EPIPE || code == ECONNRESET ? "it closed the connection" : strerror(code);
+}
+
 static bool has_answer(enum vhost_user_request request)
 {
     switch (request) {
@@ -60,7 +65,7 @@ static bool send_whole(struct vhost_user *front, const void *message, size_t siz
         sent = sendmsg(front->connection.fd, &header, MSG_DONTWAIT | MSG_NOSIGNAL);
     while (sent < 0 && errno == EINTR);
     if (sent < 0)
-        return fail(front, errno == EAGAIN ? "it reads nothing" : strerror(errno));
+        return fail(front, errno == EAGAIN ? "it reads nothing" : reason(errno));
     return (size_t)sent == size || fail(front, "it reads nothing");
 }
 
@@ -142,7 +147,7 @@ static int read_message(int fd, struct vhost_user_message *message, size_t *leng
             *failure = "it closed the connection";
             return -1;
         } else if (errno != EINTR) {
-            *failure = strerror(errno);
+            *failure = reason(errno);
             return errno == EAGAIN ? 0 : -1;
         }
     }

@@ -1,0 +1,301 @@
+/* Devices that another process serves: tests/machine/fake_backend.c, which may misbehave. */
+#include "tests/machine/fake_backend.h"
+#include "tests/machine/machine.h"
+#include "vmm/base/clock.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { DISK_SIZE = 1 << 20, SECTOR = 512 };
+
+static pid_t running_backend;
+
+static void end_backend(void)
+{
+    if (running_backend > 0)
+        backend_end(running_backend);
+    running_backend = 0;
+}
+
+static int teardown(void **state)
+{
+    end_backend();
+    return machine_teardown(state);
+}
+#define vhost_test(function) cmocka_unit_test_teardown(function, teardown)
+
+static void start_backend(struct vm *vm, enum backend_behaviour behaviour)
+{
+    end_backend();
+    running_backend = backend_start(vm_path(vm, "b.sock"), vm_path(vm, "disk"), behaviour);
+}
+
+static void put_disk(struct vm *vm)
+{
+    vm_put(vm, "/drives/disk",
+           "{\"drive_id\":\"disk\",\"is_root_device\":false,\"cache_type\":\"Writeback\",\"socket\":\"%s\"}",
+           vm_path(vm, "b.sock"));
+}
+
+/* A VM whose disk is a back end's. */
+static struct vm *start(enum backend_behaviour behaviour)
+{
+    struct vm *vm = vm_start();
+
+    vm_file(vm, "disk", DISK_SIZE, 0);
+    start_backend(vm, behaviour);
+    put_disk(vm);
+    return vm;
+}
+
+/* The log says it, now or later. */
+static void await_log(struct vm *vm, const char *text)
+{
+    uint64_t deadline = clock_monotonic_us() + MACHINE_PATIENCE_MS * 1000ull;
+    bool said = false;
+
+    while (!said && clock_monotonic_us() < deadline) {
+        cleanup_free char *log = vm_log(vm);
+        cleanup_free char *reply = vm_get(vm, "/version");
+
+        said = strstr(log, text) != NULL;
+    }
+    if (!said)
+        vm_fail(vm, "the log does not say \"%s\"", text);
+}
+
+static char byte_of(struct vm *vm, off_t offset)
+{
+    cleanup_fd int fd = open(vm_path(vm, "disk"), O_RDONLY | O_CLOEXEC);
+    char byte;
+
+    assert_int_equal(pread(fd, &byte, 1, offset), 1);
+    return byte;
+}
+
+static void test_disk_of_a_back_end_reads_writes_and_flushes(void **state)
+{
+    struct vm *vm = start(BACKEND_WORKS);
+
+    (void)state;
+    vm_boot(vm, "block", "ops=c,r3,w3:A,r3,w2047:Z,f,L0,m,R,r3");
+    vm_expect(vm, "capacity 800\nread 0 0 0\nwrite 0\nread 0 41 41\nwrite 0\nflush 0\nlarge 0 0 same\nmany 0\n");
+    vm_expect(vm, "reopened\nread 0 41 41\ndone\n");
+    vm_expect_exit(vm, 0);
+    assert_int_equal(byte_of(vm, 3 * SECTOR), 'A');
+    assert_int_equal(byte_of(vm, DISK_SIZE - 1), 'Z');
+}
+
+static void test_memory_is_shared_only_with_a_back_end(void **state)
+{
+    struct vm *vm = vm_start();
+    char path[64], maps[1 << 16];
+
+    (void)state;
+    vm_file(vm, "disk", DISK_SIZE, 0);
+    vm_put(vm, "/machine-config", "{\"vcpu_count\":1,\"mem_size_mib\":64}");
+    start_backend(vm, BACKEND_WORKS);
+    put_disk(vm);
+    vm_drive(vm, "disk", vm_path(vm, "disk"), "");
+    for (int shared = 0; shared <= 1; shared++) {
+        if (shared)
+            put_disk(vm);
+        vm_boot_source(vm, "block", "ops=r1,p,w2:A");
+        /* What is prepared before the start and what the start leaves is the same. */
+        if (shared)
+            vm_action(vm, "InstanceStart");
+        if (shared)
+            vm_expect(vm, "read 0 0 0\n");
+        snprintf(path, sizeof(path), "/proc/%d/maps", vm->pid);
+        cleanup_fd int fd = open(path, O_RDONLY | O_CLOEXEC);
+        ssize_t length = 0, got;
+        while ((got = read(fd, maps + length, sizeof(maps) - 1 - (size_t)length)) > 0)
+            length += got;
+        maps[length] = '\0';
+        assert_int_equal(strstr(maps, "memfd:guest memory") != NULL, shared);
+    }
+    vm_say(vm, "x");
+    vm_expect(vm, "write 0\ndone\n");
+    vm_expect_exit(vm, 0);
+}
+
+static void test_back_end_that_is_of_no_use_is_refused_and_named(void **state)
+{
+    static const struct {
+        enum backend_behaviour behaviour;
+        const char *why;
+    } cases[] = {
+        {BACKEND_STALLS, "it does not answer"},
+        {BACKEND_CLOSES, "it closed the connection"},
+        {BACKEND_ANSWERS_OTHERS, "it answered what it was not asked"},
+        {BACKEND_ANSWERS_LONG, "a message of it is longer than any"},
+        {BACKEND_SPEAKS_VERSION_2, "it speaks another protocol"},
+        {BACKEND_IS_LEGACY, "it does not know virtio 1"},
+        {BACKEND_KEEPS_NO_CONFIG, "it keeps no config space"},
+        {BACKEND_CONFIG_IS_SHORT, "its config space is shorter"},
+        {BACKEND_HAS_NO_QUEUES, "it has fewer queues"},
+    };
+    struct vm *vm = vm_start();
+    char body[256];
+
+    (void)state;
+    vm_file(vm, "disk", DISK_SIZE, 0);
+    snprintf(body, sizeof(body), "{\"drive_id\":\"disk\",\"is_root_device\":false,\"socket\":\"%s\"}",
+             vm_path(vm, "b.sock"));
+    vm_refuses(vm, "PUT", "/drives/disk", body, "the back end cannot be used: No such file");
+    for (size_t i = 0; i < array_length(cases); i++) {
+        start_backend(vm, cases[i].behaviour);
+        vm_refuses(vm, "PUT", "/drives/disk", body, cases[i].why);
+    }
+    start_backend(vm, BACKEND_WORKS);
+    put_disk(vm);
+    vm_boot(vm, "block", "ops=c");
+    vm_expect(vm, "capacity 800\ndone\n");
+    vm_expect_exit(vm, 0);
+}
+
+static void test_back_end_that_refuses_memory_leaves_the_rest_running(void **state)
+{
+    struct vm *vm = start(BACKEND_REFUSES_MEMORY);
+
+    (void)state;
+    vm_drive(vm, "other", vm_file(vm, "other", DISK_SIZE, 'o'), "");
+    vm_boot(vm, "block", "ops=p,D1,r0");
+    await_log(vm, "it refused what it was told");
+    vm_say(vm, "x");
+    vm_expect(vm, "read 0 6f 6f\ndone\n");
+    vm_expect_exit(vm, 0);
+}
+
+static void test_disk_goes_on_when_its_back_end_restarts(void **state)
+{
+    struct vm *vm = start(BACKEND_WORKS);
+
+    (void)state;
+    vm_boot(vm, "block", "ops=w3:A,p,r3,w4:B,p,r4");
+    vm_expect(vm, "write 0\n");
+    end_backend();
+    await_log(vm, "is lost: it closed the connection");
+    start_backend(vm, BACKEND_WORKS);
+    vm_say(vm, "x");
+    vm_expect(vm, "read 0 41 41\nwrite 0\n");
+    /* The guest asks while nobody is there. */
+    end_backend();
+    vm_say(vm, "x");
+    vm_put(vm, "/actions", "{\"action_type\":\"FlushMetrics\"}");
+    start_backend(vm, BACKEND_WORKS);
+    vm_expect(vm, "read 0 42 42\ndone\n");
+    vm_expect_exit(vm, 0);
+}
+
+static void test_request_that_a_back_end_died_of_is_done_by_the_next(void **state)
+{
+    struct vm *vm = start(BACKEND_DIES_BUSY);
+
+    (void)state;
+    vm_boot(vm, "block", "ops=w3:A,r3");
+    await_log(vm, "is lost: ");
+    start_backend(vm, BACKEND_WORKS);
+    vm_expect(vm, "write 0\nread 0 41 41\ndone\n");
+    vm_expect_exit(vm, 0);
+}
+
+static void test_new_size_is_read_on_request_and_when_announced(void **state)
+{
+    struct vm *vm = start(BACKEND_WORKS);
+
+    (void)state;
+    vm_boot(vm, "block", "ops=c,p,c,p,c,p,c");
+    vm_expect(vm, "capacity 800\n");
+    assert_int_equal(truncate(vm_path(vm, "disk"), 2 * DISK_SIZE), 0);
+    vm_say(vm, "x");
+    vm_expect(vm, "capacity 800\n");
+    vm_patch(vm, "/drives/disk", "{\"drive_id\":\"disk\"}");
+    vm_say(vm, "x");
+    vm_expect(vm, "capacity 1000\n");
+    vm_refuses(vm, "PATCH", "/drives/disk", "{\"drive_id\":\"disk\",\"path_on_host\":\"/x\"}",
+               "path_on_host: given, but");
+    assert_int_equal(truncate(vm_path(vm, "disk"), 4 * DISK_SIZE), 0);
+    backend_announce(running_backend);
+    await_log(vm, "has changed its config space");
+    vm_say(vm, "x");
+    vm_expect(vm, "capacity 2000\ndone\n");
+    vm_expect_exit(vm, 0);
+}
+
+static void test_pause_takes_the_queues_back_and_resume_gives_them(void **state)
+{
+    struct vm *vm = start(BACKEND_WORKS);
+
+    (void)state;
+    vm_boot(vm, "block", "ops=w3:A,p,r3,w4:B,p,r4");
+    vm_expect(vm, "write 0\n");
+    vm_patch(vm, "/vm", "{\"state\":\"Paused\"}");
+    vm_patch(vm, "/vm", "{\"state\":\"Resumed\"}");
+    vm_say(vm, "x");
+    vm_expect(vm, "read 0 41 41\nwrite 0\n");
+    /* The back end goes while the machine is paused. */
+    vm_patch(vm, "/vm", "{\"state\":\"Paused\"}");
+    end_backend();
+    vm_say(vm, "x");
+    vm_patch(vm, "/vm", "{\"state\":\"Resumed\"}");
+    start_backend(vm, BACKEND_WORKS);
+    vm_expect(vm, "read 0 42 42\ndone\n");
+    vm_expect_exit(vm, 0);
+}
+
+static void test_back_end_that_stalls_stops_neither_pause_nor_api(void **state)
+{
+    struct vm *vm = start(BACKEND_STALLS_LATER);
+
+    (void)state;
+    vm_boot(vm, "block", "ops=w3:A,p,r3");
+    vm_expect(vm, "write 0\n");
+    vm_patch(vm, "/vm", "{\"state\":\"Paused\"}");
+    await_log(vm, "is lost: it does not answer");
+    vm_patch(vm, "/vm", "{\"state\":\"Resumed\"}");
+    start_backend(vm, BACKEND_WORKS);
+    vm_say(vm, "x");
+    vm_expect(vm, "read 0 41 41\ndone\n");
+    vm_expect_exit(vm, 0);
+}
+
+static void test_file_systems_and_networks_are_taken_and_their_mistakes_refused(void **state)
+{
+    struct vm *vm = vm_start();
+    char body[256];
+
+    (void)state;
+    vm_file(vm, "disk", DISK_SIZE, 0);
+    start_backend(vm, BACKEND_KEEPS_NO_CONFIG);
+    vm_put(vm, "/mayfly/file-systems/a", "{\"fs_id\":\"a\",\"tag\":\"share\",\"socket_path\":\"%s\"}",
+           vm_path(vm, "b.sock"));
+    vm_put(vm, "/mayfly/file-systems/a", "{\"fs_id\":\"a\",\"tag\":\"share\",\"socket_path\":\"%s\"}",
+           vm_path(vm, "b.sock"));
+    snprintf(body, sizeof(body), "{\"fs_id\":\"b\",\"tag\":\"share\",\"socket_path\":\"%s\"}", vm_path(vm, "b.sock"));
+    vm_refuses(vm, "PUT", "/mayfly/file-systems/b", body, "tag: 'share' is the tag of file system 'a' already");
+    start_backend(vm, BACKEND_KEEPS_NO_CONFIG);
+    snprintf(body, sizeof(body),
+             "{\"iface_id\":\"n\",\"backend\":{\"type\":\"vhost-user\",\"socket_path\":\"%s\"},"
+             "\"rx_rate_limiter\":{\"ops\":{\"size\":1,\"refill_time\":1}}}",
+             vm_path(vm, "b.sock"));
+    vm_refuses(vm, "PUT", "/network-interfaces/n", body, "rx_rate_limiter: given");
+    vm_put(vm, "/network-interfaces/n",
+           "{\"iface_id\":\"n\",\"backend\":{\"type\":\"vhost-user\",\"socket_path\":\"%s\"},"
+           "\"guest_mac\":\"06:00:ac:10:00:02\"}",
+           vm_path(vm, "b.sock"));
+}
+
+TEST_MAIN(vhost_test(test_disk_of_a_back_end_reads_writes_and_flushes),
+          vhost_test(test_memory_is_shared_only_with_a_back_end),
+          vhost_test(test_back_end_that_is_of_no_use_is_refused_and_named),
+          vhost_test(test_back_end_that_refuses_memory_leaves_the_rest_running),
+          vhost_test(test_disk_goes_on_when_its_back_end_restarts),
+          vhost_test(test_request_that_a_back_end_died_of_is_done_by_the_next),
+          vhost_test(test_new_size_is_read_on_request_and_when_announced),
+          vhost_test(test_pause_takes_the_queues_back_and_resume_gives_them),
+          vhost_test(test_back_end_that_stalls_stops_neither_pause_nor_api),
+          vhost_test(test_file_systems_and_networks_are_taken_and_their_mistakes_refused))

@@ -1,0 +1,106 @@
+/* Where a queue goes on after its back end vanished. */
+#include "tests/unit/harness.h"
+
+#include "vmm/backend/vhost_user.h"
+
+#include <linux/virtio_ring.h>
+#include <string.h>
+
+enum { SIZE = 8 };
+
+static struct {
+    struct vring_avail available;
+    uint16_t room[SIZE + 1];
+} available;
+static struct {
+    struct vring_used used;
+    vring_used_elem_t room[SIZE + 1];
+} used;
+
+/* The rings after these heads were made available, and these given back: as many as have happened before are 0. */
+static struct vhost_user_ring ring_of(uint16_t before, const uint16_t *posted, uint16_t posted_count,
+                                      const uint16_t *done, uint16_t done_count)
+{
+    memset(&available, 0, sizeof(available));
+    memset(&used, 0, sizeof(used));
+    for (uint16_t i = 0; i < posted_count; i++)
+        available.available.ring[(uint16_t)(before + i) % SIZE] = posted[i];
+    for (uint16_t i = 0; i < done_count; i++)
+        used.used.ring[(uint16_t)(before + i) % SIZE].id = done[i];
+    available.available.idx = (uint16_t)(before + posted_count);
+    used.used.idx = (uint16_t)(before + done_count);
+    return (struct vhost_user_ring){.ready = true, .size = SIZE, .available = &available.available, .used = &used.used};
+}
+
+#define HEADS(...) ((const uint16_t[]){__VA_ARGS__})
+
+static void test_queue_with_nothing_in_flight_goes_on_whatever_the_order_was(void **state)
+{
+    struct vhost_user_ring ring = ring_of(0, HEADS(0, 3, 6), 3, HEADS(6, 0, 3), 3);
+    uint16_t base = 99;
+
+    (void)state;
+    assert_true(vhost_user_ring_recover(&ring, &base));
+    assert_int_equal(base, 3);
+}
+
+static void test_requests_done_in_order_leave_the_rest_to_the_next_back_end(void **state)
+{
+    uint16_t base = 99;
+
+    (void)state;
+    for (unsigned before = 0; before <= UINT16_MAX; before += 0x1333) {
+        struct vhost_user_ring ring = ring_of((uint16_t)before, HEADS(0, 1, 2, 0, 1, 2, 4, 5), 8, HEADS(0, 1, 2, 0), 4);
+
+        assert_true(vhost_user_ring_recover(&ring, &base));
+        assert_int_equal(base, (uint16_t)(before + 4));
+    }
+}
+
+static void test_full_queue_of_different_requests_goes_on(void **state)
+{
+    struct vhost_user_ring ring = ring_of(0xfffc, HEADS(7, 6, 5, 4, 3, 2, 1, 0), 8, NULL, 0);
+    uint16_t base = 0;
+
+    (void)state;
+    assert_true(vhost_user_ring_recover(&ring, &base));
+    assert_int_equal(base, 0xfffc);
+}
+
+static void test_requests_done_out_of_order_are_not_guessed_at(void **state)
+{
+    struct vhost_user_ring ring = ring_of(0, HEADS(0, 3, 6), 3, HEADS(3), 1);
+    uint16_t base;
+
+    (void)state;
+    assert_false(vhost_user_ring_recover(&ring, &base));
+    ring = ring_of(0, HEADS(0, 1, 2, 3, 4, 5, 1, 2), 8, HEADS(0, 2, 1, 3), 4);
+    assert_false(vhost_user_ring_recover(&ring, &base));
+}
+
+static void test_rings_that_cannot_be_are_refused(void **state)
+{
+    uint16_t base;
+
+    (void)state;
+    /* The same request in flight twice. */
+    struct vhost_user_ring ring = ring_of(0, HEADS(0, 1, 1), 3, HEADS(0), 1);
+    assert_false(vhost_user_ring_recover(&ring, &base));
+    /* More in flight than the ring holds; more done than was asked. */
+    ring = ring_of(0, NULL, 0, NULL, 0);
+    available.available.idx = SIZE + 1;
+    assert_false(vhost_user_ring_recover(&ring, &base));
+    available.available.idx = 0;
+    used.used.idx = 1;
+    assert_false(vhost_user_ring_recover(&ring, &base));
+    /* What was given back was never asked for. */
+    ring = ring_of(0, HEADS(0, 1), 2, HEADS(0), 1);
+    used.used.ring[0].id = 0x10000;
+    assert_false(vhost_user_ring_recover(&ring, &base));
+}
+
+TEST_MAIN(cmocka_unit_test(test_queue_with_nothing_in_flight_goes_on_whatever_the_order_was),
+          cmocka_unit_test(test_requests_done_in_order_leave_the_rest_to_the_next_back_end),
+          cmocka_unit_test(test_full_queue_of_different_requests_goes_on),
+          cmocka_unit_test(test_requests_done_out_of_order_are_not_guessed_at),
+          cmocka_unit_test(test_rings_that_cannot_be_are_refused))
