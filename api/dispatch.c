@@ -91,9 +91,11 @@ static struct error *carry_out(const struct api_context *context, const struct r
     if (error != NULL)
         return error;
     reply->deprecation = schema_deprecated(route->body, given) != NULL;
-    if (reply->deprecation)
+    if (reply->deprecation) {
+        METRIC_INCREMENT(deprecated.http_calls);
         log_warning("%s %s: %s is deprecated", request->method_name, route->path,
                     schema_deprecated(route->body, given));
+    }
     error = check_identity(route, &body, id);
     if (error == NULL)
         error = route->handle(context, &body, &reply->body);

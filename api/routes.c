@@ -2,6 +2,7 @@
 
 #include "api/schema_objects.h"
 #include "vmm/base/cleanup.h"
+#include "vmm/base/clock.h"
 #include "vmm/metrics.h"
 
 #include <string.h>
@@ -178,9 +179,14 @@ static struct error *put_mayfly_action(const struct api_context *context, void *
 static struct error *patch_vm(const struct api_context *context, void *body, struct json_writer *reply)
 {
     const struct vm_update *update = body;
+    bool pause = update->state == VM_PAUSED;
+    uint64_t start_us = clock_monotonic_us();
+    struct error *error = pause ? machine_pause(context->machine) : machine_resume(context->machine);
 
     (void)reply;
-    return update->state == VM_PAUSED ? machine_pause(context->machine) : machine_resume(context->machine);
+    __atomic_store_n(pause ? &metrics.latencies.pause_vm : &metrics.latencies.resume_vm,
+                     clock_monotonic_us() - start_us, __ATOMIC_RELAXED);
+    return error;
 }
 
 const struct route routes[] = {
@@ -216,8 +222,9 @@ const struct route routes[] = {
      .summary = "Adds or replaces the source of random numbers", .counts = &metrics.api_server.put_entropy},
     {"/serial", API_PUT, WHEN_NOT_STARTED, put_serial, &serial_schema,
      .summary = "Says where the serial port's output goes", .counts = &metrics.api_server.put_serial},
-    {"/logger", API_PUT, WHEN_NOT_STARTED, put_logger, &logger_schema,
-     .summary = "Says where the log goes and what is in it", .counts = &metrics.api_server.put_logger},
+    {"/logger", API_PUT, WHEN_ANY, put_logger, &logger_schema,
+     .summary = "Says where the log goes and what is in it; once the guest is started, the file must be there already",
+     .counts = &metrics.api_server.put_logger},
     {"/metrics", API_PUT, WHEN_NOT_STARTED, put_metrics, &metrics_schema, .summary = "Says where the metrics go; once",
      .counts = &metrics.api_server.put_metrics},
     {"/actions", API_PUT, WHEN_ANY, put_action, &action_info_schema,

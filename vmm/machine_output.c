@@ -45,7 +45,10 @@ struct error *machine_put_logger(struct machine *machine, struct logger_config *
             return error;
     }
     if (config->log_path != NULL) {
-        struct error *error = output_open("log_path", config->log_path, &fd);
+        /* The filters let nothing be made once the guest runs. */
+        struct error *error = machine->state == MACHINE_NOT_STARTED
+                                  ? output_open("log_path", config->log_path, &fd)
+                                  : output_open_existing("log_path", config->log_path, &fd);
 
         if (error != NULL)
             return error;

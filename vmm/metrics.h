@@ -74,6 +74,16 @@ struct vcpu_metrics {
     uint64_t exit_io_in, exit_io_out, exit_mmio_read, exit_mmio_write, failures, unknown_port, unknown_mmio;
 };
 
+/* What clients still use and will not be able to for ever. */
+struct deprecated_metrics {
+    uint64_t http_calls, command_line_calls;
+};
+
+/* How long the last one took, in microseconds. */
+struct latency_metrics {
+    uint64_t pause_vm, resume_vm;
+};
+
 struct logger_metrics {
     uint64_t missed_metrics_count, metrics_fails, missed_log_count, rate_limited_log_count;
 };
@@ -95,6 +105,8 @@ struct metrics {
     struct uart_metrics uart;
     struct i8042_metrics i8042;
     struct vcpu_metrics vcpu;
+    struct deprecated_metrics deprecated;
+    struct latency_metrics latencies;
     struct logger_metrics logger;
     struct signal_metrics signals;
     uint64_t sigpipe;           /* survived */

@@ -5,9 +5,9 @@
 #include <stddef.h>
 #include <sys/stat.h>
 
-struct error *output_open(const char *field, const char *path, int *fd)
+static struct error *open_with(const char *field, const char *path, int more, int *fd)
 {
-    int flags = O_APPEND | O_CREAT | O_NONBLOCK | O_NOCTTY | O_CLOEXEC;
+    int flags = more | O_APPEND | O_NONBLOCK | O_NOCTTY | O_CLOEXEC;
 
     /* Read and write: a FIFO opened so has a reader, us, so neither this call fails nor does a write raise SIGPIPE. */
     int opened = open(path, flags | O_RDWR, 0600);
@@ -17,4 +17,14 @@ struct error *output_open(const char *field, const char *path, int *fd)
         return error_errno(errno, "%s: cannot open '%s' for writing", field, path);
     *fd = opened;
     return NULL;
+}
+
+struct error *output_open(const char *field, const char *path, int *fd)
+{
+    return open_with(field, path, O_CREAT, fd);
+}
+
+struct error *output_open_existing(const char *field, const char *path, int *fd)
+{
+    return open_with(field, path, 0, fd);
 }

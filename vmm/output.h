@@ -8,3 +8,5 @@
  * and keeps what its pipe holds until one comes. `field` is the API field that the error names.
  */
 struct error *output_open(const char *field, const char *path, int *fd);
+/* The same, but what does not exist is an error. */
+struct error *output_open_existing(const char *field, const char *path, int *fd);

@@ -1,6 +1,7 @@
 /* What the options of mayfly-vmm do, seen from outside. */
 #include "tests/machine/machine.h"
 
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -84,6 +85,35 @@ static void test_log_has_only_the_level_and_the_module_asked_for(void **state)
     vm = vm_start_with(&(struct machine_options){.arguments = ARGUMENTS("--level", "OFF")});
     run_hello(vm);
     assert_not_logged(vm, "[test:");
+}
+
+static void test_log_changes_while_the_guest_runs(void **state)
+{
+    struct vm *vm = vm_start();
+    char json[256], path[80], written[4096] = "";
+
+    (void)state;
+    vm_boot(vm, "spin", NULL);
+    vm_expect(vm, "spinning");
+    vm_put(vm, "/logger", "{\"level\": \"Off\"}");
+    vm_refuses(vm, "PUT", "/entropy", "{}", "expected one that has not started");
+    assert_not_logged(vm, "PUT /entropy:");
+    vm_put(vm, "/logger", "{\"level\": \"Info\", \"module\": \"api/routes\"}");
+    vm_refuses(vm, "PUT", "/vsock", "{}", "expected one that has not started");
+    assert_not_logged(vm, "PUT /vsock:");
+
+    /* Another file must be there: nothing is made any more. */
+    snprintf(path, sizeof(path), "%s", vm_path(vm, "other-log"));
+    snprintf(json, sizeof(json), "{\"log_path\": \"%s\", \"module\": \"api/\", \"show_level\": true}", path);
+    vm_refuses(vm, "PUT", "/logger", json, "No such file");
+    cleanup_fd int other = open(path, O_RDONLY | O_CREAT | O_CLOEXEC, 0600);
+    vm_put(vm, "/logger", "%s", json);
+    vm_refuses(vm, "PUT", "/serial", "{}", "expected one that has not started");
+    assert_not_logged(vm, "PUT /serial:");
+    assert_true(read(other, written, sizeof(written) - 1) > 0);
+    assert_non_null(strstr(written, ":main:ERROR] Received Error. Status code: 400. Message: PUT /serial:"));
+    vm_say(vm, "q");
+    vm_expect_exit(vm, 0);
 }
 
 /* The number behind the first "<name>": in the metrics' first line. */
@@ -182,6 +212,7 @@ static void test_options_that_cannot_be_met_end_with_code_152(void **state)
 TEST_MAIN(machine_test(test_version_is_the_one_that_callers_of_the_name_look_for),
           machine_test(test_help_goes_to_stdout), machine_test(test_log_lines_carry_what_is_asked_for),
           machine_test(test_log_has_only_the_level_and_the_module_asked_for),
+          machine_test(test_log_changes_while_the_guest_runs),
           machine_test(test_start_times_of_the_caller_are_in_the_metrics),
           machine_test(test_fifos_of_log_and_metrics_need_no_reader),
           machine_test(test_limit_of_bodies_is_the_one_given),

@@ -4,6 +4,7 @@
 #include "vmm/base/output_write.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -50,17 +51,48 @@ void log_set_format(bool show_level, bool show_origin)
     __atomic_store_n(&state.show_origin, show_origin, __ATOMIC_RELAXED);
 }
 
+/* Byte by byte: another thread that logs meanwhile may see a mixture, but always one that ends. */
 void log_set_module(const char *prefix)
 {
-    snprintf(state.module, sizeof(state.module), "%s", prefix == NULL ? "" : prefix);
+    for (size_t i = 0; i + 1 < MODULE_MAX; i++) {
+        char c = prefix == NULL ? '\0' : prefix[i];
+
+        __atomic_store_n(&state.module[i], c, __ATOMIC_RELAXED);
+        if (c == '\0')
+            return;
+    }
 }
 
+static bool module_fits(const char *file)
+{
+    for (size_t i = 0; i < MODULE_MAX; i++) {
+        char c = __atomic_load_n(&state.module[i], __ATOMIC_RELAXED);
+
+        if (c == '\0')
+            return true;
+        if (file[i] != c)
+            return false;
+    }
+    return true;
+}
+
+/*
+ * A thread that is about to write may hold the old number: it stays what it is, a log. Closed, the number could be
+ * that of a disk by the time the line is written.
+ */
 void log_set_fd(int fd)
 {
-    int old = __atomic_exchange_n(&state.fd, fd, __ATOMIC_ACQ_REL);
+    int old = __atomic_load_n(&state.fd, __ATOMIC_ACQUIRE);
 
-    if (old != STDERR_FILENO)
+    if (old == STDERR_FILENO) {
+        __atomic_store_n(&state.fd, fd, __ATOMIC_RELEASE);
+    } else if (fd == STDERR_FILENO) {
+        __atomic_store_n(&state.fd, fd, __ATOMIC_RELEASE);
         close(old);
+    } else {
+        dup3(fd, old, O_CLOEXEC);
+        close(fd);
+    }
 }
 
 bool log_is_stderr(void)
@@ -146,7 +178,7 @@ void log_write(struct log_site *site, const char *format, ...)
     uint32_t suppressed;
     va_list args;
 
-    if (state.module[0] != '\0' && strncmp(site->file, state.module, strlen(state.module)) != 0)
+    if (!module_fits(site->file))
         return;
     if (!site_may_write(site, &suppressed))
         return;
