@@ -4,6 +4,9 @@
  */
 #pragma once
 
+/* Of Firecracker's jailer, whose options these are. */
+#define JAILER_COMPATIBLE_VERSION "1.17.0"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>

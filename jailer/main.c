@@ -44,6 +44,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -246,6 +247,14 @@ static int report(int fd, const struct error *error)
     return EXIT_FAILURE;
 }
 
+/* By a link: callers compare the version of the program that they know. */
+static bool is_called_jailer(const char *program)
+{
+    const char *slash = program == NULL ? NULL : strrchr(program, '/');
+
+    return program != NULL && strcmp(slash == NULL ? program : slash + 1, "jailer") == 0;
+}
+
 int main(int argc, char *argv[])
 {
     static struct jail jail = {.exec_fd = -1,
@@ -269,7 +278,9 @@ int main(int argc, char *argv[])
         return EXIT_SUCCESS;
     }
     if (request == JAIL_VERSION) {
-        printf("Mayfly jailer v%s\n", MAYFLY_VERSION);
+        printf(is_called_jailer(argv[0]) ? "Jailer v" JAILER_COMPATIBLE_VERSION " (Mayfly jailer v%s)\n"
+                                         : "Mayfly jailer v%s\n",
+               MAYFLY_VERSION);
         return EXIT_SUCCESS;
     }
     error = privilege_choose_mode(&jail.config);

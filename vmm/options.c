@@ -100,6 +100,10 @@ static struct error *parse_one(int argc, char *const argv[], int *index, struct 
     const char *argument = argv[*index];
     const char *value = NULL;
 
+    if (strcmp(argument, "-h") == 0) {
+        options->help = true;
+        return NULL;
+    }
     if (strncmp(argument, "--", 2) != 0)
         return error_new(ERROR_INPUT, "'%s': expected an option, --help lists them", argument);
 

@@ -52,6 +52,23 @@ static void test_both_spellings_of_a_value_are_taken(void **state)
     assert_int_equal(config.limits.fsize, 4096);
 }
 
+static void test_every_option_of_firecrackers_jailer_is_accepted(void **state)
+{
+    struct jail_config config;
+
+    (void)state;
+    assert_no_error(
+        parse("--chroot-base-dir /jails --netns /var/run/netns/a --daemonize --new-pid-ns --cgroup-version 2 "
+              "--cgroup memory.max=1 --parent-cgroup a/b --resource-limit no-file=3 -- --no-seccomp",
+              false, &config));
+    assert_string_equal(config.chroot_base_dir, "/jails");
+    assert_string_equal(config.netns, "/var/run/netns/a");
+    assert_string_equal(config.parent_cgroup, "a/b");
+    assert_int_equal(config.cgroup_version, 2);
+    assert_int_equal(config.limits.no_file, 3);
+    assert_true(config.daemonize && config.new_pid_ns);
+}
+
 static void test_words_after_two_dashes_are_the_vmms(void **state)
 {
     struct jail_config config;
@@ -111,4 +128,5 @@ static void test_bad_arguments_are_named(void **state)
 }
 
 TEST_MAIN(cmocka_unit_test(test_defaults_are_firecrackers), cmocka_unit_test(test_both_spellings_of_a_value_are_taken),
+          cmocka_unit_test(test_every_option_of_firecrackers_jailer_is_accepted),
           cmocka_unit_test(test_words_after_two_dashes_are_the_vmms), cmocka_unit_test(test_bad_arguments_are_named))

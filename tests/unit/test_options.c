@@ -103,6 +103,8 @@ static void test_help_and_version_go_before_what_else_is_wrong(void **state)
     struct options options;
 
     (void)state;
+    assert_no_error(PARSE(&options, "-h"));
+    assert_true(options.help);
     assert_no_error(PARSE(&options, "--help", "--no-api"));
     assert_true(options.help);
     assert_no_error(PARSE(&options, "--version"));

@@ -1,0 +1,141 @@
+/* A microVM whose guest asks nothing of its devices: the main thread of the VMM sleeps, and is not woken once. */
+#include "tests/machine/machine.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/if_tun.h>
+#include <net/if.h>
+#include <poll.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+enum {
+    SETTLING_TICKS = 20, /* of CPU time of the vCPU: how long the test lets the guest run, by the guest's own doing */
+    WATCHED_TICKS = 100,
+};
+
+/* The text behind `key` of a file of /proc, as a number. */
+static unsigned long number_in(const char *path, const char *key)
+{
+    char text[4096] = "";
+    cleanup_fd int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+    assert_true(fd >= 0);
+    assert_true(read(fd, text, sizeof(text) - 1) > 0);
+    char *at = strstr(text, key);
+    assert_non_null(at);
+    return strtoul(at + strlen(key), NULL, 10);
+}
+
+/* How often the main thread has gone to sleep, and been put to sleep. */
+static unsigned long wake_ups(const struct vm *vm)
+{
+    char path[64];
+
+    snprintf(path, sizeof(path), "/proc/%d/task/%d/status", vm->pid, vm->pid);
+    return number_in(path, "\nvoluntary_ctxt_switches:");
+}
+
+static int vcpu_thread(const struct vm *vm)
+{
+    char path[64], name[16] = "";
+    int found = -1;
+
+    snprintf(path, sizeof(path), "/proc/%d/task", vm->pid);
+    DIR *folder = opendir(path);
+    assert_non_null(folder);
+    for (struct dirent *entry; found < 0 && (entry = readdir(folder)) != NULL;) {
+        snprintf(path, sizeof(path), "/proc/%d/task/%d/comm", vm->pid, atoi(entry->d_name));
+        cleanup_fd int fd = open(path, O_RDONLY | O_CLOEXEC);
+        if (fd >= 0 && read(fd, name, sizeof(name) - 1) > 0 && strstr(name, "vcpu") != NULL)
+            found = atoi(entry->d_name);
+    }
+    closedir(folder);
+    return found;
+}
+
+/* CPU time of a thread in ticks: of the line's 52 numbers behind the name, the 12th and 13th. */
+static unsigned long ticks(const struct vm *vm, int thread)
+{
+    char path[64], text[1024] = "";
+    unsigned long user, system;
+
+    snprintf(path, sizeof(path), "/proc/%d/task/%d/stat", vm->pid, thread);
+    cleanup_fd int fd = open(path, O_RDONLY | O_CLOEXEC);
+    assert_true(fd >= 0 && read(fd, text, sizeof(text) - 1) > 0);
+    char *at = strrchr(text, ')');
+    assert_non_null(at);
+    assert_int_equal(sscanf(at + 2, "%*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %lu %lu", &user, &system), 2);
+    return user + system;
+}
+
+/* Until the guest has computed for `count` ticks more. */
+static void let_run(const struct vm *vm, int thread, unsigned long count)
+{
+    for (unsigned long end = ticks(vm, thread) + count; ticks(vm, thread) < end;)
+        poll(&(struct pollfd){.fd = vm->process_fd, .events = POLLIN}, 1, 10);
+}
+
+static bool make_tap(void)
+{
+    struct ifreq request = {.ifr_name = "tap0", .ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR};
+
+    if (unshare(CLONE_NEWNET) != 0)
+        return false;
+    cleanup_fd int tun = open("/dev/net/tun", O_RDWR | O_CLOEXEC);
+    return tun >= 0 && ioctl(tun, TUNSETIFF, &request) == 0 && ioctl(tun, TUNSETPERSIST, 1) == 0;
+}
+
+static void configure(struct vm *vm, bool with_tap)
+{
+    const char *disk = vm_path(vm, "disk"), *pmem = vm_path(vm, "pmem");
+    const char *const limits = "{\"ops\":{\"size\":10,\"refill_time\":100}}";
+    cleanup_fd int disk_fd = open(disk, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    cleanup_fd int pmem_fd = open(pmem, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+
+    assert_int_equal(ftruncate(disk_fd, 1 << 20), 0);
+    assert_int_equal(ftruncate(pmem_fd, 2 << 20), 0);
+    vm_put(vm, "/drives/disk",
+           "{\"drive_id\":\"disk\",\"path_on_host\":\"%s\",\"is_root_device\":false,\"is_read_only\":false,"
+           "\"io_engine\":\"Async\",\"rate_limiter\":%s}",
+           disk, limits);
+    vm_put(vm, "/pmem/p", "{\"id\":\"p\",\"path_on_host\":\"%s\"}", pmem);
+    if (with_tap)
+        vm_put(vm, "/network-interfaces/n",
+               "{\"iface_id\":\"n\",\"host_dev_name\":\"tap0\",\"rx_rate_limiter\":%s,\"tx_rate_limiter\":%s}", limits,
+               limits);
+    vm_put(vm, "/vsock", "{\"guest_cid\":3,\"uds_path\":\"%s\"}", vm_path(vm, "vsock"));
+    vm_put(vm, "/entropy", "{\"rate_limiter\":%s}", limits);
+    vm_put(vm, "/mayfly/console", "{\"ports\":[{\"name\":\"a\",\"socket_path\":\"%s\"}]}", vm_path(vm, "port"));
+}
+
+static void test_idle_vm_with_every_device_is_not_woken(void **state)
+{
+    bool with_tap = make_tap();
+    struct vm *vm = vm_start();
+    unsigned long before;
+
+    (void)state;
+    configure(vm, with_tap);
+    vm_boot(vm, "spin", NULL);
+    vm_expect(vm, "spinning");
+    int thread = vcpu_thread(vm);
+    assert_true(thread > 0);
+
+    /* What the start left to do is done when nothing happens for a while; then it must stay so. */
+    do {
+        before = wake_ups(vm);
+        let_run(vm, thread, SETTLING_TICKS);
+    } while (wake_ups(vm) != before);
+    let_run(vm, thread, WATCHED_TICKS);
+    assert_int_equal(wake_ups(vm), before);
+    vm_say(vm, "q");
+    vm_expect_exit(vm, 0);
+}
+
+TEST_MAIN(machine_test(test_idle_vm_with_every_device_is_not_woken))
