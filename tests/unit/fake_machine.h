@@ -27,6 +27,7 @@ static inline void fake_machine_reset(void)
 {
     schema_free(&drive_update_schema, &fake_machine.drive_update);
     schema_free(&network_interface_update_schema, &fake_machine.network_interface_update);
+    pmem_update_free(&fake_machine.pmem_update);
     vm_config_free(&fake_machine.config);
     fake_machine = (struct machine){0};
     machine_config_default(&fake_machine.config.machine);
