@@ -227,6 +227,25 @@ static void test_rate_limited_disk_does_all_its_work(void **state)
     vm_expect_exit(vm, 0);
 }
 
+/* Its bucket would be full again in ten hours: only the new limit lets the guest go on. */
+static void test_limit_changed_under_the_guest_lets_it_go_on(void **state)
+{
+    struct vm *vm = vm_start();
+    const char *path = vm_path(vm, "disk");
+    cleanup_fd int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+
+    (void)state;
+    assert_int_equal(ftruncate(fd, 1 << 20), 0);
+    vm_drive(vm, "d", path, ",\"rate_limiter\":{\"ops\":{\"size\":1,\"refill_time\":36000000,\"one_time_burst\":1}}");
+    vm_boot(vm, "block", "ops=w0:a,r0,w1:b,r1");
+    vm_expect(vm, "read 0 61 61\n");
+    vm_refuses(vm, "PATCH", "/drives/d", "{\"drive_id\":\"d\",\"rate_limiter\":{\"ops\":{\"size\":1}}}", "refill_time");
+    vm_refuses(vm, "PATCH", "/drives/e", "{\"drive_id\":\"e\",\"rate_limiter\":{}}", "'e'");
+    vm_patch(vm, "/drives/d", "{\"drive_id\":\"d\",\"rate_limiter\":{\"ops\":{\"size\":0,\"refill_time\":0}}}");
+    vm_expect(vm, "read 0 62 62\ndone\n");
+    vm_expect_exit(vm, 0);
+}
+
 TEST_MAIN(machine_test(test_disk_reads_writes_and_flushes), machine_test(test_disk_discards_and_writes_zeroes),
           machine_test(test_disk_refuses_what_lies_beyond_its_end), machine_test(test_read_only_disk_stays_as_it_is),
           machine_test(test_disks_are_in_the_order_of_their_requests),
@@ -234,4 +253,5 @@ TEST_MAIN(machine_test(test_disk_reads_writes_and_flushes), machine_test(test_di
           machine_test(test_disk_can_be_replaced_under_the_vm),
           machine_test(test_disk_that_cannot_be_written_must_be_called_read_only),
           machine_test(test_full_host_disk_is_an_io_error_in_the_guest),
-          machine_test(test_rate_limited_disk_does_all_its_work))
+          machine_test(test_rate_limited_disk_does_all_its_work),
+          machine_test(test_limit_changed_under_the_guest_lets_it_go_on))
