@@ -93,7 +93,9 @@ static struct error *enter_processes(struct jail *jail)
     if (error == NULL && jail->config.new_pid_ns) {
         uint64_t cpu = clock_process_cpu_us();
 
-        error = process_fork(&jail->cgroup, &joined, &jail->waiter, &jail->pid);
+        error = namespaces_enter_time(&jail->config);
+        if (error == NULL)
+            error = process_fork(&jail->cgroup, &joined, &jail->waiter, &jail->pid);
         jail->parent_cpu_us = cpu;
         if (jail->waiter.child > 0)
             _exit(jail->config.daemonize ? 0 : process_wait(&jail->waiter));
@@ -146,6 +148,8 @@ static struct error *drop_privileges(struct jail *jail)
 
     if (error == NULL)
         error = guardian_start(&jail->undo);
+    if (error == NULL && !jail->config.new_pid_ns)
+        error = namespaces_enter_time(&jail->config);
     if (error == NULL)
         error = identity_drop(&jail->config, &jail->missing);
     if (error == NULL && jail->config.mode != JAIL_ROOT)

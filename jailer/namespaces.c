@@ -48,7 +48,6 @@ struct error *namespaces_enter(const struct jail_config *config, int netns)
         {offsetof(struct jail_config, new_ipc_ns), CLONE_NEWIPC},
         {offsetof(struct jail_config, new_uts_ns), CLONE_NEWUTS},
         {offsetof(struct jail_config, new_cgroup_ns), CLONE_NEWCGROUP},
-        {offsetof(struct jail_config, new_time_ns), CLONE_NEWTIME},
     };
     int flags = 0;
 
@@ -59,5 +58,12 @@ struct error *namespaces_enter(const struct jail_config *config, int netns)
         return error_errno(errno, "cannot unshare namespaces (flags %#x)", (unsigned)flags);
     if (netns >= 0 && setns(netns, CLONE_NEWNET) < 0)
         return error_errno(errno, "--netns: cannot join \"%s\"", config->netns);
+    return NULL;
+}
+
+struct error *namespaces_enter_time(const struct jail_config *config)
+{
+    if (config->new_time_ns && unshare(CLONE_NEWTIME) < 0)
+        return error_errno(errno, "cannot unshare the time namespace");
     return NULL;
 }

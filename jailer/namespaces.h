@@ -15,3 +15,9 @@ struct error *namespaces_enter_mount(void);
  * its cgroups, so that a new cgroup namespace has them as its root.
  */
 struct error *namespaces_enter(const struct jail_config *config, int netns);
+
+/*
+ * A new time namespace, if asked for: it begins with the next process or exec, and until then older kernels (6.1) let
+ * this process make no thread.
+ */
+struct error *namespaces_enter_time(const struct jail_config *config);
