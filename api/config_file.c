@@ -48,6 +48,21 @@ static struct error *put_machine_config(struct machine *machine, struct vm_confi
     return machine_put_machine_config(machine, &config->machine);
 }
 
+static struct error *put_cpu_config(struct machine *machine, struct vm_config *config)
+{
+    struct cpu_config features = {0};
+    struct bytes text = {0};
+    struct error *error = read_file(config->cpu_config_path, &text);
+
+    if (error == NULL)
+        error = schema_decode(&cpu_config_schema, text.data, text.length, false, &features, NULL);
+    if (error == NULL)
+        error = machine_put_cpu_config(machine, &features);
+    schema_free(&cpu_config_schema, &features);
+    bytes_free(&text);
+    return error != NULL ? error_wrap(error, "\"%s\"", config->cpu_config_path) : NULL;
+}
+
 static struct error *put_boot_source(struct machine *machine, struct vm_config *config)
 {
     return machine_put_boot_source(machine, &config->boot_source);
@@ -122,6 +137,7 @@ static const struct {
     {VM_CONFIG_LOGGER, put_logger},
     {VM_CONFIG_METRICS, put_metrics},
     {VM_CONFIG_MACHINE_CONFIG, put_machine_config},
+    {VM_CONFIG_CPU_CONFIG, put_cpu_config},
     {VM_CONFIG_BOOT_SOURCE, put_boot_source},
     {VM_CONFIG_DRIVES, put_drives},
     {VM_CONFIG_PMEM, put_pmem},

@@ -125,13 +125,19 @@ static void write_field(FILE *out, const struct field *field, bool partial)
         write_integer(out, field, partial);
         break;
     case FIELD_ENUM:
-    case FIELD_KEYWORD:
     case FIELD_STRING:
         write_string(out, field, partial);
         break;
     case FIELD_STRING_MAP:
         fprintf(out, "          type: object\n          maxProperties: %" PRIu64 "\n", field->maximum);
         fputs("          additionalProperties:\n            type: string\n", out);
+        break;
+    case FIELD_STRING_LIST:
+        fprintf(out, "          type: array\n          minItems: %u\n          maxItems: %" PRIu64 "\n", field->minimum,
+                field->maximum);
+        fprintf(out,
+                "          items:\n            type: string\n            minLength: 1\n            maxLength: %d\n",
+                ID_LENGTH_MAX);
         break;
     case FIELD_OBJECT:
         fputs("          allOf:\n            -", out);

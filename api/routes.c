@@ -56,6 +56,12 @@ static struct error *put_machine_config(const struct api_context *context, void 
     return machine_put_machine_config(context->machine, body);
 }
 
+static struct error *put_cpu_config(const struct api_context *context, void *body, struct json_writer *reply)
+{
+    (void)reply;
+    return machine_put_cpu_config(context->machine, body);
+}
+
 static struct error *put_boot_source(const struct api_context *context, void *body, struct json_writer *reply)
 {
     (void)reply;
@@ -233,6 +239,8 @@ const struct route routes[] = {
      .counts = &metrics.api_server.patch_vm},
     {"/vm/config", API_GET, WHEN_ANY, get_vm_config, .reply = &vm_config_schema, .summary = "The whole configuration",
      .counts = &metrics.api_server.get_vm_config},
+    {"/cpu-config", API_PUT, WHEN_NOT_STARTED, put_cpu_config, &cpu_config_schema,
+     .summary = "Sets the CPU features that the guest finds", .counts = &metrics.api_server.put_cpu_cfg},
     {"/mayfly/actions", API_PUT, WHEN_STARTED, put_mayfly_action, &mayfly_action_info_schema,
      .summary = "Presses the guest's power button", .counts = &metrics.api_server.put_mayfly_actions},
     {"/mayfly/console", API_PUT, WHEN_NOT_STARTED, put_console, &console_schema,

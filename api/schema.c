@@ -78,6 +78,9 @@ static void free_field(void *object, const struct field *field)
     case FIELD_STRING_MAP:
         string_map_free((struct string_map *)(void *)value_at(object, field));
         break;
+    case FIELD_STRING_LIST:
+        string_list_free((struct string_list *)(void *)value_at(object, field));
+        break;
     case FIELD_OBJECT:
         schema_free(field->object, value_at(object, field));
         break;
@@ -88,7 +91,6 @@ static void free_field(void *object, const struct field *field)
     case FIELD_BOOL:
     case FIELD_INTEGER:
     case FIELD_ENUM:
-    case FIELD_KEYWORD:
     case FIELD_UNSUPPORTED:
         break;
     }
@@ -124,6 +126,16 @@ static void encode_map(const void *object, const struct field *field, struct jso
         json_string(writer, map->pairs[i].value);
     }
     json_close_object(writer);
+}
+
+static void encode_list(const void *object, const struct field *field, struct json_writer *writer)
+{
+    const struct string_list *list = (const void *)value_at(object, field);
+
+    json_open_array(writer);
+    for (size_t i = 0; i < list->count; i++)
+        json_string(writer, list->items[i]);
+    json_close_array(writer);
 }
 
 static bool object_is_given(const void *object, const struct field *field)
@@ -171,14 +183,14 @@ static void encode_field(const void *object, const struct field *field, struct j
     case FIELD_ENUM:
         json_string(writer, field->names[integer_at(object, field)]);
         break;
-    case FIELD_KEYWORD:
-        json_string(writer, field->names[0]);
-        break;
     case FIELD_STRING:
         encode_string(object, field, writer);
         break;
     case FIELD_STRING_MAP:
         encode_map(object, field, writer);
+        break;
+    case FIELD_STRING_LIST:
+        encode_list(object, field, writer);
         break;
     case FIELD_OBJECT:
         if (object_is_given(object, field))
@@ -212,6 +224,8 @@ static bool is_omitted(const void *object, const struct field *field)
         return false;
     if (field->type == FIELD_OBJECT)
         return !object_is_given(object, field);
+    if (field->type == FIELD_ENUM)
+        return integer_at(object, field) == field->initial;
     memcpy(&text, value_at(object, field), sizeof(text));
     return text == NULL;
 }

@@ -16,9 +16,9 @@ enum field_type {
     FIELD_BOOL,        /* bool */
     FIELD_INTEGER,     /* uint32_t or uint64_t, as `size` says */
     FIELD_ENUM,        /* an enum whose values index `names` */
-    FIELD_KEYWORD,     /* one of `names`; nothing is kept but that it was given (`presence`) */
     FIELD_STRING,      /* char *, owned */
     FIELD_STRING_MAP,  /* struct string_map */
+    FIELD_STRING_LIST, /* struct string_list: `minimum` to `maximum` ids; a size_t at `count` */
     FIELD_OBJECT,      /* a struct described by `object` */
     FIELD_ARRAY,       /* structs described by `object`, in place: room for `maximum`, a size_t at `count` */
     FIELD_HEAP_ARRAY,  /* a pointer to such structs, owned; at most `maximum`, a size_t at `count` */
@@ -36,7 +36,7 @@ enum field_flags {
     FIELD_IGNORE_CASE = 1 << 7, /* of `names` */
     FIELD_LIST = 1 << 8,        /* FIELD_UNSUPPORTED only: it is an array */
     FIELD_IDENTIFIES = 1 << 9,  /* must equal the id in the request's path */
-    FIELD_OMIT = 1 << 10,       /* a string or an object that is not encoded when it was not given */
+    FIELD_OMIT = 1 << 10,       /* a string, an enum or an object that is not encoded when it was not given */
 };
 
 enum { SCHEMA_DEPTH_MAX = 8 };

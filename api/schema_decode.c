@@ -99,8 +99,7 @@ static int take_name(struct decoder *decoder, struct value value)
 
     if (index < 0)
         return decoder_refuse(decoder, value);
-    if (field->type == FIELD_ENUM)
-        memcpy(decoder_top(decoder)->object + field->offset, &index, sizeof(index));
+    memcpy(decoder_top(decoder)->object + field->offset, &index, sizeof(index));
     mark_given(decoder);
     return 1;
 }
@@ -148,6 +147,25 @@ static int take_pair(struct decoder *decoder, struct value value)
     return 1;
 }
 
+static int take_item(struct decoder *decoder, struct value value)
+{
+    struct frame *frame = decoder_top(decoder);
+    struct string_list *list = (struct string_list *)(void *)(frame->object + frame->field->offset);
+
+    if (list->count == frame->field->maximum || value.length < 1 || value.length > ID_LENGTH_MAX)
+        return decoder_refuse(decoder, value);
+
+    char **items = realloc(list->items, (list->count + 1) * sizeof(*items));
+    if (items == NULL)
+        return out_of_memory(decoder);
+    list->items = items;
+    items[list->count] = strndup(value.text, value.length);
+    if (items[list->count] == NULL)
+        return out_of_memory(decoder);
+    list->count++;
+    return 1;
+}
+
 static int take_string(void *context, const unsigned char *bytes, size_t length)
 {
     struct decoder *decoder = context;
@@ -160,7 +178,10 @@ static int take_string(void *context, const unsigned char *bytes, size_t length)
         return decoder_refuse_named(decoder, "a string that is not UTF-8");
     if (decoder->depth > 0 && decoder_top(decoder)->kind == FRAME_MAP)
         return take_pair(decoder, value);
-    if (field != NULL && (field->type == FIELD_ENUM || field->type == FIELD_KEYWORD))
+    if (decoder->depth > 0 && decoder_top(decoder)->kind == FRAME_ARRAY &&
+        decoder_top(decoder)->field->type == FIELD_STRING_LIST)
+        return take_item(decoder, value);
+    if (field != NULL && field->type == FIELD_ENUM)
         return take_name(decoder, value);
     if (field != NULL && field->type == FIELD_STRING)
         return take_text(decoder, value);
@@ -245,8 +266,9 @@ static int open_array(void *context)
     struct decoder *decoder = context;
     const struct field *field = field_next(decoder);
 
-    if (field != NULL && (field->type == FIELD_ARRAY || field->type == FIELD_HEAP_ARRAY ||
-                          (field->type == FIELD_UNSUPPORTED && (field->flags & FIELD_LIST)))) {
+    if (field != NULL &&
+        (field->type == FIELD_ARRAY || field->type == FIELD_HEAP_ARRAY || field->type == FIELD_STRING_LIST ||
+         (field->type == FIELD_UNSUPPORTED && (field->flags & FIELD_LIST)))) {
         mark_given(decoder);
         return push(decoder,
                     (struct frame){.kind = FRAME_ARRAY, .object = decoder_top(decoder)->object, .field = field});
@@ -260,7 +282,7 @@ static int close_array(void *context)
     const struct field *field = decoder_top(decoder)->field;
     size_t count = 0;
 
-    if (field->object != NULL)
+    if (field->type != FIELD_UNSUPPORTED)
         memcpy(&count, decoder_top(decoder)->object + field->count, sizeof(count));
     decoder->depth--;
     if (count < field->minimum)

@@ -93,7 +93,13 @@ static const struct field vm_update_fields[] = {
 const struct schema vm_update_schema = {"Vm", SCHEMA(vm_update_fields, struct vm_update),
                                         .description = "Whether the vCPUs run."};
 
-static const char *const cpu_template_names[] = {"None", NULL};
+static const char *const cpu_template_names[] = {[CPU_TEMPLATE_NONE] = "None",
+                                                 [CPU_TEMPLATE_C3] = "C3",
+                                                 [CPU_TEMPLATE_T2] = "T2",
+                                                 [CPU_TEMPLATE_T2S] = "T2S",
+                                                 [CPU_TEMPLATE_T2CL] = "T2CL",
+                                                 [CPU_TEMPLATE_T2A] = "T2A",
+                                                 NULL};
 static const char *const huge_pages_names[] = {
     [HUGE_PAGES_NONE] = "None", [HUGE_PAGES_TRANSPARENT] = "Transparent", [HUGE_PAGES_2M] = "2M", NULL};
 
@@ -105,9 +111,10 @@ static const struct field machine_config_fields[] = {
      .description = "Guest memory in MiB; with 2M pages an even number."},
     {"smt", FIELD_BOOL, 0, MEMBER(struct machine_config, smt),
      .description = "Whether the guest sees two vCPUs as the threads of one core."},
-    {"cpu_template", FIELD_KEYWORD, FIELD_NULLABLE | FIELD_HIDDEN | FIELD_DEPRECATED,
-     PRESENCE(struct machine_config, has_cpu_template), .names = cpu_template_names,
-     .description = "A named set of CPU features; only \"None\" is there."},
+    {"cpu_template", FIELD_ENUM, FIELD_NULLABLE | FIELD_OMIT | FIELD_DEPRECATED,
+     MEMBER(struct machine_config, cpu_template), PRESENCE(struct machine_config, has_cpu_template),
+     .names = cpu_template_names,
+     .description = "A named set of CPU features: T2A on AMD, the others on Intel. Put to /cpu-config instead."},
     {"track_dirty_pages", FIELD_BOOL, 0, MEMBER(struct machine_config, track_dirty_pages),
      .description = "Whether the pages that the guest writes are recorded, for incremental snapshots."},
     {"huge_pages", FIELD_ENUM, 0, MEMBER(struct machine_config, huge_pages), .names = huge_pages_names,
@@ -335,7 +342,9 @@ static const struct field vm_config_fields[] = {
                           .object = &drive_schema, .description = "The root device first."},
     [VM_CONFIG_BOOT_SOURCE] = {"boot-source", FIELD_OBJECT, FIELD_SHOW_ALWAYS, MEMBER(struct vm_config, boot_source),
                                .object = &boot_source_schema, .description = "As put to /boot-source."},
-    [VM_CONFIG_CPU_CONFIG] = {"cpu-config", NO_DEVICE},
+    [VM_CONFIG_CPU_CONFIG] = {"cpu-config", FIELD_STRING, FIELD_NULLABLE | FIELD_SHOW_NULL,
+                              MEMBER(struct vm_config, cpu_config_path), PATH,
+                              .description = "A file that holds what would be put to /cpu-config; never shown."},
     [VM_CONFIG_LOGGER] = {"logger", FIELD_OBJECT, FIELD_NULLABLE | FIELD_SHOW_NULL, MEMBER(struct vm_config, logger),
                           .object = &logger_schema, .description = "As put to /logger; never shown."},
     [VM_CONFIG_MACHINE_CONFIG] = {"machine-config", FIELD_OBJECT, FIELD_NULLABLE | FIELD_SHOW_ALWAYS,

@@ -54,6 +54,7 @@ extern const struct schema metrics_schema;
 extern const struct schema console_schema;
 extern const struct schema vsock_schema;
 extern const struct schema vsock_seqpacket_schema;
+extern const struct schema cpu_config_schema;
 extern const struct schema pmem_schema;
 extern const struct schema pmem_update_schema;
 extern const struct schema file_system_schema;

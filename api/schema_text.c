@@ -1,5 +1,7 @@
 #include "api/schema_text.h"
 
+#include "vmm/config.h"
+
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -45,7 +47,6 @@ const char *field_expected(const struct field *field, char text[FIELD_EXPECTED_M
         snprintf(text, FIELD_EXPECTED_MAX, "an integer from %u to %" PRIu64, field->minimum, field->maximum);
         break;
     case FIELD_ENUM:
-    case FIELD_KEYWORD:
         append_names(text, 0, FIELD_EXPECTED_MAX, field->names);
         break;
     case FIELD_STRING:
@@ -53,6 +54,10 @@ const char *field_expected(const struct field *field, char text[FIELD_EXPECTED_M
         break;
     case FIELD_STRING_MAP:
         snprintf(text, FIELD_EXPECTED_MAX, "an object of at most %" PRIu64 " strings", field->maximum);
+        break;
+    case FIELD_STRING_LIST:
+        snprintf(text, FIELD_EXPECTED_MAX, "an array of %u to %" PRIu64 " strings of 1 to %d bytes", field->minimum,
+                 field->maximum, ID_LENGTH_MAX);
         break;
     case FIELD_OBJECT:
         return "an object";

@@ -8,6 +8,37 @@ void machine_config_default(struct machine_config *config)
     *config = (struct machine_config){.vcpu_count = 1, .mem_size_mib = MEM_SIZE_MIB_DEFAULT};
 }
 
+void string_list_free(struct string_list *list)
+{
+    for (size_t i = 0; i < list->count; i++)
+        free(list->items[i]);
+    free(list->items);
+    memset(list, 0, sizeof(*list));
+}
+
+static void cpuid_modifier_free(struct cpuid_modifier *modifier)
+{
+    free(modifier->leaf);
+    free(modifier->subleaf);
+    for (size_t i = 0; i < modifier->modifier_count; i++)
+        free(modifier->modifiers[i].bitmap);
+    free(modifier->modifiers);
+}
+
+void cpu_config_free(struct cpu_config *config)
+{
+    string_list_free(&config->kvm_capabilities);
+    for (size_t i = 0; i < config->cpuid_modifier_count; i++)
+        cpuid_modifier_free(&config->cpuid_modifiers[i]);
+    free(config->cpuid_modifiers);
+    for (size_t i = 0; i < config->msr_modifier_count; i++) {
+        free(config->msr_modifiers[i].addr);
+        free(config->msr_modifiers[i].bitmap);
+    }
+    free(config->msr_modifiers);
+    memset(config, 0, sizeof(*config));
+}
+
 void boot_source_config_free(struct boot_source_config *config)
 {
     free(config->kernel_image_path);
@@ -125,6 +156,7 @@ void metrics_config_free(struct metrics_config *config)
 
 void vm_config_free(struct vm_config *config)
 {
+    free(config->cpu_config_path);
     boot_source_config_free(&config->boot_source);
     for (size_t i = 0; i < config->drive_count; i++)
         drive_config_free(&config->drives[i]);

@@ -38,13 +38,61 @@ struct rate_limiter_config {
 
 enum huge_pages { HUGE_PAGES_NONE, HUGE_PAGES_TRANSPARENT, HUGE_PAGES_2M };
 
+/* Sets of CPU features named after the instance types that have them. */
+enum cpu_template {
+    CPU_TEMPLATE_NONE,
+    CPU_TEMPLATE_C3,
+    CPU_TEMPLATE_T2,
+    CPU_TEMPLATE_T2S,
+    CPU_TEMPLATE_T2CL,
+    CPU_TEMPLATE_T2A
+};
+
 struct machine_config {
     uint32_t vcpu_count;
     uint64_t mem_size_mib;
     bool smt;
     bool track_dirty_pages;
     enum huge_pages huge_pages;
-    bool has_cpu_template; /* given as "None": the only template until CPU templates come */
+    enum cpu_template cpu_template;
+    bool has_cpu_template; /* given: without it, what was put to /cpu-config stays */
+};
+
+/*
+ * A set of CPU features of the caller's own, as text: numbers as "0x7", "0b111" or "7"; a bitmap is "0b" and a 0, a 1
+ * or an x (leave as it is) for each bit, from the highest.
+ */
+enum cpuid_register { CPUID_EAX, CPUID_EBX, CPUID_ECX, CPUID_EDX };
+
+struct cpuid_register_modifier {
+    enum cpuid_register where;
+    char *bitmap;
+};
+
+struct cpuid_modifier {
+    char *leaf;
+    char *subleaf;
+    uint32_t flags; /* of struct kvm_cpuid_entry2 */
+    struct cpuid_register_modifier *modifiers;
+    size_t modifier_count;
+};
+
+struct msr_modifier {
+    char *addr;
+    char *bitmap;
+};
+
+struct string_list {
+    char **items; /* count of them */
+    size_t count;
+};
+
+struct cpu_config {
+    struct string_list kvm_capabilities; /* "121": the host must have it; "!121": it need not */
+    struct cpuid_modifier *cpuid_modifiers;
+    size_t cpuid_modifier_count;
+    struct msr_modifier *msr_modifiers;
+    size_t msr_modifier_count;
 };
 
 struct boot_source_config {
@@ -204,6 +252,7 @@ struct metrics_config {
 
 struct vm_config {
     struct machine_config machine;
+    char *cpu_config_path; /* of a configuration file: a file that holds a struct cpu_config's JSON */
     struct boot_source_config boot_source;
     struct drive_config drives[VIRTIO_DEVICES_MAX]; /* the root device, if any, first; else in order of their PUT */
     size_t drive_count;
@@ -230,6 +279,8 @@ static inline bool network_interface_is_vhost_user(const struct network_interfac
 
 void machine_config_default(struct machine_config *config);
 
+void string_list_free(struct string_list *list);
+void cpu_config_free(struct cpu_config *config);
 void boot_source_config_free(struct boot_source_config *config);
 void drive_config_free(struct drive_config *config);
 void drive_update_free(struct drive_update *update);

@@ -20,6 +20,11 @@ enum machine_state { MACHINE_NOT_STARTED, MACHINE_RUNNING, MACHINE_PAUSED };
 struct machine;
 
 struct error *machine_put_machine_config(struct machine *machine, struct machine_config *config);
+/*
+ * Sets the CPU features that the guest finds; takes the place of a cpu_template of the machine configuration, as a
+ * later cpu_template does of it.
+ */
+struct error *machine_put_cpu_config(struct machine *machine, struct cpu_config *config);
 struct error *machine_put_boot_source(struct machine *machine, struct boot_source_config *config);
 struct error *machine_put_drive(struct machine *machine, struct drive_config *config);
 struct error *machine_put_network_interface(struct machine *machine, struct network_interface_config *config);

@@ -30,8 +30,9 @@ struct machine {
     int serial_irq_fd;
     int keyboard_irq_fd;
     int power_button_irq_fd;
-    struct arch_cpuid *cpuid;   /* the host's: survives the VM */
-    struct guest_memory memory; /* count > 0: the memslots are set */
+    struct arch_cpuid *cpuid;                     /* the host's, as the template has it: survives the VM */
+    const struct arch_cpu_template *cpu_template; /* NULL: none */
+    struct guest_memory memory;                   /* count > 0: the memslots are set */
 
     struct event_task prepare_task;
     struct event_timer prepare_timer;
@@ -50,6 +51,7 @@ struct machine {
     struct bus ports;
     struct bus mmio;
 
+    struct custom_cpu *custom_cpu; /* what cpu_template is when it was put to /cpu-config */
     struct vcpus vcpus;
     struct vm_config config;
 
@@ -116,6 +118,15 @@ bool machine_shares_memory(const struct machine *machine);
 /* Puts `device` into a transport, or destroys it. */
 struct error *machine_device_attach(struct machine *machine, struct virtio_device *device,
                                     struct virtio_mmio **transport);
+
+/* machine_cpu.c */
+
+/* Has the guest find what the template `name` says (NONE: what the host has) from now on. */
+void machine_cpu_template_set(struct machine *machine, enum cpu_template name);
+/* Forgets what was put to /cpu-config. */
+void machine_custom_cpu_free(struct machine *machine);
+/* Asks the host for the capabilities that were put to /cpu-config. Once /dev/kvm is open. */
+struct error *machine_custom_cpu_check(const struct machine *machine);
 
 /* machine_pmem.c */
 struct error *machine_pmem_new(struct machine *machine, const struct pmem_config *config,

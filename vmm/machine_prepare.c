@@ -157,7 +157,15 @@ static bool step_cpuid(struct machine *machine, struct error **error)
 {
     if (machine->cpuid != NULL)
         return false;
-    *error = arch_cpuid_get(machine->kvm_fd, &machine->cpuid);
+    *error = machine_custom_cpu_check(machine);
+    if (*error == NULL)
+        *error = arch_cpuid_get(machine->kvm_fd, &machine->cpuid);
+    if (*error == NULL && machine->cpu_template != NULL)
+        *error = arch_cpuid_apply(machine->cpuid, machine->cpu_template);
+    if (*error != NULL) {
+        arch_cpuid_free(machine->cpuid);
+        machine->cpuid = NULL;
+    }
     return true;
 }
 
@@ -172,6 +180,8 @@ static bool step_vcpu(struct machine *machine, struct error **error)
     *error = vcpu_add(vcpus, machine->vm_fd);
     if (*error == NULL)
         *error = arch_vcpu_setup(vcpus->vcpu[index].fd, machine->cpuid, index, config->vcpu_count, config->smt);
+    if (*error == NULL && machine->cpu_template != NULL)
+        *error = arch_vcpu_apply(vcpus->vcpu[index].fd, machine->cpu_template);
     if (*error == NULL)
         *error = vcpu_thread_start(vcpus);
     return true;

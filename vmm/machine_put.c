@@ -58,6 +58,10 @@ static struct error *check_machine_config(const struct machine_config *config)
     if (config->huge_pages == HUGE_PAGES_2M && config->mem_size_mib % 2 != 0)
         return error_new(ERROR_INPUT, "mem_size_mib: %llu, expected a multiple of 2 with huge_pages 2M",
                          (unsigned long long)config->mem_size_mib);
+
+    struct error *error = arch_cpu_template_check(config->cpu_template);
+    if (error != NULL)
+        return error;
     return check_host_memory(config->mem_size_mib);
 }
 
@@ -78,7 +82,12 @@ struct error *machine_put_machine_config(struct machine *machine, struct machine
         return error;
     if (machine->memory.count > 0 && !same_vm(&machine->config.machine, config))
         machine_vm_discard(machine);
+    if (config->has_cpu_template)
+        machine_cpu_template_set(machine, config->cpu_template);
+    else
+        config->cpu_template = machine->config.machine.cpu_template;
     take_config(&machine->config.machine, config);
+    machine->config.machine.has_cpu_template = machine->config.machine.cpu_template != CPU_TEMPLATE_NONE;
     machine->size_settled = true;
     machine_prepare_later(machine);
     return NULL;

@@ -134,6 +134,8 @@ static const struct metric table[] = {
     COUNTER("put_api_requests", "boot_source_fails", api_server.put_boot_source.fails),
     COUNTER("put_api_requests", "console_count", api_server.put_console.count),
     COUNTER("put_api_requests", "console_fails", api_server.put_console.fails),
+    COUNTER("put_api_requests", "cpu_cfg_count", api_server.put_cpu_cfg.count),
+    COUNTER("put_api_requests", "cpu_cfg_fails", api_server.put_cpu_cfg.fails),
     COUNTER("put_api_requests", "drive_count", api_server.put_drive.count),
     COUNTER("put_api_requests", "drive_fails", api_server.put_drive.fails),
     COUNTER("put_api_requests", "entropy_count", api_server.put_entropy.count),

@@ -27,7 +27,6 @@ static void write_value(FILE *out, const struct field *field)
         fprintf(out, "%u", field->initial != 0 ? field->initial : field->minimum);
         break;
     case FIELD_ENUM:
-    case FIELD_KEYWORD:
         fprintf(out, "\"%s\"", field->names[0]);
         break;
     case FIELD_STRING:
@@ -35,6 +34,9 @@ static void write_value(FILE *out, const struct field *field)
         break;
     case FIELD_STRING_MAP:
         fprintf(out, "{\"k\": \"v\"}");
+        break;
+    case FIELD_STRING_LIST:
+        fprintf(out, "[\"s\"]");
         break;
     case FIELD_OBJECT:
         write_sample(out, field->object, NULL);

@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "vmm/base/error.h"
+#include "vmm/config.h"
 #include "vmm/guest_memory.h"
 
 #define ARCH_MMIO_HOLE_START 0xc0000000ull
@@ -41,6 +42,39 @@ struct error *arch_vm_setup(int vm_fd);
 struct arch_cpuid;
 struct error *arch_cpuid_get(int kvm_fd, struct arch_cpuid **cpuid);
 void arch_cpuid_free(struct arch_cpuid *cpuid);
+
+/* Changes to what a guest finds: of the bits in `mask`, those of `value` are set and the others cleared. */
+struct arch_cpuid_modifier {
+    uint32_t function;
+    uint32_t index;
+    enum cpuid_register where;
+    bool index_matters;
+    uint32_t mask;
+    uint32_t value;
+};
+
+struct arch_msr_modifier {
+    uint32_t index;
+    uint64_t mask;
+    uint64_t value;
+};
+
+struct arch_cpu_template {
+    const struct arch_cpuid_modifier *cpuid;
+    size_t cpuid_count;
+    const struct arch_msr_modifier *msrs;
+    size_t msr_count;
+};
+
+/* What a name stands for; NULL for none. */
+const struct arch_cpu_template *arch_cpu_template(enum cpu_template name);
+/* Refuses a name whose processors are another vendor's, or another family's, than this host's. */
+struct error *arch_cpu_template_check(enum cpu_template name);
+
+/* Changes `cpuid`; a leaf that a bit is to be set in is added when it is not there. */
+struct error *arch_cpuid_apply(struct arch_cpuid *cpuid, const struct arch_cpu_template *cpu_template);
+/* Changes the vCPU's MSRs. After arch_vcpu_setup. */
+struct error *arch_vcpu_apply(int vcpu_fd, const struct arch_cpu_template *cpu_template);
 
 /* CPUID (topology of vCPU `index` of `count`), MSRs, FPU, LAPIC LVTs: all that does not depend on the kernel. */
 struct error *arch_vcpu_setup(int vcpu_fd, const struct arch_cpuid *cpuid, uint32_t index, uint32_t count, bool smt);

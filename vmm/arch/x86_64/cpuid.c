@@ -35,8 +35,6 @@ static const struct {
 #define LEAF_BASIC_MAX 0x24u
 #define LEAF_EXTENDED_MAX 0x80000021u
 
-enum cpuid_register { EAX, EBX, ECX, EDX };
-
 /*
  * Feature bits that are hidden though KVM may offer them. Bits that let a guest protect itself (speculation control,
  * MD_CLEAR, ARCH_CAPABILITIES) stay as KVM gives them.
@@ -47,42 +45,42 @@ static const struct {
     enum cpuid_register where;
     uint32_t bit;
 } hidden[] = {
-    {0x1, 0, ECX, 2},         /* DTES64: debug store, part of the PMU */
-    {0x1, 0, ECX, 3},         /* MONITOR: a guest that waits would hold the host's processor */
-    {0x1, 0, ECX, 5},         /* VMX: no nested guests */
-    {0x1, 0, ECX, 6},         /* SMX */
-    {0x1, 0, ECX, 7},         /* EIST: frequency is the host's business */
-    {0x1, 0, ECX, 15},        /* PDCM: PMU */
-    {0x1, 0, EDX, 21},        /* DS: PMU */
-    {0x7, 0, EBX, 2},         /* SGX */
-    {0x7, 0, EBX, 4},         /* HLE: transactions leak across the guest boundary (TAA) */
-    {0x7, 0, EBX, 11},        /* RTM: the same */
-    {0x7, 0, EBX, 12},        /* RDT monitoring */
-    {0x7, 0, EBX, 14},        /* MPX: gone from processors and KVM */
-    {0x7, 0, EBX, 15},        /* RDT allocation */
-    {0x7, 0, EBX, 25},        /* processor trace */
-    {0x7, 0, ECX, 5},         /* WAITPKG: as MONITOR */
-    {0x7, 0, ECX, 23},        /* key locker */
-    {0x7, 0, ECX, 29},        /* ENQCMD */
-    {0x7, 0, ECX, 30},        /* SGX launch control */
-    {0x7, 0, EDX, 5},         /* user interrupts */
-    {0x7, 0, EDX, 18},        /* PCONFIG: memory encryption keys */
-    {0x7, 0, EDX, 19},        /* branch records */
-    {0x7, 0, EDX, 22},        /* AMX: 8 KiB of XSAVE state, and KVM wants a permission for it */
-    {0x7, 0, EDX, 24},        /* AMX */
-    {0x7, 0, EDX, 25},        /* AMX */
-    {0x7, 1, EAX, 21},        /* AMX */
-    {0x7, 1, EDX, 8},         /* AMX */
-    {0x80000001, 0, ECX, 2},  /* SVM: no nested guests */
-    {0x80000001, 0, ECX, 10}, /* IBS */
-    {0x80000001, 0, ECX, 12}, /* SKINIT */
-    {0x80000001, 0, ECX, 15}, /* lightweight profiling */
-    {0x80000001, 0, ECX, 19}, /* node id MSR: leaf 0x8000001e tells it */
-    {0x80000001, 0, ECX, 23}, /* PMU */
-    {0x80000001, 0, ECX, 24}, /* PMU */
-    {0x80000001, 0, ECX, 28}, /* PMU */
-    {0x80000001, 0, ECX, 29}, /* MONITORX */
-    {0x80000008, 0, EBX, 4},  /* RDPRU: the host's frequency */
+    {0x1, 0, CPUID_ECX, 2},         /* DTES64: debug store, part of the PMU */
+    {0x1, 0, CPUID_ECX, 3},         /* MONITOR: a guest that waits would hold the host's processor */
+    {0x1, 0, CPUID_ECX, 5},         /* VMX: no nested guests */
+    {0x1, 0, CPUID_ECX, 6},         /* SMX */
+    {0x1, 0, CPUID_ECX, 7},         /* EIST: frequency is the host's business */
+    {0x1, 0, CPUID_ECX, 15},        /* PDCM: PMU */
+    {0x1, 0, CPUID_EDX, 21},        /* DS: PMU */
+    {0x7, 0, CPUID_EBX, 2},         /* SGX */
+    {0x7, 0, CPUID_EBX, 4},         /* HLE: transactions leak across the guest boundary (TAA) */
+    {0x7, 0, CPUID_EBX, 11},        /* RTM: the same */
+    {0x7, 0, CPUID_EBX, 12},        /* RDT monitoring */
+    {0x7, 0, CPUID_EBX, 14},        /* MPX: gone from processors and KVM */
+    {0x7, 0, CPUID_EBX, 15},        /* RDT allocation */
+    {0x7, 0, CPUID_EBX, 25},        /* processor trace */
+    {0x7, 0, CPUID_ECX, 5},         /* WAITPKG: as MONITOR */
+    {0x7, 0, CPUID_ECX, 23},        /* key locker */
+    {0x7, 0, CPUID_ECX, 29},        /* ENQCMD */
+    {0x7, 0, CPUID_ECX, 30},        /* SGX launch control */
+    {0x7, 0, CPUID_EDX, 5},         /* user interrupts */
+    {0x7, 0, CPUID_EDX, 18},        /* PCONFIG: memory encryption keys */
+    {0x7, 0, CPUID_EDX, 19},        /* branch records */
+    {0x7, 0, CPUID_EDX, 22},        /* AMX: 8 KiB of XSAVE state, and KVM wants a permission for it */
+    {0x7, 0, CPUID_EDX, 24},        /* AMX */
+    {0x7, 0, CPUID_EDX, 25},        /* AMX */
+    {0x7, 1, CPUID_EAX, 21},        /* AMX */
+    {0x7, 1, CPUID_EDX, 8},         /* AMX */
+    {0x80000001, 0, CPUID_ECX, 2},  /* SVM: no nested guests */
+    {0x80000001, 0, CPUID_ECX, 10}, /* IBS */
+    {0x80000001, 0, CPUID_ECX, 12}, /* SKINIT */
+    {0x80000001, 0, CPUID_ECX, 15}, /* lightweight profiling */
+    {0x80000001, 0, CPUID_ECX, 19}, /* node id MSR: leaf 0x8000001e tells it */
+    {0x80000001, 0, CPUID_ECX, 23}, /* PMU */
+    {0x80000001, 0, CPUID_ECX, 24}, /* PMU */
+    {0x80000001, 0, CPUID_ECX, 28}, /* PMU */
+    {0x80000001, 0, CPUID_ECX, 29}, /* MONITORX */
+    {0x80000008, 0, CPUID_EBX, 4},  /* RDPRU: the host's frequency */
 };
 
 /*
@@ -117,7 +115,7 @@ static const struct {
 #define LEAF1_ECX_TSC_DEADLINE (1u << 24)
 #define LEAF1_ECX_HYPERVISOR (1u << 31)
 
-static uint32_t *entry_register(struct kvm_cpuid_entry2 *entry, enum cpuid_register which)
+uint32_t *cpuid_register_of(struct kvm_cpuid_entry2 *entry, enum cpuid_register which)
 {
     uint32_t *const registers[] = {&entry->eax, &entry->ebx, &entry->ecx, &entry->edx};
 
@@ -199,7 +197,7 @@ static void hide_features(struct arch_cpuid *cpuid)
         struct kvm_cpuid_entry2 *entry = cpuid_find(cpuid, hidden[i].function, hidden[i].index);
 
         if (entry != NULL)
-            *entry_register(entry, hidden[i].where) &= ~(1u << hidden[i].bit);
+            *cpuid_register_of(entry, hidden[i].where) &= ~(1u << hidden[i].bit);
     }
 
     struct kvm_cpuid_entry2 *kvm = cpuid_find(cpuid, 0x40000001, 0);
@@ -234,8 +232,8 @@ static void set_brand(struct arch_cpuid *cpuid)
         struct kvm_cpuid_entry2 *entry = cpuid_put(cpuid, 0x80000002 + i, 0, false);
         if (entry == NULL)
             return;
-        for (enum cpuid_register where = EAX; where <= EDX; where++)
-            memcpy(entry_register(entry, where), brand + 16 * i + 4 * where, 4);
+        for (enum cpuid_register where = CPUID_EAX; where <= CPUID_EDX; where++)
+            memcpy(cpuid_register_of(entry, where), brand + 16 * i + 4 * where, 4);
     }
 }
 

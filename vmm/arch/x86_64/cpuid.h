@@ -8,6 +8,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "vmm/base/error.h"
+#include "vmm/config.h"
+
 enum { CPUID_ENTRIES_MAX = 256 };
 
 /* As struct kvm_cpuid2, whose entries have no room of their own. */
@@ -23,10 +26,15 @@ struct kvm_cpuid_entry2 *cpuid_find(struct arch_cpuid *cpuid, uint32_t function,
 /* Finds the leaf or appends an empty one; NULL when the table is full. */
 struct kvm_cpuid_entry2 *cpuid_put(struct arch_cpuid *cpuid, uint32_t function, uint32_t index, bool index_matters);
 
+uint32_t *cpuid_register_of(struct kvm_cpuid_entry2 *entry, enum cpuid_register which);
+
 bool cpuid_is_amd(struct arch_cpuid *cpuid);
 
 /* Leaves out what guests are not to see; adds the hypervisor bit and a neutral brand string. */
 void cpuid_filter(struct arch_cpuid *cpuid);
+
+/* Whether a template is for processors of this vendor and of the signature that leaf 1 has in EAX (cpu_template.c). */
+struct error *cpu_template_fits(enum cpu_template name, const char *vendor, uint32_t signature);
 
 /* Makes the leaves those of vCPU `index` of `count`; `smt` puts two threads on a core. The APIC id is the index. */
 void cpuid_set_topology(struct arch_cpuid *cpuid, uint32_t index, uint32_t count, bool smt);
