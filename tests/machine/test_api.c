@@ -159,6 +159,47 @@ static void test_configuration_is_shown_as_it_was_put(void **state)
     assert_contains(vm, "/vm/config", "{\"balloon\":null,\"drives\":[{\"drive_id\":\"d1\",\"partuuid\":null,");
 }
 
+/* What each object alone does not show to be wrong, and what one request must not leave behind. */
+static void test_contradictions_are_named_and_change_nothing(void **state)
+{
+    static const struct {
+        const char *path, *json, *fault;
+    } wrong[] = {
+        {"/drives/b", "{\"drive_id\":\"b\",\"is_root_device\":true,\"path_on_host\":\"/dev/null\"}", "'a' is the root"},
+        {"/drives/b", "{\"drive_id\":\"a\",\"is_root_device\":false,\"path_on_host\":\"/d\"}", "expected \"b\" as in"},
+        {"/drives/b", "{\"drive_id\":\"b\",\"is_root_device\":false,\"path_on_host\":\"/proc\"}", "path_on_host"},
+        {"/drives/b-c", "{\"drive_id\":\"b-c\",\"is_root_device\":false,\"path_on_host\":\"/d\"}", "letters, digits"},
+        {"/network-interfaces/m", "{\"iface_id\":\"m\",\"host_dev_name\":\"no_such_tap0\"}", "no_such_tap0"},
+        {"/network-interfaces/m", "{\"iface_id\":\"m\",\"host_dev_name\":\"x\",\"guest_mac\":\"06:00:ac:10:00:0g\"}",
+         "guest_mac"},
+        {"/network-interfaces/m", "{\"iface_id\":\"m\",\"host_dev_name\":\"x\",\"guest_mac\":\"06:00:ac:10:00\"}",
+         "guest_mac"},
+        {"/vsock", "{\"guest_cid\":2,\"uds_path\":\"/v\"}", "guest_cid"},
+        {"/vsock", "{\"guest_cid\":4294967296,\"uds_path\":\"/v\"}", "guest_cid"},
+        {"/machine-config", "{\"vcpu_count\":3,\"mem_size_mib\":128,\"smt\":true}", "vcpu_count"},
+        {"/machine-config", "{\"vcpu_count\":1,\"mem_size_mib\":129,\"huge_pages\":\"2M\"}", "mem_size_mib"},
+        {"/metrics", "{\"metrics_path\":\"/dev/null\"}", "already set"},
+        {"/logger", "{\"log_path\":\"/nonexistent/log\",\"level\":\"Off\"}", "/nonexistent/log"},
+        {"/serial", "{\"rate_limiter\":{\"size\":1}}", "rate_limiter.refill_time"},
+    };
+    struct vm *vm = vm_start();
+
+    (void)state;
+    const char *disk = vm_path(vm, "disk");
+    cleanup_fd int fd = open(disk, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    assert_int_equal(ftruncate(fd, 4096), 0);
+    vm_put(vm, "/drives/a", "{\"drive_id\":\"a\",\"is_root_device\":true,\"path_on_host\":\"%s\"}", disk);
+    vm_put(vm, "/vsock", "{\"guest_cid\":3,\"uds_path\":\"%s\"}", vm_path(vm, "v"));
+    vm_put(vm, "/metrics", "{\"metrics_path\":\"%s\"}", vm_path(vm, "metrics"));
+    cleanup_free char *before = vm_get(vm, "/vm/config");
+    for (size_t i = 0; i < array_length(wrong); i++) {
+        vm_refuses(vm, "PUT", wrong[i].path, wrong[i].json, wrong[i].fault);
+
+        cleanup_free char *after = vm_get(vm, "/vm/config");
+        assert_string_equal(after, before);
+    }
+}
+
 static void test_files_that_are_not_there_are_named(void **state)
 {
     struct vm *vm = vm_start();
@@ -369,6 +410,7 @@ TEST_MAIN(machine_test(test_every_operation_of_the_document_is_served),
           machine_test(test_bounds_of_the_document_are_those_of_the_server),
           machine_test(test_state_follows_the_life_of_the_guest),
           machine_test(test_configuration_is_shown_as_it_was_put),
+          machine_test(test_contradictions_are_named_and_change_nothing),
           machine_test(test_files_that_are_not_there_are_named), machine_test(test_all_requests_may_come_at_once),
           machine_test(test_caller_may_leave_in_the_middle_of_a_request),
           machine_test(test_what_http_refuses_harms_nobody),
