@@ -77,6 +77,15 @@ static struct error *put_drives(struct machine *machine, struct vm_config *confi
     return error;
 }
 
+static struct error *put_drive_options(struct machine *machine, struct vm_config *config)
+{
+    struct error *error = NULL;
+
+    for (size_t i = 0; i < config->drive_options_count && error == NULL; i++)
+        error = machine_put_drive_options(machine, &config->drive_options[i]);
+    return error;
+}
+
 static struct error *put_network_interfaces(struct machine *machine, struct vm_config *config)
 {
     struct error *error = NULL;
@@ -140,6 +149,7 @@ static const struct {
     {VM_CONFIG_CPU_CONFIG, put_cpu_config},
     {VM_CONFIG_BOOT_SOURCE, put_boot_source},
     {VM_CONFIG_DRIVES, put_drives},
+    {VM_CONFIG_MAYFLY_DRIVES, put_drive_options},
     {VM_CONFIG_PMEM, put_pmem},
     {VM_CONFIG_NETWORK_INTERFACES, put_network_interfaces},
     {VM_CONFIG_VSOCK, put_vsock},

@@ -74,6 +74,12 @@ static struct error *put_drive(const struct api_context *context, void *body, st
     return machine_put_drive(context->machine, body);
 }
 
+static struct error *put_drive_options(const struct api_context *context, void *body, struct json_writer *reply)
+{
+    (void)reply;
+    return machine_put_drive_options(context->machine, body);
+}
+
 static struct error *patch_drive(const struct api_context *context, void *body, struct json_writer *reply)
 {
     (void)reply;
@@ -241,6 +247,9 @@ const struct route routes[] = {
      .counts = &metrics.api_server.get_vm_config},
     {"/cpu-config", API_PUT, WHEN_NOT_STARTED, put_cpu_config, &cpu_config_schema,
      .summary = "Sets the CPU features that the guest finds", .counts = &metrics.api_server.put_cpu_cfg},
+    {"/mayfly/drives/{drive_id}", API_PUT, WHEN_NOT_STARTED, put_drive_options, &drive_options_schema,
+     .summary = "Sets a disk's queues, and whether it goes around the page cache",
+     .counts = &metrics.api_server.put_drive_options},
     {"/mayfly/actions", API_PUT, WHEN_STARTED, put_mayfly_action, &mayfly_action_info_schema,
      .summary = "Presses the guest's power button", .counts = &metrics.api_server.put_mayfly_actions},
     {"/mayfly/console", API_PUT, WHEN_NOT_STARTED, put_console, &console_schema,

@@ -56,6 +56,12 @@ void drive_config_free(struct drive_config *config)
     memset(config, 0, sizeof(*config));
 }
 
+void drive_options_free(struct drive_options *options)
+{
+    free(options->drive_id);
+    memset(options, 0, sizeof(*options));
+}
+
 void drive_update_free(struct drive_update *update)
 {
     free(update->drive_id);
@@ -160,6 +166,8 @@ void vm_config_free(struct vm_config *config)
     boot_source_config_free(&config->boot_source);
     for (size_t i = 0; i < config->drive_count; i++)
         drive_config_free(&config->drives[i]);
+    for (size_t i = 0; i < config->drive_options_count; i++)
+        drive_options_free(&config->drive_options[i]);
     for (size_t i = 0; i < config->network_interface_count; i++)
         network_interface_config_free(&config->network_interfaces[i]);
     for (size_t i = 0; i < config->pmem_count; i++)

@@ -13,7 +13,8 @@ enum {
     VCPUS_MAX = 32,
     MEM_SIZE_MIB_DEFAULT = 128,
     MEM_SIZE_MIB_MAX = 8 << 20, /* 8 TiB: what KVM takes in one memslot; the host usually has less */
-    VIRTIO_DEVICES_MAX = 19,    /* one IOAPIC pin each: GSI 5 to 23 */
+    DRIVE_QUEUES_MAX = VCPUS_MAX,
+    VIRTIO_DEVICES_MAX = 19, /* one IOAPIC pin each: GSI 5 to 23 */
     CONSOLE_PORTS_MAX = 16,
     ID_LENGTH_MAX = 64, /* of an instance: letters, digits, '-'; of a drive, an interface: letters, digits, '_' */
 };
@@ -118,6 +119,15 @@ struct drive_config {
     enum io_engine io_engine;
     bool has_io_engine;
     struct rate_limiter_config rate_limiter;
+    bool direct;          /* of struct drive_options, as the next */
+    uint32_t queue_count; /* 0: one */
+};
+
+/* What a drive can beyond the reference (PUT /mayfly/drives/{drive_id}). */
+struct drive_options {
+    char *drive_id;
+    bool direct; /* its file is read and written around the host's page cache */
+    uint32_t queue_count;
 };
 
 /* The fields of PATCH /drives/{drive_id}; NULL and !present are left as they are. */
@@ -256,6 +266,8 @@ struct vm_config {
     struct boot_source_config boot_source;
     struct drive_config drives[VIRTIO_DEVICES_MAX]; /* the root device, if any, first; else in order of their PUT */
     size_t drive_count;
+    struct drive_options drive_options[VIRTIO_DEVICES_MAX]; /* of a configuration file: they go into `drives` */
+    size_t drive_options_count;
     struct network_interface_config network_interfaces[VIRTIO_DEVICES_MAX];
     size_t network_interface_count;
     struct pmem_config pmem[VIRTIO_DEVICES_MAX]; /* the root device, if any, first */
@@ -283,6 +295,7 @@ void string_list_free(struct string_list *list);
 void cpu_config_free(struct cpu_config *config);
 void boot_source_config_free(struct boot_source_config *config);
 void drive_config_free(struct drive_config *config);
+void drive_options_free(struct drive_options *options);
 void drive_update_free(struct drive_update *update);
 void network_interface_config_free(struct network_interface_config *config);
 void network_interface_update_free(struct network_interface_update *update);

@@ -138,6 +138,8 @@ static const struct metric table[] = {
     COUNTER("put_api_requests", "cpu_cfg_fails", api_server.put_cpu_cfg.fails),
     COUNTER("put_api_requests", "drive_count", api_server.put_drive.count),
     COUNTER("put_api_requests", "drive_fails", api_server.put_drive.fails),
+    COUNTER("put_api_requests", "drive_options_count", api_server.put_drive_options.count),
+    COUNTER("put_api_requests", "drive_options_fails", api_server.put_drive_options.fails),
     COUNTER("put_api_requests", "entropy_count", api_server.put_entropy.count),
     COUNTER("put_api_requests", "entropy_fails", api_server.put_entropy.fails),
     COUNTER("put_api_requests", "file_system_count", api_server.put_file_system.count),

@@ -19,7 +19,7 @@ struct api_metrics {
     struct request_metrics get_instance_info, get_machine_cfg, get_vmm_version, get_vm_config;
     struct request_metrics put_actions, put_boot_source, put_drive, put_entropy, put_logger, put_machine_cfg,
         put_metrics, put_network, put_serial, put_console, put_vsock, put_vsock_seqpacket, put_file_system, put_pmem,
-        put_mayfly_actions, put_cpu_cfg;
+        put_mayfly_actions, put_drive_options, put_cpu_cfg;
     struct request_metrics patch_drive, patch_machine_cfg, patch_network, patch_pmem, patch_vm;
 };
 

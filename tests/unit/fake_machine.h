@@ -16,6 +16,7 @@ struct machine {
     struct vm_config config;
     struct drive_update drive_update;                         /* the last */
     struct network_interface_update network_interface_update; /* the last */
+    struct drive_options drive_options;                       /* the last */
     struct cpu_config cpu_config;                             /* the last */
     struct pmem_update pmem_update;                           /* the last */
     unsigned starts, ctrl_alt_dels, power_buttons, flushes;
@@ -31,6 +32,7 @@ static inline void fake_machine_reset(void)
     pmem_update_free(&fake_machine.pmem_update);
     schema_free(&pmem_update_schema, &fake_machine.pmem_update);
     schema_free(&cpu_config_schema, &fake_machine.cpu_config);
+    drive_options_free(&fake_machine.drive_options);
     vm_config_free(&fake_machine.config);
     fake_machine = (struct machine){0};
     machine_config_default(&fake_machine.config.machine);
@@ -59,6 +61,11 @@ static struct error *fake_refusal(struct machine *machine)
 struct error *machine_put_machine_config(struct machine *machine, struct machine_config *config)
 {
     FAKE_TAKE(&machine->config.machine, config, FAKE_OWNS_NOTHING);
+}
+
+struct error *machine_put_drive_options(struct machine *machine, struct drive_options *options)
+{
+    FAKE_TAKE(&machine->drive_options, options, drive_options_free);
 }
 
 struct error *machine_put_cpu_config(struct machine *machine, struct cpu_config *config)

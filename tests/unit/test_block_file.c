@@ -143,9 +143,9 @@ static void test_same_file_has_the_same_identity(void **state)
     (void)state;
     close(mkstemp(first));
     close(mkstemp(second));
-    assert_no_error(disk_file_open(first, false, &files[0]));
-    assert_no_error(disk_file_open(first, true, &files[1]));
-    assert_no_error(disk_file_open(second, true, &files[2]));
+    assert_no_error(disk_file_open(first, false, false, &files[0]));
+    assert_no_error(disk_file_open(first, true, false, &files[1]));
+    assert_no_error(disk_file_open(second, true, false, &files[2]));
     assert_memory_equal(files[0].identity, files[1].identity, DISK_IDENTITY_SIZE);
     assert_memory_not_equal(files[0].identity, files[2].identity, DISK_IDENTITY_SIZE);
     for (size_t i = 0; i < array_length(files); i++)

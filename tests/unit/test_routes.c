@@ -77,6 +77,7 @@ static const struct {
     {API_PATCH, "/vm", "{\"state\": \"Paused\"}"},
     {API_GET, "/vm/config", NULL},
     {API_PUT, "/cpu-config", "{\"kvm_capabilities\": [\"1\"]}"},
+    {API_PUT, "/mayfly/drives/d1", "{\"drive_id\": \"d1\", \"queues\": 2}"},
     {API_PUT, "/mayfly/actions", "{\"action_type\": \"PowerButton\"}"},
     {API_PUT, "/mayfly/console", "{\"ports\": [{\"name\": \"a\", \"output_path\": \"/a\"}]}"},
     {API_PUT, "/mayfly/file-systems/f1", "{\"fs_id\": \"f1\", \"tag\": \"t\", \"socket_path\": \"/f\"}"},
@@ -216,7 +217,7 @@ static void test_vm_config_has_exactly_the_known_keys(void **state)
     assert_reply(API_PUT, "/entropy", "{}", 204, "");
     assert_reply(API_PUT, "/logger", right[14].body, 204, "");
     assert_reply(API_PUT, "/metrics", right[15].body, 204, "");
-    assert_reply(API_PUT, "/mayfly/console", right[21].body, 204, "");
+    assert_reply(API_PUT, "/mayfly/console", right[22].body, 204, "");
     assert_reply(API_PUT, "/vsock", "{\"guest_cid\": 3, \"uds_path\": \"/v\", \"vsock_id\": \"v\"}", 204, "");
     assert_reply(
         API_GET, "/vm/config", NULL, 200,

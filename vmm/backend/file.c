@@ -27,14 +27,27 @@ static const char *file_type_name(mode_t mode)
     }
 }
 
-struct error *disk_file_open(const char *path, bool read_only, struct disk_file *file)
+/* Tried out: only newer kernels tell (STATX_DIOALIGN). Never more than a page. */
+static uint32_t direct_alignment(int fd)
 {
-    int access = read_only ? O_RDONLY : O_RDWR;
+    static uint8_t memory[2 * DISK_ALIGNMENT_MAX] __attribute__((aligned(DISK_ALIGNMENT_MAX)));
+    struct iovec sector = {.iov_base = memory + DISK_SECTOR, .iov_len = DISK_SECTOR};
+
+    return preadv(fd, &sector, 1, 0) < 0 && errno == EINVAL ? DISK_ALIGNMENT_MAX : DISK_SECTOR;
+}
+
+struct error *disk_file_open(const char *path, bool read_only, bool direct, struct disk_file *file)
+{
+    int access = (read_only ? O_RDONLY : O_RDWR) | (direct ? O_DIRECT : 0);
     /* A FIFO that somebody put there must not hold us up. */
     cleanup_fd int fd = open(path, access | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     struct stat status;
 
     if (fd < 0) {
+        /* What open(2) says of a file system without it. */
+        if (direct && errno == EINVAL)
+            return error_errno(EINVAL, "cannot open \"%s\" directly: its file system has no direct I/O", path);
+
         bool refused = errno == EACCES || errno == EPERM || errno == EROFS;
 
         return error_errno(errno, "cannot open \"%s\"%s", path, refused && !read_only ? " for writing" : "");
@@ -46,16 +59,18 @@ struct error *disk_file_open(const char *path, bool read_only, struct disk_file 
                          file_type_name(status.st_mode));
 
     off_t size = lseek(fd, 0, SEEK_END);
-    if (size < 0 || fcntl(fd, F_SETFL, 0) < 0)
+    if (size < 0 || fcntl(fd, F_SETFL, direct ? O_DIRECT : 0) < 0)
         return error_errno(errno, "cannot use \"%s\"", path);
 
     char identity[3 * 20 + 1];
     snprintf(identity, sizeof(identity), "%llu%llu%llu", (unsigned long long)status.st_dev,
              (unsigned long long)status.st_rdev, (unsigned long long)status.st_ino);
+    uint32_t alignment = direct ? direct_alignment(fd) : DISK_SECTOR;
     *file = (struct disk_file){
         .fd = take_fd(&fd),
         .size = (uint64_t)size,
         .block_device = S_ISBLK(status.st_mode),
+        .alignment = alignment,
     };
     memcpy(file->identity, identity, strnlen(identity, sizeof(file->identity)));
     return NULL;
@@ -161,7 +176,7 @@ bool disk_request_advance(struct disk_request *request, ssize_t result, int *cod
 static ssize_t write_zeroes(const struct disk_file *file, const struct disk_request *request)
 {
     enum { PIECE = 4096, PIECES = 16 };
-    static const uint8_t zeroes[PIECE];
+    static const uint8_t zeroes[PIECE] __attribute__((aligned(PIECE)));
     uint64_t done = 0;
 
     while (done < request->length) {

@@ -14,6 +14,7 @@
 
 enum {
     DISK_SECTOR = 512,
+    DISK_ALIGNMENT_MAX = 4096,
     DISK_IDENTITY_SIZE = 20,
     DISK_PIECE_MAX = 1 << 20,
 };
@@ -22,15 +23,16 @@ struct disk_file {
     int fd;        /* -1: none */
     uint64_t size; /* bytes */
     bool block_device;
+    uint32_t alignment; /* of offsets, lengths and memory: DISK_SECTOR, or more when direct */
     /* Device and inode numbers as text, not always NUL-terminated: the same file has the same identity. */
     char identity[DISK_IDENTITY_SIZE];
 };
 
 /*
- * Opens the regular file or block device `path`, read-only or for both. Errors name the path. The caller closes the
- * file with disk_file_close.
+ * Opens the regular file or block device `path`, read-only or for both; with `direct` around the page cache. Errors
+ * name the path. The caller closes the file with disk_file_close.
  */
-struct error *disk_file_open(const char *path, bool read_only, struct disk_file *file);
+struct error *disk_file_open(const char *path, bool read_only, bool direct, struct disk_file *file);
 void disk_file_close(struct disk_file *file);
 
 enum disk_operation {

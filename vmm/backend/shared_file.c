@@ -63,7 +63,7 @@ struct error *shared_file_open(const char *path, bool read_only, struct shared_f
     struct error *error = opened.path == NULL ? error_errno(ENOMEM, "cannot open \"%s\"", path) : NULL;
 
     if (error == NULL)
-        error = disk_file_open(path, read_only, &opened.file);
+        error = disk_file_open(path, read_only, false, &opened.file);
     if (error == NULL)
         error = check(&opened);
     if (error == NULL)

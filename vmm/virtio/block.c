@@ -1,6 +1,7 @@
 /*
- * The block device (virtio 1.2, section 5.2): one queue; reads, writes, flushes, discards and write-zeroes straight
- * between guest memory and the host's file, either synchronously or through io_uring.
+ * The block device (virtio 1.2, section 5.2): one queue, or several that have their turns one after the other; reads,
+ * writes, flushes, discards and write-zeroes straight between guest memory and the host's file, either synchronously or
+ * through io_uring.
  */
 #include "vmm/backend/file.h"
 #include "vmm/backend/file_ring.h"
@@ -32,23 +33,26 @@ struct block_request;
 
 struct block {
     struct virtio_device device;
-    struct virtqueue queue;
     struct virtio_blk_config config;
     char *id;
     struct disk_file file;
     bool read_only;
+    bool direct;                      /* around the host's page cache */
     bool writeback;                   /* flushes reach the medium; else they are ignored (cache type Unsafe) */
     struct file_ring *ring;           /* NULL: synchronous */
     struct block_request *unfinished; /* synchronous: one too large for a turn; it goes on before the next */
     uint64_t turn_bytes;              /* transferred in this turn */
     struct rate_limiter limiter;
-    struct event_timer timer; /* serves the queue again: the limiter's tokens are there, or it is our turn again */
+    struct event_timer timer; /* serves the queues again: the limiter's tokens are there, or it is our turn again */
+    unsigned next_queue;      /* is the first to be served then */
+    struct virtqueue queues[];
 };
 
 /* A request that was taken from the queue. `disk` says what is to be done, if anything is left to do. */
 struct block_request {
     struct disk_request disk;
     struct block *block;
+    struct virtqueue *queue;
     uint16_t head;
     uint32_t written;   /* bytes in the guest's buffers before the status */
     uint8_t *status;    /* the last writable byte */
@@ -178,13 +182,15 @@ static const struct {
  * Fills `request` from the chain; its buffers move to the front of chain->iov, and belong to the request. Returns a
  * status or RUN.
  */
-static int prepare(struct block *block, struct virtqueue_chain *chain, struct block_request *request)
+static int prepare(struct block *block, struct virtqueue *queue, struct virtqueue_chain *chain,
+                   struct block_request *request)
 {
     const struct iovec *last = &chain->iov[chain->readable_count + chain->writable_count - 1];
     struct virtio_blk_outhdr header;
 
     *request = (struct block_request){
         .block = block,
+        .queue = queue,
         .disk.operation = DISK_OPERATIONS, /* none yet */
         .head = chain->head,
         .status = (uint8_t *)last->iov_base + last->iov_len - 1,
@@ -229,7 +235,7 @@ static void finish(struct block_request *request, uint8_t status)
     if (status == VIRTIO_BLK_S_OK)
         count(&request->disk);
     *request->status = status;
-    virtqueue_push(&request->block->queue, request->head, request->written + 1);
+    virtqueue_push(request->queue, request->head, request->written + 1);
 }
 
 /*
@@ -376,7 +382,7 @@ enum turn {
     TURN_WAIT,  /* the next one waits: for tokens, or for room in the ring */
 };
 
-static enum turn serve_next(struct block *block, struct virtqueue_chain *chain)
+static enum turn serve_next(struct block *block, struct virtqueue *queue, struct virtqueue_chain *chain)
 {
     struct block_request request;
 
@@ -384,7 +390,7 @@ static enum turn serve_next(struct block *block, struct virtqueue_chain *chain)
         METRIC_INCREMENT(block.io_engine_throttled_events);
         return TURN_WAIT;
     }
-    switch (virtqueue_pop(&block->queue, chain)) {
+    switch (virtqueue_pop(queue, chain)) {
     case VIRTQUEUE_EMPTY:
         return TURN_EMPTY;
     case VIRTQUEUE_BROKEN:
@@ -397,13 +403,13 @@ static enum turn serve_next(struct block *block, struct virtqueue_chain *chain)
     /* Without room for a status nothing can be told. */
     if (chain->writable_bytes == 0) {
         METRIC_INCREMENT(block.invalid_reqs_count);
-        virtqueue_push(&block->queue, chain->head, 0);
+        virtqueue_push(queue, chain->head, 0);
         return TURN_NEXT;
     }
 
-    int status = prepare(block, chain, &request);
+    int status = prepare(block, queue, chain, &request);
     if (!admit(block, &request)) {
-        virtqueue_unpop(&block->queue);
+        virtqueue_unpop(queue);
         return TURN_WAIT;
     }
     if (status == RUN) {
@@ -416,28 +422,55 @@ static enum turn serve_next(struct block *block, struct virtqueue_chain *chain)
     return TURN_NEXT;
 }
 
-/* Serves what the queue holds; one submission and one interrupt for all of it. */
-static void serve_queue(struct block *block)
+/* Serves what a queue holds, as far as the turn goes that all of them share; true when there is more. */
+static bool serve_queue(struct block *block, struct virtqueue *queue, unsigned *served)
 {
     struct virtqueue_chain chain;
     enum turn turn = TURN_NEXT;
-    unsigned served = 0;
 
-    /* A set timer will serve the queue when it is time. */
-    if (!block->device.active || block->device.failed || block->device.paused || block->timer.loop != NULL)
-        return;
-    virtqueue_disarm(&block->queue);
-    block->turn_bytes = 0;
-    while (turn == TURN_NEXT && served++ < TURN && run_unfinished(block) && block->turn_bytes < TURN_BYTES) {
-        turn = serve_next(block, &chain);
-        if (turn == TURN_EMPTY && virtqueue_arm(&block->queue))
+    virtqueue_disarm(queue);
+    while (turn == TURN_NEXT && *served < TURN && run_unfinished(block) && block->turn_bytes < TURN_BYTES) {
+        (*served)++;
+        turn = serve_next(block, queue, &chain);
+        if (turn == TURN_EMPTY && virtqueue_arm(queue))
             turn = TURN_NEXT;
     }
-    if (turn == TURN_NEXT)
+    return turn == TURN_NEXT;
+}
+
+/*
+ * Serves `count` queues from `first` on; one submission for all of them, and one interrupt for each. Who comes after
+ * the queue at which the turn ended is the first in the next.
+ */
+static void serve(struct block *block, unsigned first, unsigned count)
+{
+    unsigned served = 0, visited = 0;
+    bool more = false;
+
+    /* A set timer will serve the queues when it is time. */
+    if (!block->device.active || block->device.failed || block->device.paused || block->timer.loop != NULL)
+        return;
+    block->turn_bytes = 0;
+    while (visited < count && !more && block->timer.loop == NULL && !block->device.failed)
+        more = serve_queue(block, &block->queues[(first + visited++) % block->device.queue_count], &served);
+    block->next_queue = (first + visited) % block->device.queue_count;
+    if (more)
         event_timer_set(block->device.loop, &block->timer, 0);
     if (block->ring != NULL)
         file_ring_submit(block->ring);
-    virtio_device_signal(&block->device, 0);
+    while (visited-- > 0)
+        virtio_device_signal(&block->device, (first + visited) % block->device.queue_count);
+}
+
+static void serve_all(struct block *block)
+{
+    serve(block, block->next_queue, block->device.queue_count);
+}
+
+static void signal_all(struct block *block)
+{
+    for (unsigned i = 0; i < block->device.queue_count; i++)
+        virtio_device_signal(&block->device, i);
 }
 
 static void timer_expired(struct event_timer *timer)
@@ -445,15 +478,15 @@ static void timer_expired(struct event_timer *timer)
     struct block *block = container_of(timer, struct block, timer);
 
     METRIC_INCREMENT(block.rate_limiter_event_count);
-    serve_queue(block);
+    serve_all(block);
 }
 
 static void ring_settled(void *owner)
 {
     struct block *block = owner;
 
-    virtio_device_signal(&block->device, 0);
-    serve_queue(block);
+    signal_all(block);
+    serve_all(block);
 }
 
 /* The device. */
@@ -473,9 +506,8 @@ static bool block_activate(struct virtio_device *device)
 
 static void block_notify(struct virtio_device *device, unsigned index)
 {
-    (void)index;
     METRIC_INCREMENT(block.queue_event_count);
-    serve_queue(block_of(device));
+    serve(block_of(device), index, 1);
 }
 
 /* Ends what is in flight: no guest memory is read or written afterwards. */
@@ -501,12 +533,12 @@ static void block_reset(struct virtio_device *device)
 static void block_pause(struct virtio_device *device)
 {
     quiesce(block_of(device));
-    virtio_device_signal(device, 0);
+    signal_all(block_of(device));
 }
 
 static void block_resume(struct virtio_device *device)
 {
-    serve_queue(block_of(device));
+    serve_all(block_of(device));
 }
 
 static void block_destroy(struct virtio_device *device)
@@ -539,7 +571,7 @@ static struct error *open_file(const struct block *block, const char *path, stru
     if (path == NULL)
         return error_new(ERROR_INPUT, "path_on_host: missing, expected a file or block device");
 
-    struct error *error = disk_file_open(path, block->read_only, file);
+    struct error *error = disk_file_open(path, block->read_only, block->direct, file);
     if (error != NULL)
         return error_wrap(error, "path_on_host");
     if (file->size % DISK_SECTOR != 0 || file->size == 0)
@@ -558,6 +590,8 @@ static uint64_t offered_features(const struct block *block)
         features |= 1ULL << VIRTIO_BLK_F_DISCARD | 1ULL << VIRTIO_BLK_F_WRITE_ZEROES;
     if (block->writeback)
         features |= 1ULL << VIRTIO_BLK_F_FLUSH;
+    if (block->device.queue_count > 1)
+        features |= 1ULL << VIRTIO_BLK_F_MQ;
     return features;
 }
 
@@ -566,7 +600,8 @@ static struct virtio_blk_config offered_config(const struct block *block)
     return (struct virtio_blk_config){
         .capacity = block->file.size / DISK_SECTOR,
         .seg_max = VIRTQUEUE_IOV_MAX - 2, /* header and status */
-        .blk_size = DISK_SECTOR,
+        .blk_size = block->file.alignment,
+        .num_queues = (uint16_t)block->device.queue_count,
         .max_discard_sectors = DISCARD_SECTORS_MAX,
         .max_discard_seg = 1,
         .discard_sector_alignment = 1,
@@ -589,7 +624,8 @@ static struct error *block_open(struct block *block, const struct drive_config *
 struct error *virtio_block_new(const struct drive_config *config, struct event_loop *loop,
                                struct virtio_device **device)
 {
-    struct block *block = calloc(1, sizeof(*block));
+    unsigned queue_count = config->queue_count > 0 ? config->queue_count : 1;
+    struct block *block = calloc(1, sizeof(*block) + queue_count * sizeof(block->queues[0]));
     char *id = strdup(config->drive_id);
 
     if (block == NULL || id == NULL) {
@@ -600,9 +636,11 @@ struct error *virtio_block_new(const struct drive_config *config, struct event_l
     block->id = id;
     block->file.fd = -1;
     block->read_only = config->is_read_only;
+    block->direct = config->direct;
     block->writeback = config->cache_type == CACHE_TYPE_WRITEBACK;
     block->timer.expired = timer_expired;
-    block->queue.size_max = QUEUE_SIZE;
+    for (unsigned i = 0; i < queue_count; i++)
+        block->queues[i].size_max = QUEUE_SIZE;
     rate_limiter_init(&block->limiter, &config->rate_limiter, clock_monotonic_us());
 
     struct error *error = block_open(block, config, loop);
@@ -610,14 +648,14 @@ struct error *virtio_block_new(const struct drive_config *config, struct event_l
         block_destroy(&block->device);
         return error;
     }
-    block->config = offered_config(block);
     block->device = (struct virtio_device){
         .ops = &block_ops,
         .id = block->id,
-        .features = offered_features(block),
-        .queues = &block->queue,
-        .queue_count = 1,
+        .queues = block->queues,
+        .queue_count = queue_count,
     };
+    block->device.features = offered_features(block);
+    block->config = offered_config(block);
     *device = &block->device;
     return NULL;
 }
@@ -629,6 +667,13 @@ static struct error *replace_file(struct block *block, const char *path)
 
     if (error != NULL)
         return error;
+    /* A driver reads the size of a block once. */
+    if (file.alignment > block->config.blk_size) {
+        error = error_new(ERROR_INPUT, "path_on_host: \"%s\" takes blocks of %u bytes, the guest knows of %u", path,
+                          file.alignment, block->config.blk_size);
+        disk_file_close(&file);
+        return error;
+    }
     end_unfinished(block);
     if (block->ring != NULL)
         file_ring_drain(block->ring);
@@ -663,7 +708,7 @@ struct error *virtio_block_update(struct virtio_device *device, const struct dri
 
     /* What waited for the old limiter's tokens need not wait for the new one's. */
     event_timer_cancel(&block->timer);
-    serve_queue(block);
-    virtio_device_signal(device, 0);
+    serve_all(block);
+    signal_all(block);
     return NULL;
 }
