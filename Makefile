@@ -61,7 +61,7 @@ LIBS_glibc := -lyajl -lhttp_parser -l:liburing.a -lcap-ng -lpthread
 SHIMS_release := $(OUT)/vmm/base/musl_shims.o
 base_sources := $(filter-out vmm/base/musl_shims.c,$(wildcard vmm/base/*.c))
 vmm_sources := $(filter-out vmm/main.c, \
-    $(wildcard vmm/*.c vmm/virtio/*.c vmm/backend/*.c vmm/arch/*.c vmm/arch/$(ARCH)/*.c))
+    $(wildcard vmm/*.c vmm/virtio/*.c vmm/backend/*.c vmm/mmds/*.c vmm/arch/*.c vmm/arch/$(ARCH)/*.c))
 api_sources := $(wildcard api/*.c)
 client_sources := $(wildcard api/client/*.c)
 cli_sources := $(wildcard api/cli/*.c)

@@ -5,33 +5,9 @@
 #include "vmm/base/cleanup.h"
 #include "vmm/control.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
-#include <unistd.h>
 
-enum { READ_SIZE = 4096, FILE_SIZE_MAX = 4 << 20 };
-
-static struct error *read_file(const char *path, struct bytes *text)
-{
-    cleanup_fd int fd = open(path, O_RDONLY | O_CLOEXEC);
-    char part[READ_SIZE];
-    ssize_t count;
-
-    if (fd < 0)
-        return error_errno(errno, "cannot open it");
-    while ((count = read(fd, part, sizeof(part))) != 0) {
-        if (count < 0 && errno == EINTR)
-            continue;
-        if (count < 0)
-            return error_errno(errno, "cannot read it");
-        if (text->length + (size_t)count > FILE_SIZE_MAX)
-            return error_new(ERROR_INPUT, "it has more than %d bytes, expected fewer", FILE_SIZE_MAX);
-        if (!bytes_append(text, part, (size_t)count))
-            return error_new(ERROR_INTERNAL, "out of memory");
-    }
-    return NULL;
-}
+enum { FILE_SIZE_MAX = 4 << 20 };
 
 static struct error *put_logger(struct machine *machine, struct vm_config *config)
 {
@@ -52,7 +28,7 @@ static struct error *put_cpu_config(struct machine *machine, struct vm_config *c
 {
     struct cpu_config features = {0};
     struct bytes text = {0};
-    struct error *error = read_file(config->cpu_config_path, &text);
+    struct error *error = bytes_read_file(&text, config->cpu_config_path, FILE_SIZE_MAX);
 
     if (error == NULL)
         error = schema_decode(&cpu_config_schema, text.data, text.length, false, &features, NULL);
@@ -138,6 +114,11 @@ static struct error *put_file_systems(struct machine *machine, struct vm_config 
     return error;
 }
 
+static struct error *put_mmds_config(struct machine *machine, struct vm_config *config)
+{
+    return machine_put_mmds_config(machine, &config->mmds);
+}
+
 /* The log first, so that it tells of the rest; then the metrics, so that they count it. */
 static const struct {
     enum vm_config_field field;
@@ -152,6 +133,7 @@ static const struct {
     {VM_CONFIG_MAYFLY_DRIVES, put_drive_options},
     {VM_CONFIG_PMEM, put_pmem},
     {VM_CONFIG_NETWORK_INTERFACES, put_network_interfaces},
+    {VM_CONFIG_MMDS_CONFIG, put_mmds_config},
     {VM_CONFIG_VSOCK, put_vsock},
     {VM_CONFIG_MAYFLY_VSOCK_SEQPACKET, put_vsock_seqpacket},
     {VM_CONFIG_ENTROPY, put_entropy},
@@ -178,7 +160,8 @@ struct error *api_config_file_apply(const char *path, struct machine *machine)
     struct bytes text = {0};
     schema_given given = 0;
     struct vm_config *config = calloc(1, sizeof(*config));
-    struct error *error = config != NULL ? read_file(path, &text) : error_new(ERROR_INTERNAL, "out of memory");
+    struct error *error =
+        config != NULL ? bytes_read_file(&text, path, FILE_SIZE_MAX) : error_new(ERROR_INTERNAL, "out of memory");
 
     if (error == NULL)
         error = schema_decode(&vm_config_schema, text.data, text.length, false, config, &given);

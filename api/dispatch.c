@@ -18,6 +18,7 @@ union request_body {
     struct network_interface_config network_interface;
     struct network_interface_update network_interface_update;
     struct entropy_config entropy;
+    struct mmds_config mmds;
     struct serial_config serial;
     struct console_config console;
     struct logger_config logger;
@@ -85,6 +86,8 @@ static struct error *carry_out(const struct api_context *context, const struct r
             return error_new(ERROR_INPUT, "a GET with a body of %zu bytes, expected none", request->body_length);
         return route->handle(context, NULL, &reply->body);
     }
+    if (route->handle_text != NULL)
+        return route->handle_text(context, request->body, request->body_length);
     if (route->current != NULL)
         route->current(context->machine, &body);
     error = schema_decode(route->body, request->body, request->body_length, route->current != NULL, &body, &given);
@@ -171,6 +174,11 @@ static const struct route *find_route(const struct api_request *request, const c
     return NULL;
 }
 
+static unsigned status_of(const struct error *error)
+{
+    return error->kind == ERROR_INTERNAL ? 500 : error->kind == ERROR_TOO_LARGE ? 413 : 400;
+}
+
 static const char *const method_log_names[] = {
     [API_GET] = "Get", [API_PUT] = "Put", [API_PATCH] = "Patch", [API_OTHER_METHOD] = "foreign"};
 
@@ -200,7 +208,7 @@ void api_handle(const struct api_context *context, const struct api_request *req
         return;
     }
     __atomic_fetch_add(&route->counts->fails, 1, __ATOMIC_RELAXED);
-    refuse(reply, error->kind == ERROR_INTERNAL ? 500 : 400, error);
+    refuse(reply, status_of(error), error);
 }
 
 void api_reply_free(struct api_reply *reply)

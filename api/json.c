@@ -83,6 +83,15 @@ void json_integer(struct json_writer *writer, uint64_t value)
         note(writer, yajl_gen_number(writer->generator, digits, (size_t)length));
 }
 
+/* A number is what yajl writes as it is given. */
+void json_raw(struct json_writer *writer, const char *text, size_t length)
+{
+    if (text == NULL)
+        writer->failed = true;
+    else if (!writer->failed)
+        note(writer, yajl_gen_number(writer->generator, text, length));
+}
+
 static void write_masked(struct json_writer *writer, const char *value, size_t length)
 {
     char *copy = malloc(length);

@@ -25,7 +25,8 @@ void json_close_array(struct json_writer *writer);
 void json_null(struct json_writer *writer);
 void json_bool(struct json_writer *writer, bool value);
 void json_integer(struct json_writer *writer, uint64_t value);
-void json_string(struct json_writer *writer, const char *value); /* also for keys; bad UTF-8 becomes '?' */
+void json_raw(struct json_writer *writer, const char *text, size_t length); /* a JSON value; NULL: no memory */
+void json_string(struct json_writer *writer, const char *value);            /* also for keys; bad UTF-8 becomes '?' */
 
 /* The text so far; borrowed until the next call on the writer. NULL after a failure. */
 const char *json_text(struct json_writer *writer, size_t *length);

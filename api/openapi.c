@@ -176,7 +176,9 @@ static void write_schema(FILE *out, const struct schema *schema, bool partial)
 {
     fprintf(out, "    %s%s:\n      description: ", schema->name, partial ? "Update" : "");
     write_text(out, schema->description);
-    fputs("\n      type: object\n      additionalProperties: false\n", out);
+    fprintf(out, "\n      type: object\n      additionalProperties: %s\n", schema->open ? "true" : "false");
+    if (schema->open)
+        return;
     if (partial)
         fputs("      minProperties: 1\n", out);
     else

@@ -1,5 +1,6 @@
 #include "api/routes.h"
 
+#include "api/mmds_json.h"
 #include "api/schema_objects.h"
 #include "vmm/base/cleanup.h"
 #include "vmm/base/clock.h"
@@ -161,6 +162,47 @@ static struct error *put_metrics(const struct api_context *context, void *body, 
     return machine_put_metrics(context->machine, body);
 }
 
+static struct error *put_mmds_config(const struct api_context *context, void *body, struct json_writer *reply)
+{
+    (void)reply;
+    return machine_put_mmds_config(context->machine, body);
+}
+
+static struct error *get_mmds(const struct api_context *context, void *body, struct json_writer *reply)
+{
+    static const struct mmds_value nothing = {.type = MMDS_OBJECT};
+    const struct mmds_value *contents = machine_mmds(context->machine);
+
+    (void)body;
+    mmds_json_encode(contents != NULL ? contents : &nothing, reply);
+    return NULL;
+}
+
+static struct error *put_mmds(const struct api_context *context, const char *text, size_t length)
+{
+    struct mmds_value *contents = NULL;
+    struct error *error = mmds_json_decode(text, length, &contents);
+
+    if (error != NULL)
+        return error;
+    error = machine_put_mmds(context->machine, contents);
+    if (error != NULL)
+        mmds_value_free(contents);
+    return error;
+}
+
+static struct error *patch_mmds(const struct api_context *context, const char *text, size_t length)
+{
+    struct mmds_value *patch = NULL;
+    struct error *error = mmds_json_decode(text, length, &patch);
+
+    if (error != NULL)
+        return error;
+    error = machine_patch_mmds(context->machine, patch);
+    mmds_value_free(patch);
+    return error;
+}
+
 static const struct {
     const char *name;
     unsigned states;
@@ -258,6 +300,14 @@ const struct route routes[] = {
      .summary = "Adds or replaces a shared directory", .counts = &metrics.api_server.put_file_system},
     {"/vsock", API_PUT, WHEN_NOT_STARTED, put_vsock, &vsock_schema, .summary = "Adds or replaces the vsock device",
      .counts = &metrics.api_server.put_vsock},
+    {"/mmds", API_GET, WHEN_ANY, get_mmds, .reply = &mmds_contents_schema, .summary = "The metadata",
+     .counts = &metrics.api_server.get_mmds},
+    {"/mmds", API_PUT, WHEN_ANY, .body = &mmds_contents_schema, .handle_text = put_mmds,
+     .summary = "Sets the metadata that the guest can read", .counts = &metrics.api_server.put_mmds},
+    {"/mmds", API_PATCH, WHEN_ANY, .body = &mmds_contents_schema, .handle_text = patch_mmds,
+     .summary = "Merges into the metadata; null takes a member away", .counts = &metrics.api_server.patch_mmds},
+    {"/mmds/config", API_PUT, WHEN_NOT_STARTED, put_mmds_config, &mmds_config_schema,
+     .summary = "Says how the guest reaches the metadata", .counts = &metrics.api_server.put_mmds_config},
     {"/mayfly/vsock-seqpacket", API_PUT, WHEN_NOT_STARTED, put_vsock_seqpacket, &vsock_seqpacket_schema,
      .summary = "Lets host programs send messages to the guest's sockets",
      .counts = &metrics.api_server.put_vsock_seqpacket},

@@ -37,6 +37,9 @@ struct api_context {
  */
 typedef struct error *route_handler(const struct api_context *context, void *body, struct json_writer *reply);
 
+/* Of a route whose body is no table's: the text itself. */
+typedef struct error *route_text_handler(const struct api_context *context, const char *text, size_t length);
+
 struct route {
     const char *path; /* a segment in braces matches any, and must equal the body's identifying field */
     enum api_method method;
@@ -46,6 +49,7 @@ struct route {
     void (*current)(const struct machine *machine, void *body); /* fields not given keep these values; NULL: defaults */
     const struct schema *reply;                                 /* of a 200, or NULL: success is a 204 */
     const char *summary;
+    route_text_handler *handle_text; /* instead of `handle`; `body` then only describes */
     struct request_metrics *counts;
 };
 

@@ -72,6 +72,7 @@ struct schema {
     const struct field *fields;
     size_t field_count;
     size_t size; /* of the struct */
+    bool open;   /* any fields may be given: this is for the OpenAPI document, and nothing is decoded */
     const char *description;
     /* Checks fields against each other when all are decoded; the message names the field. NULL: nothing to check. */
     struct error *(*check)(const void *object);

@@ -59,7 +59,9 @@ extern const struct schema drive_options_schema;
 extern const struct schema pmem_schema;
 extern const struct schema pmem_update_schema;
 extern const struct schema file_system_schema;
-extern const struct schema vm_config_schema; /* GET /vm/config and --config-file */
+extern const struct schema mmds_config_schema;
+extern const struct schema mmds_contents_schema; /* what it describes is a tree: api/mmds_json.h */
+extern const struct schema vm_config_schema;     /* GET /vm/config and --config-file */
 
 /* Where each field of struct vm_config is in its table: bits of schema_given. */
 enum vm_config_field {

@@ -135,6 +135,13 @@ void file_system_config_free(struct file_system_config *config)
     memset(config, 0, sizeof(*config));
 }
 
+void mmds_config_free(struct mmds_config *config)
+{
+    string_list_free(&config->network_interfaces);
+    free(config->ipv4_address);
+    memset(config, 0, sizeof(*config));
+}
+
 void logger_config_free(struct logger_config *config)
 {
     free(config->log_path);
@@ -175,6 +182,7 @@ void vm_config_free(struct vm_config *config)
     serial_config_free(&config->serial);
     console_config_free(&config->console);
     vsock_config_free(&config->vsock);
+    mmds_config_free(&config->mmds);
     vsock_seqpacket_config_free(&config->vsock_seqpacket);
     for (size_t i = 0; i < config->file_system_count; i++)
         file_system_config_free(&config->file_systems[i]);

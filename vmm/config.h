@@ -260,6 +260,17 @@ struct metrics_config {
     struct string_map properties; /* every line carries these as "properties", when there are any */
 };
 
+enum mmds_version { MMDS_V1, MMDS_V2 };
+
+/* The metadata service (vmm/mmds/). */
+struct mmds_config {
+    bool present;
+    enum mmds_version version;
+    struct string_list network_interfaces; /* their ids */
+    char *ipv4_address;                    /* NULL: 169.254.169.254 */
+    bool imds_compat;
+};
+
 struct vm_config {
     struct machine_config machine;
     char *cpu_config_path; /* of a configuration file: a file that holds a struct cpu_config's JSON */
@@ -276,6 +287,7 @@ struct vm_config {
     struct serial_config serial;
     struct console_config console;
     struct vsock_config vsock;
+    struct mmds_config mmds;
     struct vsock_seqpacket_config vsock_seqpacket;
     struct file_system_config file_systems[VIRTIO_DEVICES_MAX];
     size_t file_system_count;
@@ -306,6 +318,7 @@ void console_config_free(struct console_config *config);
 void vsock_config_free(struct vsock_config *config);
 void vsock_seqpacket_config_free(struct vsock_seqpacket_config *config);
 void file_system_config_free(struct file_system_config *config);
+void mmds_config_free(struct mmds_config *config);
 void logger_config_free(struct logger_config *config);
 void string_map_free(struct string_map *map);
 void metrics_config_free(struct metrics_config *config);

@@ -14,6 +14,7 @@
 #include "vmm/base/error.h"
 #include "vmm/base/event_loop.h"
 #include "vmm/config.h"
+#include "vmm/mmds/value.h"
 
 enum machine_state { MACHINE_NOT_STARTED, MACHINE_RUNNING, MACHINE_PAUSED };
 
@@ -38,6 +39,15 @@ struct error *machine_put_file_system(struct machine *machine, struct file_syste
 struct error *machine_put_vsock(struct machine *machine, struct vsock_config *config);
 /* Only when there is a vsock device. */
 struct error *machine_put_vsock_seqpacket(struct machine *machine, struct vsock_seqpacket_config *config);
+struct error *machine_put_mmds_config(struct machine *machine, struct mmds_config *config);
+
+/*
+ * The metadata, at any time: an object, which put takes on success. patch merges (RFC 7396). What they return is
+ * borrowed until the next of them, NULL before the first.
+ */
+struct error *machine_put_mmds(struct machine *machine, struct mmds_value *contents);
+struct error *machine_patch_mmds(struct machine *machine, const struct mmds_value *patch);
+const struct mmds_value *machine_mmds(const struct machine *machine);
 
 /* The logger may be put at any time. The metrics file can be set once. */
 struct error *machine_put_logger(struct machine *machine, struct logger_config *config);

@@ -116,6 +116,7 @@ void machine_free(struct machine *machine)
     fd_close(&machine->kvm_fd);
     arch_cpuid_free(machine->cpuid);
     machine_custom_cpu_free(machine);
+    machine_mmds_free(machine);
     vm_config_free(&machine->config);
     munmap(machine, sizeof(*machine));
 }

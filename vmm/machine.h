@@ -10,6 +10,7 @@
 
 struct machine_options {
     const char *id;                /* borrowed */
+    size_t mmds_size_limit;        /* of the metadata as JSON, in bytes */
     bool boot_timer;               /* a boot timer at ARCH_BOOT_TIMER_GPA */
     bool no_kernel_sharing;        /* read kernel and initrd, never map them */
     const struct filters *filters; /* what its threads narrow themselves to, borrowed; NULL: none */

@@ -30,7 +30,13 @@ struct error *machine_network_interface_new(struct machine *machine, const struc
                               ? virtio_vhost_user_net_new(config, machine->loop, &device)
                               : virtio_net_new(config, machine->loop, &device);
 
-    return error != NULL ? error : machine_device_attach(machine, device, transport);
+    if (error != NULL)
+        return error;
+    error = machine_mmds_connect(machine, config, device);
+    if (error == NULL)
+        return machine_device_attach(machine, device, transport);
+    device->ops->destroy(device);
+    return error;
 }
 
 struct error *machine_entropy_new(struct machine *machine, const struct entropy_config *config,

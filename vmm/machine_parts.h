@@ -72,6 +72,7 @@ struct machine {
     struct virtio_mmio *console;
     struct virtio_mmio *vsock;
     struct virtio_mmio *file_systems[VIRTIO_DEVICES_MAX];
+    struct mmds *mmds;                                 /* NULL: never asked for */
     struct virtio_mmio *connected[VIRTIO_DEVICES_MAX]; /* whose eventfds the VM has, by slot */
     size_t connected_count;
 
@@ -114,6 +115,14 @@ struct error *machine_file_system_new(struct machine *machine, const struct file
                                       struct virtio_mmio **transport);
 /* Whether another process is to see guest memory. */
 bool machine_shares_memory(const struct machine *machine);
+
+/* machine_mmds.c */
+
+/* Leads the interface to the metadata service, if the configuration says so, or no longer. */
+struct error *machine_mmds_connect(struct machine *machine, const struct network_interface_config *interface,
+                                   struct virtio_device *device);
+/* After the devices. */
+void machine_mmds_free(struct machine *machine);
 
 /* Puts `device` into a transport, or destroys it. */
 struct error *machine_device_attach(struct machine *machine, struct virtio_device *device,

@@ -3,6 +3,7 @@
  * is over or nobody wants it any more.
  */
 #include "api/config_file.h"
+#include "api/mmds_json.h"
 #include "api/routes.h"
 #include "api/server.h"
 #include "vmm/base/cleanup.h"
@@ -61,6 +62,13 @@ static struct error *configure_metrics(struct machine *machine, const struct opt
     return error;
 }
 
+static struct error *configure_metadata(struct machine *machine, const struct options *options)
+{
+    struct error *error = options->metadata == NULL ? NULL : mmds_json_apply_file(options->metadata, machine);
+
+    return error == NULL ? NULL : error_wrap(error, "--metadata: '%s'", options->metadata);
+}
+
 static void log_accepted_options(const struct options *options)
 {
     if (options->enable_pci)
@@ -102,6 +110,8 @@ static int run(const struct options *options, const struct filters *filters)
     struct api_server *server = NULL;
     const struct machine_options machine_options = {
         .id = options->id,
+        .mmds_size_limit =
+            options->mmds_size_limit != 0 ? options->mmds_size_limit : options->http_api_max_payload_size,
         .boot_timer = options->boot_timer,
         .no_kernel_sharing = options->no_kernel_sharing,
         .filters = filters,
@@ -116,6 +126,8 @@ static int run(const struct options *options, const struct filters *filters)
     error = configure_logger(machine, options);
     if (error == NULL)
         error = configure_metrics(machine, options);
+    if (error == NULL)
+        error = configure_metadata(machine, options);
     if (error != NULL)
         return fail(EXIT_CODE_CONFIGURATION, error_wrap(error, "command line"));
     log_accepted_options(options);

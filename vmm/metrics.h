@@ -16,10 +16,11 @@ struct request_metrics {
 
 struct api_metrics {
     uint64_t get_count, put_count, patch_count, fails, sync_response_fails;
-    struct request_metrics get_instance_info, get_machine_cfg, get_vmm_version, get_vm_config;
+    struct request_metrics get_instance_info, get_machine_cfg, get_vmm_version, get_vm_config, get_mmds;
     struct request_metrics put_actions, put_boot_source, put_drive, put_entropy, put_logger, put_machine_cfg,
         put_metrics, put_network, put_serial, put_console, put_vsock, put_vsock_seqpacket, put_file_system, put_pmem,
         put_mayfly_actions, put_drive_options, put_cpu_cfg;
+    struct request_metrics put_mmds, put_mmds_config, patch_mmds;
     struct request_metrics patch_drive, patch_machine_cfg, patch_network, patch_pmem, patch_vm;
 };
 
@@ -59,6 +60,11 @@ struct vsock_metrics {
 
 struct vhost_user_metrics {
     uint64_t activate_fails, cfg_fails, init_time_us, activate_time_us, config_change_time_us, reconnects;
+};
+
+struct mmds_metrics {
+    uint64_t rx_accepted, rx_accepted_err, rx_accepted_unusual, rx_count, rx_invalid_token, rx_no_token, tx_bytes,
+        tx_count, tx_frames, connections_created, connections_destroyed;
 };
 
 struct uart_metrics {
@@ -102,6 +108,7 @@ struct metrics {
     struct console_metrics console;
     struct vsock_metrics vsock;
     struct vhost_user_metrics vhost_user;
+    struct mmds_metrics mmds;
     struct uart_metrics uart;
     struct i8042_metrics i8042;
     struct vcpu_metrics vcpu;

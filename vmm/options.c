@@ -34,9 +34,10 @@ static const struct option table[] = {
     OPTION("id", OPTION_TEXT, id, "what this microVM is called [anonymous-instance]"),
     OPTION("level", OPTION_TEXT, level, "Off, Error, Warning, Info, Debug or Trace [Info]"),
     OPTION("log-path", OPTION_TEXT, log_path, "file or FIFO of the log [stderr]"),
-    OPTION("metadata", OPTION_TEXT, metadata, "not in this version: there is no metadata service yet"),
+    OPTION("metadata", OPTION_TEXT, metadata, "JSON file that the metadata service starts with"),
     OPTION("metrics-path", OPTION_TEXT, metrics_path, "file or FIFO of the metrics [none]"),
-    OPTION("mmds-size-limit", OPTION_NUMBER, mmds_size_limit, "accepted; there is no metadata service yet"),
+    OPTION("mmds-size-limit", OPTION_NUMBER, mmds_size_limit,
+           "largest metadata, in bytes [as --http-api-max-payload-size]"),
     OPTION("module", OPTION_TEXT, module, "log only what comes from source paths that start so"),
     OPTION("no-api", OPTION_FLAG, no_api, "no API socket; needs --config-file"),
     OPTION("no-kernel-sharing", OPTION_FLAG, no_kernel_sharing,
@@ -148,8 +149,6 @@ static struct error *check_refused(const struct options *options)
                          options->describe_snapshot);
     if (options->snapshot_version)
         return error_new(ERROR_INPUT, "--snapshot-version: this version has no snapshots");
-    if (options->metadata != NULL)
-        return error_new(ERROR_INPUT, "--metadata: '%s', but this version has no metadata service", options->metadata);
     return NULL;
 }
 

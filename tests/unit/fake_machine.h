@@ -20,6 +20,7 @@ struct machine {
     struct cpu_config cpu_config;                             /* the last */
     struct pmem_update pmem_update;                           /* the last */
     unsigned starts, ctrl_alt_dels, power_buttons, flushes;
+    struct mmds_value *mmds;
     const char *refusal; /* what the next put, patch or action answers, NULL: success */
 };
 
@@ -33,6 +34,7 @@ static inline void fake_machine_reset(void)
     schema_free(&pmem_update_schema, &fake_machine.pmem_update);
     schema_free(&cpu_config_schema, &fake_machine.cpu_config);
     drive_options_free(&fake_machine.drive_options);
+    mmds_value_free(fake_machine.mmds);
     vm_config_free(&fake_machine.config);
     fake_machine = (struct machine){0};
     machine_config_default(&fake_machine.config.machine);
@@ -149,6 +151,40 @@ struct error *machine_put_vsock(struct machine *machine, struct vsock_config *co
 struct error *machine_put_vsock_seqpacket(struct machine *machine, struct vsock_seqpacket_config *config)
 {
     FAKE_TAKE(&machine->config.vsock_seqpacket, config, vsock_seqpacket_config_free);
+}
+
+struct error *machine_put_mmds_config(struct machine *machine, struct mmds_config *config)
+{
+    if (machine->refusal == NULL)
+        config->present = true;
+    FAKE_TAKE(&machine->config.mmds, config, mmds_config_free);
+}
+
+struct error *machine_put_mmds(struct machine *machine, struct mmds_value *contents)
+{
+    struct error *error = fake_refusal(machine);
+
+    if (error != NULL)
+        return error;
+    mmds_value_free(machine->mmds);
+    machine->mmds = contents;
+    return NULL;
+}
+
+struct error *machine_patch_mmds(struct machine *machine, const struct mmds_value *patch)
+{
+    struct error *error = fake_refusal(machine);
+
+    if (error == NULL && machine->mmds == NULL)
+        machine->mmds = mmds_value_new(MMDS_OBJECT, NULL, 0);
+    if (error == NULL && !mmds_value_merge(machine->mmds, patch))
+        error = error_new(ERROR_INTERNAL, "out of memory");
+    return error;
+}
+
+const struct mmds_value *machine_mmds(const struct machine *machine)
+{
+    return machine->mmds;
 }
 
 struct error *machine_put_logger(struct machine *machine, struct logger_config *config)

@@ -82,6 +82,10 @@ static const struct {
     {API_PUT, "/mayfly/console", "{\"ports\": [{\"name\": \"a\", \"output_path\": \"/a\"}]}"},
     {API_PUT, "/mayfly/file-systems/f1", "{\"fs_id\": \"f1\", \"tag\": \"t\", \"socket_path\": \"/f\"}"},
     {API_PUT, "/vsock", "{\"guest_cid\": 3, \"uds_path\": \"/v\"}"},
+    {API_GET, "/mmds", NULL},
+    {API_PUT, "/mmds", "{\"a\":{\"b\":1}}"},
+    {API_PATCH, "/mmds", "{\"a\":null}"},
+    {API_PUT, "/mmds/config", "{\"network_interfaces\":[\"eth0\"]}"},
     {API_PUT, "/mayfly/vsock-seqpacket", "{\"uds_path\": \"/w\"}"},
 };
 

@@ -30,7 +30,11 @@ static void write_value(FILE *out, const struct field *field)
         fprintf(out, "\"%s\"", field->names[0]);
         break;
     case FIELD_STRING:
-        fprintf(out, "\"%s\"", field->names != NULL ? field->names[0] : field->minimum > 1 ? "06:00:ac:10:00:02" : "x");
+        fprintf(out, "\"%s\"",
+                strcmp(field->name, "ipv4_address") == 0 ? "169.254.1.1"
+                : field->names != NULL                   ? field->names[0]
+                : field->minimum > 1                     ? "06:00:ac:10:00:02"
+                                                         : "x");
         break;
     case FIELD_STRING_MAP:
         fprintf(out, "{\"k\": \"v\"}");

@@ -26,6 +26,12 @@ struct error *virtio_block_update(struct virtio_device *device, const struct dri
 /* net.c: attaches to the tap host_dev_name, or connects to the backend's socket. */
 struct error *virtio_net_new(const struct network_interface_config *config, struct event_loop *loop,
                              struct virtio_device **device);
+/*
+ * net_mmds.c: leads the interface to the metadata service at the IPv4 `address` (host order), which its backend then
+ * never sees; NULL: no longer. `mmds` is borrowed. False without memory.
+ */
+struct mmds;
+bool virtio_net_set_mmds(struct virtio_device *device, struct mmds *mmds, uint32_t address);
 struct error *virtio_net_update(struct virtio_device *device, const struct network_interface_update *update);
 
 /*

@@ -14,6 +14,7 @@
 #include "vmm/base/clock.h"
 #include "vmm/base/log.h"
 #include "vmm/metrics.h"
+#include "vmm/mmds/mmds_net.h"
 #include "vmm/virtio/devices.h"
 
 #include <errno.h>
@@ -137,8 +138,6 @@ static enum tx_step tx_send(struct net *net, const struct virtqueue_chain *chain
     METRIC_INCREMENT(net.tx_count);
     if (chain->readable_bytes < FRAME_MIN || chain->readable_bytes > FRAME_MAX)
         return tx_drop(net, chain, &metrics.net.tx_malformed_frames);
-    if (net->backend == NULL)
-        return tx_drop(net, chain, &metrics.net.tx_fails);
 
     uint64_t retry_us = net->tx_paid ? 0 : net_limiter_take(&net->tx_limiter, chain->readable_bytes);
     if (retry_us != 0) {
@@ -149,6 +148,12 @@ static enum tx_step tx_send(struct net *net, const struct virtqueue_chain *chain
     }
 
     net->tx_paid = false;
+    if (net->mmds != NULL && net_mmds_take(net, chain)) {
+        virtqueue_push(&net->queues[TX], chain->head, 0);
+        return TX_DONE;
+    }
+    if (net->backend == NULL)
+        return tx_drop(net, chain, &metrics.net.tx_fails);
     int result = net->backend->ops->send(net->backend, chain->iov, chain->readable_count, chain->readable_bytes);
     if (result < 0)
         return tx_refused(net, chain, -result);
@@ -193,6 +198,10 @@ static void tx_run(struct net *net)
         event_timer_set(net->device.loop, &net->turn, 0);
     net_watch(net, EPOLLOUT, step == TX_FULL || tx_unsent(net));
     virtio_device_signal(&net->device, TX);
+    if (net->mmds_heard) {
+        net->mmds_heard = false;
+        net_receive(net);
+    }
 }
 
 static void tx_timer_expired(struct event_timer *timer)
@@ -235,6 +244,7 @@ static void net_stop(struct net *net)
     event_timer_cancel(&net->turn);
     event_timer_cancel(&net->rx_timer);
     event_timer_cancel(&net->tx_timer);
+    net_mmds_stop(net);
 }
 
 /* The device's operations. */
@@ -287,6 +297,7 @@ static void net_reset(struct virtio_device *device)
 
     net_stop(net);
     net_receive_reset(net);
+    net_mmds_reset(net);
     net->tx_paid = false;
 }
 
@@ -308,6 +319,7 @@ static void net_destroy(struct virtio_device *device)
     event_source_remove(&net->wire);
     if (net->backend != NULL)
         net->backend->ops->close(net->backend);
+    mmds_net_free(net->mmds);
     free(net->iface_id);
     free(net);
 }

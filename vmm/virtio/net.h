@@ -57,6 +57,10 @@ struct net {
     struct rate_limiter tx_limiter;
     struct event_timer tx_timer;
 
+    struct mmds_net *mmds;         /* the metadata service, owned; NULL: this interface does not lead there */
+    bool mmds_heard;               /* a frame for it was taken: it may have an answer */
+    struct event_timer mmds_timer; /* it has something to send */
+
     struct virtqueue queues[QUEUE_COUNT];
     struct rx_window window;
 };
@@ -81,6 +85,17 @@ void net_receive_reset(struct net *net);
 
 /* "06:00:ac:10:00:02" into bytes; false when it is no such text. */
 bool net_mac_parse(const char *text, uint8_t mac[ETH_ALEN]);
+
+/* net_mmds.c; the first three only with net->mmds. */
+
+/* Takes a frame of the driver's if it is for the metadata service. */
+bool net_mmds_take(struct net *net, const struct virtqueue_chain *chain);
+/* Puts its next frame, if it has one, into the window; returns its size as that of any other, or 0. */
+uint32_t net_mmds_give(struct net *net);
+/* Sees to net_receive being called when it has one; without `wait` something else will. */
+void net_mmds_wait(struct net *net, bool wait);
+void net_mmds_stop(struct net *net);
+void net_mmds_reset(struct net *net);
 
 /* Makes the device on `backend`. On success the device owns it; on failure the caller keeps it. */
 struct error *virtio_net_new_on(const struct network_interface_config *config, struct net_backend *backend,

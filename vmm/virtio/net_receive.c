@@ -119,8 +119,12 @@ static enum rx_step rx_fetch(struct net *net)
     if (!rx_enough(net))
         return RX_NO_BUFFERS;
 
+    ssize_t size = net->mmds != NULL ? net_mmds_give(net) : 0;
+    if (size == 0 && net->backend == NULL)
+        return RX_DEAD;
     window->iov[window->iov_count] = (struct iovec){.iov_base = &excess, .iov_len = sizeof(excess)};
-    ssize_t size = net->backend->ops->receive(net->backend, window->iov, window->iov_count + 1);
+    if (size == 0)
+        size = net->backend->ops->receive(net->backend, window->iov, window->iov_count + 1);
     if (size < 0)
         return rx_refused(net, (int)-size);
     METRIC_INCREMENT(net.rx_count);
@@ -202,7 +206,8 @@ void net_receive(struct net *net)
 {
     enum rx_step step = RX_DONE;
 
-    if (!net_is_running(net) || net->backend == NULL || (net->rx_frame != 0 && net->rx_timer.loop != NULL))
+    if (!net_is_running(net) || (net->backend == NULL && net->mmds == NULL) ||
+        (net->rx_frame != 0 && net->rx_timer.loop != NULL))
         return;
     event_timer_cancel(&net->rx_timer);
     virtqueue_disarm(&net->queues[RX]);
@@ -215,6 +220,8 @@ void net_receive(struct net *net)
     if (step == RX_DONE)
         event_timer_set(net->device.loop, &net->turn, 0);
     net_watch(net, EPOLLIN, step == RX_NO_FRAME);
+    if (net->mmds != NULL)
+        net_mmds_wait(net, !net->device.failed && (step == RX_NO_FRAME || step == RX_DEAD));
     virtio_device_signal(&net->device, RX);
 }
 
