@@ -192,6 +192,7 @@ static void make_node(const char *name, mode_t mode, gid_t group)
 static void become_user(const struct jail *jail)
 {
     static const gid_t groups[] = {JAIL_KVM_GROUP};
+    static const char *const files[] = {"passwd", "subuid", "subgid"};
 
     umask(0);
     if (unshare(CLONE_NEWNS) != 0 || mount(NULL, "/", NULL, MS_PRIVATE | MS_REC, NULL) != 0 ||
@@ -201,6 +202,14 @@ static void become_user(const struct jail *jail)
     make_node("net/tun", 0666, 0);
     make_node("urandom", 0666, 0);
     make_node("null", 0666, 0);
+    for (size_t i = 0; jail->etc && i < array_length(files); i++) {
+        char place[64];
+
+        snprintf(place, sizeof(place), "/etc/%s", files[i]);
+        close(open(place, O_RDONLY | O_CREAT | O_CLOEXEC, 0644));
+        if (mount(jail_path(jail, "%s", files[i]), place, NULL, MS_BIND, NULL) != 0)
+            _exit(124);
+    }
     if (mount("/mnt", "/dev", NULL, MS_BIND, NULL) != 0 || umount2("/mnt", MNT_DETACH) != 0 ||
         setgroups(1, groups) != 0 || setgid(JAIL_GID) != 0 || setuid(JAIL_UID) != 0)
         _exit(124);

@@ -22,6 +22,7 @@ struct jail {
     unsigned gid;
     bool as_user;              /* the jailer is started as JAIL_UID, with JAIL_KVM_GROUP as supplementary group */
     gid_t kvm_group;           /* who may then open /dev/kvm */
+    bool etc;                  /* /etc/passwd, subuid and subgid are the test's own, in its directory */
     char jailer[256];          /* the program, when it is not the one in the build folder */
     void (*before_exec)(void); /* runs in the jailer's process before it is executed */
 };
