@@ -56,7 +56,7 @@ class Bench:
 def stages(bench):
     """What one `mayfly run` took, by stage, in microseconds; the second one, with all files in the page cache."""
     for _ in range(2):
-        result = bench.run("/mayfly/release/mayfly", "run", "--json", "--", "/bin/true")
+        result = bench.run("/mayfly/release/mayfly", "run", "--no-jail", "--json", "--", "/bin/true")
     told = json.loads(result.stderr.decode().splitlines()[-1])
     return {stage["stage"]: stage["duration_us"] for stage in told["timeline"]}
 
