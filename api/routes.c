@@ -138,6 +138,12 @@ static struct error *put_file_system(const struct api_context *context, void *bo
     return machine_put_file_system(context->machine, body);
 }
 
+static struct error *patch_console(const struct api_context *context, void *body, struct json_writer *reply)
+{
+    (void)reply;
+    return machine_patch_console(context->machine, body);
+}
+
 static struct error *put_serial(const struct api_context *context, void *body, struct json_writer *reply)
 {
     (void)reply;
@@ -311,5 +317,7 @@ const struct route routes[] = {
     {"/mayfly/vsock-seqpacket", API_PUT, WHEN_NOT_STARTED, put_vsock_seqpacket, &vsock_seqpacket_schema,
      .summary = "Lets host programs send messages to the guest's sockets",
      .counts = &metrics.api_server.put_vsock_seqpacket},
+    {"/mayfly/console", API_PATCH, WHEN_STARTED, patch_console, &console_update_schema,
+     .summary = "Plugs a port in or out, changes a terminal's window", .counts = &metrics.api_server.patch_console},
 };
 const size_t route_count = array_length(routes);

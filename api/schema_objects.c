@@ -22,12 +22,6 @@ static bool is_device_id(char *text)
 }
 const struct field_format device_id_format = {is_device_id, "letters, digits and _", "^[0-9A-Za-z_]+$"};
 
-static bool is_port_name(char *text)
-{
-    return every_character(text, "_-.");
-}
-static const struct field_format port_name_format = {is_port_name, "letters, digits, _, - and .", "^[0-9A-Za-z_.-]+$"};
-
 /* Goes into the kernel's command line as root=PARTUUID=<it>, where a space would begin another argument. */
 static bool is_word(char *text)
 {
@@ -290,50 +284,6 @@ static const struct field metrics_fields[] = {
 };
 const struct schema metrics_schema = {"Metrics", SCHEMA(metrics_fields, struct metrics_config),
                                       .description = "Where the metrics go."};
-
-static const struct field console_port_fields[] = {
-    {"name", FIELD_STRING, FIELD_REQUIRED, MEMBER(struct console_port_config, name), .minimum = 1,
-     .maximum = ID_LENGTH_MAX, .format = &port_name_format, .description = "What the guest finds the port by."},
-    {"socket_path", FIELD_STRING, FIELD_NULLABLE, MEMBER(struct console_port_config, socket_path), SOCKET_PATH,
-     .description = "A Unix socket to listen on; the port is open in the guest while a peer is connected."},
-    {"output_path", FIELD_STRING, FIELD_NULLABLE, MEMBER(struct console_port_config, output_path), PATH,
-     .description = "A file or FIFO that takes what the guest writes."},
-    {"console", FIELD_BOOL, 0, MEMBER(struct console_port_config, console),
-     .description = "Whether the guest may use the port as a terminal."},
-};
-
-static struct error *check_console_port(const void *object)
-{
-    const struct console_port_config *port = object;
-
-    if ((port->socket_path == NULL) == (port->output_path == NULL))
-        return error_new(ERROR_INPUT, "%s given, expected exactly one of socket_path and output_path",
-                         port->socket_path == NULL ? "neither" : "both");
-    return NULL;
-}
-static const struct schema console_port_schema = {
-    "ConsolePort", SCHEMA(console_port_fields, struct console_port_config),
-    .description = "One port; either socket_path or output_path is given.", .check = check_console_port};
-
-static const struct field console_fields[] = {
-    {"ports", FIELD_HEAP_ARRAY, FIELD_REQUIRED, MEMBER(struct console_config, ports),
-     .count = offsetof(struct console_config, port_count), .minimum = 1, .maximum = CONSOLE_PORTS_MAX,
-     .object = &console_port_schema, .description = "The ports, in the order of their numbers."},
-};
-
-static struct error *check_console(const void *object)
-{
-    const struct console_config *config = object;
-
-    for (size_t i = 0; i < config->port_count; i++)
-        for (size_t j = 0; j < i; j++)
-            if (strcmp(config->ports[i].name, config->ports[j].name) == 0)
-                return error_new(ERROR_INPUT, "ports[%zu].name: \"%s\" given, expected another name than ports[%zu]'s",
-                                 i, config->ports[i].name, j);
-    return NULL;
-}
-const struct schema console_schema = {"Console", SCHEMA(console_fields, struct console_config),
-                                      .description = "A virtio console with several ports.", .check = check_console};
 
 static const struct field vm_config_fields[] = {
     [VM_CONFIG_BALLOON] = {"balloon", NO_DEVICE},

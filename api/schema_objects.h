@@ -52,6 +52,7 @@ extern const struct schema serial_schema;
 extern const struct schema logger_schema;
 extern const struct schema metrics_schema;
 extern const struct schema console_schema;
+extern const struct schema console_update_schema;
 extern const struct schema vsock_schema;
 extern const struct schema vsock_seqpacket_schema;
 extern const struct schema cpu_config_schema;

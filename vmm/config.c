@@ -114,6 +114,12 @@ void console_config_free(struct console_config *config)
     memset(config, 0, sizeof(*config));
 }
 
+void console_update_free(struct console_update *update)
+{
+    free(update->name);
+    memset(update, 0, sizeof(*update));
+}
+
 void vsock_config_free(struct vsock_config *config)
 {
     free(config->uds_path);

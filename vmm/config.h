@@ -216,7 +216,17 @@ struct console_port_config {
     char *name;
     char *socket_path;
     char *output_path;
-    bool console; /* the guest may use it as a terminal (hvcN) */
+    bool console;           /* the guest may use it as a terminal (hvcN) */
+    bool unplugged;         /* the guest does not find it yet */
+    uint32_t columns, rows; /* of a terminal's window; 0: the guest is not told */
+};
+
+/* The fields of PATCH /mayfly/console: of one port. */
+struct console_update {
+    char *name;
+    bool has_unplugged;
+    bool unplugged;
+    uint32_t columns, rows; /* 0: as they are */
 };
 
 struct console_config {
@@ -315,6 +325,7 @@ void pmem_config_free(struct pmem_config *config);
 void pmem_update_free(struct pmem_update *update);
 void serial_config_free(struct serial_config *config);
 void console_config_free(struct console_config *config);
+void console_update_free(struct console_update *update);
 void vsock_config_free(struct vsock_config *config);
 void vsock_seqpacket_config_free(struct vsock_seqpacket_config *config);
 void file_system_config_free(struct file_system_config *config);

@@ -55,6 +55,7 @@ struct error *machine_put_metrics(struct machine *machine, struct metrics_config
 
 /* While running or paused; the same ownership rule as put. */
 struct error *machine_patch_drive(struct machine *machine, struct drive_update *update);
+struct error *machine_patch_console(struct machine *machine, struct console_update *update);
 struct error *machine_patch_network_interface(struct machine *machine, struct network_interface_update *update);
 struct error *machine_patch_pmem(struct machine *machine, struct pmem_update *update);
 

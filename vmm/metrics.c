@@ -122,6 +122,8 @@ static const struct metric table[] = {
     COUNTER("net", "tx_fails", net.tx_fails),
     COUNTER("net", "tx_count", net.tx_count),
     COUNTER("net", "tx_packets_count", net.tx_packets_count),
+    COUNTER("patch_api_requests", "console_count", api_server.patch_console.count),
+    COUNTER("patch_api_requests", "console_fails", api_server.patch_console.fails),
     COUNTER("patch_api_requests", "drive_count", api_server.patch_drive.count),
     COUNTER("patch_api_requests", "drive_fails", api_server.patch_drive.fails),
     COUNTER("patch_api_requests", "machine_cfg_count", api_server.patch_machine_cfg.count),

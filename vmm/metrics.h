@@ -21,7 +21,7 @@ struct api_metrics {
         put_metrics, put_network, put_serial, put_console, put_vsock, put_vsock_seqpacket, put_file_system, put_pmem,
         put_mayfly_actions, put_drive_options, put_cpu_cfg;
     struct request_metrics put_mmds, put_mmds_config, patch_mmds;
-    struct request_metrics patch_drive, patch_machine_cfg, patch_network, patch_pmem, patch_vm;
+    struct request_metrics patch_console, patch_drive, patch_machine_cfg, patch_network, patch_pmem, patch_vm;
 };
 
 struct block_metrics {

@@ -197,6 +197,15 @@ struct error *machine_put_metrics(struct machine *machine, struct metrics_config
     FAKE_TAKE(&machine->config.metrics, config, metrics_config_free);
 }
 
+struct error *machine_patch_console(struct machine *machine, struct console_update *update)
+{
+    struct error *error = fake_refusal(machine);
+
+    if (error == NULL)
+        console_update_free(update);
+    return error;
+}
+
 struct error *machine_patch_drive(struct machine *machine, struct drive_update *update)
 {
     FAKE_TAKE(&machine->drive_update, update, drive_update_free);

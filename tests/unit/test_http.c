@@ -200,7 +200,7 @@ static void test_reply_has_the_headers_that_clients_know(void **state)
     say(fd, "POST /mayfly/console HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}");
     reply = hear(fd);
     assert_int_equal(reply.status, 405);
-    assert_non_null(strstr(reply.head, "\r\nAllow: PUT\r\n"));
+    assert_non_null(strstr(reply.head, "\r\nAllow: PUT, PATCH\r\n"));
     say(fd, PUT_MACHINE "Content-Length: 62\r\n\r\n"
                         "{\"vcpu_count\": 1, \"mem_size_mib\": 128, \"cpu_template\": \"None\"}");
     reply = hear(fd);

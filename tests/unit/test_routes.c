@@ -87,6 +87,7 @@ static const struct {
     {API_PATCH, "/mmds", "{\"a\":null}"},
     {API_PUT, "/mmds/config", "{\"network_interfaces\":[\"eth0\"]}"},
     {API_PUT, "/mayfly/vsock-seqpacket", "{\"uds_path\": \"/w\"}"},
+    {API_PATCH, "/mayfly/console", "{\"name\": \"a\", \"unplugged\": true}"},
 };
 
 static const struct route *route_of(size_t i)
@@ -169,7 +170,7 @@ static void test_unknown_paths_and_methods_are_told_apart(void **state)
     assert_reply(API_GET, "/?x=1", NULL, 400, "no such path");
     assert_reply(API_PATCH, "/boot-source", "{}", 400, "PATCH /boot-source: no such method, expected PUT");
     assert_reply(API_GET, "/mayfly/nothing", NULL, 404, "no such path");
-    assert_reply(API_GET, "/mayfly/console", NULL, 405, "no such method, expected PUT");
+    assert_reply(API_GET, "/mayfly/console", NULL, 405, "no such method, expected PUT, PATCH");
     assert_reply(API_OTHER_METHOD, "/mayfly/console", NULL, 405, "no such method");
 }
 

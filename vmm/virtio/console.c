@@ -28,7 +28,7 @@ enum {
     OUTPUT_MAX = 256 * 1024, /* bytes in one write, however much a chain claims to hold */
 };
 
-#define FEATURES (1ULL << VIRTIO_CONSOLE_F_MULTIPORT)
+#define MULTIPORT (1ULL << VIRTIO_CONSOLE_F_MULTIPORT)
 
 static struct console *console_of(struct virtio_device *device)
 {
@@ -236,7 +236,7 @@ static bool console_activate(struct virtio_device *device)
 {
     struct console *console = console_of(device);
 
-    console->multiport = (device->driver_features & FEATURES) != 0;
+    console->multiport = (device->driver_features & MULTIPORT) != 0;
     /* Not now: the device is active only after we return. */
     console_turn_later(console);
     return true;
@@ -276,6 +276,7 @@ static void console_reset(struct virtio_device *device)
     struct console *console = console_of(device);
 
     console_pause(device);
+    console->driver_ready = false;
     for (size_t i = 0; i < console->port_count; i++)
         console_port_forget(&console->ports[i]);
 }
@@ -331,6 +332,11 @@ static struct error *port_check(const struct console_config *config, size_t inde
     for (size_t i = 0; i < index; i++)
         if (strcmp(config->ports[i].name, port->name) == 0)
             return error_new(ERROR_INPUT, "ports[%zu].name: ports[%zu] is called \"%s\" already", index, i, port->name);
+    if (!port->console && (port->columns != 0 || port->rows != 0))
+        return error_new(ERROR_INPUT, "ports[%zu].columns: only a port that is a console has a window", index);
+    if ((port->columns == 0) != (port->rows == 0) || port->columns > UINT16_MAX || port->rows > UINT16_MAX)
+        return error_new(ERROR_INPUT, "ports[%zu].columns: %u by %u rows, expected 1 to %u of both", index,
+                         port->columns, port->rows, UINT16_MAX);
     if ((port->socket_path == NULL) == (port->output_path == NULL))
         return error_new(ERROR_INPUT, "ports[%zu]: expected either socket_path or output_path", index);
     return NULL;
@@ -345,6 +351,9 @@ static struct error *port_init(struct console_port *port, const struct console_p
     if (port->name == NULL)
         return error_errno(ENOMEM, "cannot make the console");
     port->is_terminal = config->console;
+    port->unplugged = config->unplugged;
+    port->columns = (uint16_t)config->columns;
+    port->rows = (uint16_t)config->rows;
     if (config->socket_path != NULL)
         error = port_socket_new(config->socket_path, loop, &port->backend);
     else
@@ -354,6 +363,13 @@ static struct error *port_init(struct console_port *port, const struct console_p
     port->backend->changed = port_changed;
     port->backend->owner = port;
     return NULL;
+}
+
+/* Config space has the window of port 0, for drivers without multiport. */
+static void note_size(struct console *console)
+{
+    console->config.cols = console->ports[0].columns;
+    console->config.rows = console->ports[0].rows;
 }
 
 static void set_queue_sizes(struct console *console, const struct console_config *config)
@@ -400,9 +416,52 @@ struct error *virtio_console_new(const struct console_config *config, struct eve
     set_queue_sizes(console, config);
     console->device.ops = &console_ops;
     console->device.id = "console";
-    console->device.features = FEATURES;
+    console->device.features = MULTIPORT;
+    for (size_t i = 0; i < console->port_count; i++)
+        if (console->ports[i].is_terminal)
+            console->device.features |= 1ULL << VIRTIO_CONSOLE_F_SIZE;
+    note_size(console);
     console->device.queues = console->queues;
     console->device.queue_count = (unsigned)queue_count;
     *device = &((struct console *)take_pointer(&console))->device;
+    return NULL;
+}
+
+static struct error *update_check(const struct console_port *port, const struct console_update *update)
+{
+    if ((update->columns == 0) != (update->rows == 0) || update->columns > UINT16_MAX || update->rows > UINT16_MAX)
+        return error_new(ERROR_INPUT, "columns: %u by %u rows, expected 1 to %u of both", update->columns, update->rows,
+                         UINT16_MAX);
+    if (update->columns != 0 && !port->is_terminal)
+        return error_new(ERROR_INPUT, "columns: port \"%s\" is no console, hence has no window", port->name);
+    return NULL;
+}
+
+struct error *virtio_console_update(struct virtio_device *device, const struct console_update *update)
+{
+    struct console *console = console_of(device);
+    struct console_port *port = NULL;
+
+    for (size_t i = 0; i < console->port_count; i++)
+        if (strcmp(console->ports[i].name, update->name) == 0)
+            port = &console->ports[i];
+    if (port == NULL)
+        return error_new(ERROR_INPUT, "name: no port is called \"%s\"", update->name);
+
+    struct error *error = update_check(port, update);
+    if (error != NULL)
+        return error;
+    if (update->has_unplugged)
+        console_port_plug(port, update->unplugged);
+    if (update->columns != 0) {
+        port->columns = (uint16_t)update->columns;
+        port->rows = (uint16_t)update->rows;
+        console_port_resize(port);
+        note_size(console);
+        if (port == console->ports && !console->multiport)
+            virtio_device_config_changed(device);
+    }
+    if (is_running(console))
+        console_turn_later(console);
     return NULL;
 }

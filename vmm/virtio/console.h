@@ -18,7 +18,10 @@ struct console_port {
     struct console *console;
     struct port_backend *backend;
     char *name;
-    bool is_terminal;     /* announced as hvcN */
+    bool is_terminal; /* announced as hvcN */
+    bool unplugged;   /* the driver is not told of it */
+    uint16_t columns; /* of a terminal's window; 0: not known */
+    uint16_t rows;
     bool ready;           /* the driver has made the port */
     bool guest_open;      /* somebody in the guest has it open */
     bool host_open;       /* the backend, as last looked at */
@@ -30,6 +33,7 @@ struct console_port {
 struct console {
     struct virtio_device device;
     struct virtio_console_config config;
+    bool driver_ready;       /* DEVICE_READY was said: it wants to know of ports */
     bool multiport;          /* VIRTIO_CONSOLE_F_MULTIPORT was negotiated; else port 0 is all there is */
     struct event_timer turn; /* set to the next turn of the loop: looks at every queue */
     size_t port_count;
@@ -54,6 +58,11 @@ void console_port_note_host(struct console_port *port);
 
 /* Whether the guest would get input now: Linux throws away what comes while nobody has the port open. */
 bool console_port_takes_input(const struct console_port *port);
+
+/* Plugs a port in or out. */
+void console_port_plug(struct console_port *port, bool unplugged);
+/* Lets the driver know of a terminal's new size. */
+void console_port_resize(struct console_port *port);
 
 /* The driver is gone: forgets what it said and what it was owed. */
 void console_port_forget(struct console_port *port);

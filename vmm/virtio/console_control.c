@@ -14,11 +14,13 @@ enum { TURN_MESSAGES = 32 }; /* so many in one go; then other devices have their
 
 /* Messages to the driver, in the order in which a port's are sent. */
 enum {
-    OWED_ADD = 1 << 0,
-    OWED_TERMINAL = 1 << 1,
-    OWED_NAME = 1 << 2,
-    OWED_CLOSED = 1 << 3,
-    OWED_OPEN = 1 << 4,
+    OWED_REMOVE = 1 << 0,
+    OWED_ADD = 1 << 1,
+    OWED_TERMINAL = 1 << 2,
+    OWED_SIZE = 1 << 3,
+    OWED_NAME = 1 << 4,
+    OWED_CLOSED = 1 << 5,
+    OWED_OPEN = 1 << 6,
 };
 
 static const struct {
@@ -26,8 +28,9 @@ static const struct {
     uint16_t event;
     uint16_t value;
 } message_table[] = {
-    {OWED_ADD, VIRTIO_CONSOLE_PORT_ADD, 1},   {OWED_TERMINAL, VIRTIO_CONSOLE_CONSOLE_PORT, 1},
-    {OWED_NAME, VIRTIO_CONSOLE_PORT_NAME, 1}, {OWED_CLOSED, VIRTIO_CONSOLE_PORT_OPEN, 0},
+    {OWED_REMOVE, VIRTIO_CONSOLE_PORT_REMOVE, 1},    {OWED_ADD, VIRTIO_CONSOLE_PORT_ADD, 1},
+    {OWED_TERMINAL, VIRTIO_CONSOLE_CONSOLE_PORT, 1}, {OWED_SIZE, VIRTIO_CONSOLE_RESIZE, 0},
+    {OWED_NAME, VIRTIO_CONSOLE_PORT_NAME, 1},        {OWED_CLOSED, VIRTIO_CONSOLE_PORT_OPEN, 0},
     {OWED_OPEN, VIRTIO_CONSOLE_PORT_OPEN, 1},
 };
 
@@ -59,6 +62,35 @@ bool console_port_takes_input(const struct console_port *port)
     return port->guest_open && port->told_open && (port->owed & OWED_CLOSED) == 0;
 }
 
+/* A change that the driver has not heard of yet and its reverse are no change. */
+void console_port_plug(struct console_port *port, bool unplugged)
+{
+    uint8_t reverse = unplugged ? OWED_ADD : OWED_REMOVE;
+
+    if (port->unplugged == unplugged)
+        return;
+    port->unplugged = unplugged;
+    if (!port->console->driver_ready)
+        return;
+    if ((port->owed & reverse) != 0)
+        port->owed &= (uint8_t)~reverse;
+    else
+        port->owed = unplugged ? OWED_REMOVE : OWED_ADD;
+    port->ready = port->guest_open = port->told_open = false;
+}
+
+static bool size_can_be_told(const struct console_port *port)
+{
+    return port->is_terminal && port->columns != 0 &&
+           (port->console->device.driver_features & 1ULL << VIRTIO_CONSOLE_F_SIZE) != 0;
+}
+
+void console_port_resize(struct console_port *port)
+{
+    if (port->ready && size_can_be_told(port))
+        port->owed |= OWED_SIZE;
+}
+
 void console_port_forget(struct console_port *port)
 {
     port->ready = port->guest_open = port->told_open = false;
@@ -79,6 +111,8 @@ static bool message_send(struct console_port *port, uint16_t event, uint16_t val
         .value = value,
     };
     const char *text = event == VIRTIO_CONSOLE_PORT_NAME ? port->name : "";
+    /* The specification has the columns first. Linux takes them in this order, and was left at that. */
+    const uint16_t size[] = {port->rows, port->columns};
     struct virtqueue_chain chain;
     enum virtqueue_result result;
 
@@ -94,6 +128,8 @@ static bool message_send(struct console_port *port, uint16_t event, uint16_t val
 
     size_t written = virtqueue_chain_write(&chain, 0, &message, sizeof(message));
     written += virtqueue_chain_write(&chain, written, text, strlen(text));
+    if (event == VIRTIO_CONSOLE_RESIZE)
+        written += virtqueue_chain_write(&chain, written, size, sizeof(size));
     virtqueue_push(queue, chain.head, (uint32_t)written);
     return true;
 }
@@ -136,6 +172,8 @@ static void handle_port_ready(struct console_port *port, bool ready)
     port->owed = OWED_NAME;
     if (port->is_terminal)
         port->owed |= OWED_TERMINAL;
+    if (size_can_be_told(port))
+        port->owed |= OWED_SIZE;
     if (port->host_open)
         port->owed |= OWED_OPEN;
 }
@@ -147,12 +185,13 @@ static void handle_port_open(struct console_port *port, bool open)
 
 static void handle_device_ready(struct console *console, bool ready)
 {
+    console->driver_ready = ready;
     for (size_t i = 0; i < console->port_count; i++) {
         struct console_port *port = &console->ports[i];
 
         handle_port_ready(port, false);
         port->guest_open = false;
-        port->owed = ready ? OWED_ADD : 0;
+        port->owed = ready && !port->unplugged ? OWED_ADD : 0;
     }
 }
 
@@ -165,7 +204,7 @@ static bool handle_message(struct console *console, const struct virtio_console_
         handle_device_ready(console, value);
         return true;
     }
-    if (message->id >= console->port_count)
+    if (message->id >= console->port_count || console->ports[message->id].unplugged)
         return false;
     if (message->event == VIRTIO_CONSOLE_PORT_READY)
         handle_port_ready(&console->ports[message->id], value);

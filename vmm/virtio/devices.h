@@ -63,6 +63,8 @@ void virtio_pmem_update(struct virtio_device *device, const struct pmem_update *
 /* console.c: listens on the ports' sockets and opens their files. */
 struct error *virtio_console_new(const struct console_config *config, struct event_loop *loop,
                                  struct virtio_device **device);
+/* Plugs a port in or out, changes a terminal's window. */
+struct error *virtio_console_update(struct virtio_device *device, const struct console_update *update);
 
 /*
  * vsock.c: listens on uds_path, and on that of `seqpacket` when it is present, mode 0600; accepts nobody before the
