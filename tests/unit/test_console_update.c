@@ -75,7 +75,7 @@ static void resize(uint32_t columns, uint32_t rows)
 
 static void expect_size(uint16_t columns, uint16_t rows)
 {
-    const uint16_t size[] = {rows, columns}; /* Linux' order */
+    const uint16_t size[] = {columns, rows};
 
     console_driver_expect(&console, TERMINAL, VIRTIO_CONSOLE_RESIZE, 0);
     assert_memory_equal(console.messages[console.messages_checked - 1].text, size, sizeof(size));

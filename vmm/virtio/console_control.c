@@ -111,8 +111,8 @@ static bool message_send(struct console_port *port, uint16_t event, uint16_t val
         .value = value,
     };
     const char *text = event == VIRTIO_CONSOLE_PORT_NAME ? port->name : "";
-    /* The specification has the columns first. Linux takes them in this order, and was left at that. */
-    const uint16_t size[] = {port->rows, port->columns};
+    /* As specified (5.3.6.2), and as our guest kernel has it; some versions of Linux take the rows first. */
+    const uint16_t size[] = {port->columns, port->rows};
     struct virtqueue_chain chain;
     enum virtqueue_result result;
 
