@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "api/cli/run_jail_defaults.h"
 #include "rootfs/protocol.h"
 #include "vmm/base/cleanup.h"
 
@@ -34,16 +35,37 @@ static struct error *put_machine(struct api_client *client, const struct run_opt
     return api_client_put(client, "/machine-config", body);
 }
 
+/* " mayfly.mount=TAG:ro:/path" for each: init mounts them. */
+static char *mount_words(const struct run_options *options)
+{
+    char *words = strdup("");
+
+    for (size_t i = 0; words != NULL && i < options->mount_count; i++) {
+        const struct run_mount *mount = &options->mounts[i];
+        char *longer = NULL;
+
+        if (asprintf(&longer, "%s mayfly.mount=mount%zu:%s:%s", words, i, mount->read_only ? "ro" : "rw",
+                     mount->guest) < 0)
+            abort();
+        free(words);
+        words = longer;
+    }
+    if (words == NULL)
+        abort();
+    return words;
+}
+
 /* Paths are passed on as they are: the VMM has the same working directory, or, in a jail, they are its own. */
 static struct error *put_boot_source(struct api_client *client, const struct run_options *options,
                                      const struct located *located)
 {
     struct body *body = body_new();
     cleanup_free char *boot_args = NULL;
+    cleanup_free char *mounts = mount_words(options);
     bool overlay = located->rootfs != NULL && !options->writable;
 
-    if (asprintf(&boot_args, "%s%s%s%s", located->cmdline != NULL ? located->cmdline : default_cmdline,
-                 overlay ? " mayfly.overlay" : "", options->boot_args != NULL ? " " : "",
+    if (asprintf(&boot_args, "%s%s%s%s%s", located->cmdline != NULL ? located->cmdline : default_cmdline,
+                 overlay ? " mayfly.overlay" : "", mounts, options->boot_args != NULL ? " " : "",
                  options->boot_args != NULL ? options->boot_args : "") < 0)
         abort();
     body_string(body, "kernel_image_path", located->kernel);
@@ -104,6 +126,28 @@ static struct error *put_vsock(struct api_client *client, const struct run_optio
     return error;
 }
 
+static struct error *put_mounts(struct api_client *client, const struct run_options *options,
+                                const struct vmm_process *process)
+{
+    struct error *error = NULL;
+
+    for (size_t i = 0; error == NULL && i < options->mount_count; i++) {
+        struct body *body = body_new();
+        char id[32], url[64], path[VMM_PATH_SIZE];
+
+        snprintf(id, sizeof(id), "mount%zu", i);
+        snprintf(url, sizeof(url), "/mayfly/file-systems/%s", id);
+        snprintf(path, sizeof(path), "%s/%zu", process->jail.used ? RUN_JAIL_MOUNTS : process->mounts_directory, i);
+        body_string(body, "fs_id", id);
+        body_string(body, "tag", id);
+        body_string(body, "socket_path", path);
+        error = api_client_put(client, url, body);
+        if (error != NULL)
+            error = error_wrap(error, "--mount %s", options->mounts[i].host);
+    }
+    return error;
+}
+
 struct error *configure(struct api_client *client, const struct run_options *options, const struct located *located,
                         struct vmm_process *process)
 {
@@ -119,6 +163,8 @@ struct error *configure(struct api_client *client, const struct run_options *opt
         error = put_console(client, process);
     if (error == NULL)
         error = put_vsock(client, options, process);
+    if (error == NULL)
+        error = put_mounts(client, options, process);
     return error;
 }
 

@@ -150,6 +150,16 @@ struct error *locate(struct located *located, const struct run_options *options)
     return NULL;
 }
 
+char *locate_virtiofsd(void)
+{
+    static const char *const places[] = {"/usr/lib/qemu", "/usr/libexec"};
+    char *found = find_on_path("virtiofsd");
+
+    for (size_t i = 0; found == NULL && i < array_length(places); i++)
+        found = find(places[i], "virtiofsd", X_OK);
+    return found;
+}
+
 void located_free(struct located *located)
 {
     free(located->vmm);

@@ -17,4 +17,7 @@ struct located {
  * (or a rootfs) gets none: parts of different guests do not mix. Errors say where was looked.
  */
 struct error *locate(struct located *located, const struct run_options *options);
+/* virtiofsd, on PATH or where distributions put it; the caller frees it. NULL: there is none. */
+char *locate_virtiofsd(void);
+
 void located_free(struct located *located);

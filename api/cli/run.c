@@ -9,6 +9,7 @@
 #include "api/cli/commands.h"
 #include "api/cli/configure.h"
 #include "api/cli/locate.h"
+#include "api/cli/run_mounts.h"
 #include "api/cli/run_options.h"
 #include "api/cli/session.h"
 #include "api/cli/timeline.h"
@@ -69,19 +70,23 @@ static struct error *start_process(struct vmm_process *process, const struct loc
 }
 
 /* From there to a running vCPU. */
-static struct error *start(struct vmm_process *process, const struct run_options *options, struct timeline *timeline,
-                           struct tail *log)
+static struct error *start(struct vmm_process *process, struct run_mounts *mounts, const struct run_options *options,
+                           struct timeline *timeline, struct tail *log)
 {
     struct located located;
     struct api_client *client = NULL;
     struct error *error = locate(&located, options);
 
     if (error == NULL)
+        error = run_mounts_start(mounts, options);
+    if (mounts->directory[0] != '\0')
+        process->mounts_directory = process->jail.mounts = mounts->directory;
+    if (error == NULL)
         error = run_jail_prepare(&process->jail, options, &located);
     if (error == NULL)
         error = start_process(process, &located, timeline, log, &client);
     if (error == NULL)
-        error = configure(client, options, &located, process);
+        error = run_mounts_explain(mounts, configure(client, options, &located, process));
     if (error == NULL) {
         timeline_end(timeline, STAGE_CONFIGURED);
         error = api_client_action(client, "InstanceStart");
@@ -138,17 +143,19 @@ static void report(const struct run_options *options, const struct timeline *tim
 static int run(const struct run_options *options, struct timeline *timeline, bool has_stdin)
 {
     struct vmm_process process;
+    struct run_mounts mounts;
     struct session session;
     int signal_fd = -1, console_fd = -1, exit_code = EXIT_MAYFLY_FAILED;
     struct error *error;
 
     vmm_process_init(&process);
+    run_mounts_init(&mounts);
     error = session_take_signals(&signal_fd);
     if (error == NULL)
         error = open_console(options->console_path, &console_fd);
     session_init(&session, &process, timeline, signal_fd, console_fd);
     if (error == NULL)
-        error = start(&process, options, timeline, &session.log);
+        error = start(&process, &mounts, options, timeline, &session.log);
     if (error == NULL)
         error = session_run(&session, options, has_stdin, &exit_code);
     if (error != NULL) {
@@ -158,6 +165,7 @@ static int run(const struct run_options *options, struct timeline *timeline, boo
     report(options, timeline, exit_code, error != NULL ? error->message : NULL);
     error_free(error);
     vmm_process_end(&process);
+    run_mounts_end(&mounts);
     session_free(&session);
     return exit_code;
 }

@@ -184,6 +184,28 @@ static struct error *show_vsock(struct run_jail *jail, const struct run_options 
     return NULL;
 }
 
+/* The sockets become the jail's user's, who can connect to them; the folder stays ours, and read-only there. */
+static struct error *show_mounts(struct run_jail *jail, const struct run_options *options)
+{
+    cleanup_fd int folder = -1;
+
+    if (jail->mounts == NULL)
+        return NULL;
+    folder = open(jail->mounts, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (folder < 0 || fchmod(folder, 0711) != 0)
+        return error_errno(errno, "--mount: cannot show %s in the jail", jail->mounts);
+    for (size_t i = 0; i < options->mount_count; i++) {
+        char name[24];
+
+        snprintf(name, sizeof(name), "%zu", i);
+        if (fchownat(folder, name, jail->uid, jail->gid, AT_SYMLINK_NOFOLLOW) != 0)
+            return error_errno(errno, "--mount: cannot give the jail's user a socket");
+    }
+    add_word(jail, "--bind");
+    add_word(jail, "%s:" RUN_JAIL_MOUNTS ":ro", jail->mounts);
+    return NULL;
+}
+
 static uint64_t memory_limit(uint64_t guest_mib)
 {
     uint64_t mib, bytes;
@@ -209,6 +231,8 @@ static struct error *add_files(struct run_jail *jail, const struct run_options *
         error = show(jail, "rootfs", &located->rootfs, "/rootfs", options->writable, &largest);
     if (error == NULL)
         error = show_vsock(jail, options);
+    if (error == NULL)
+        error = show_mounts(jail, options);
     add_word(jail, "--resource-limit");
     add_word(jail, "fsize=%llu", (unsigned long long)largest);
     return error;

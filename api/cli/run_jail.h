@@ -13,7 +13,8 @@ enum { RUN_JAIL_WORDS_MAX = 64 };
 
 struct run_jail {
     bool used;
-    char *exec; /* folder <base>/<exec name>, where jails of this VMM are */
+    const char *mounts; /* the folder with the sockets of --mount; borrowed; NULL: none. Set before preparing */
+    char *exec;         /* folder <base>/<exec name>, where jails of this VMM are */
     char *exec_name;
     char id[40];
     char vsock[80]; /* the path of --vsock as the VMM sees it */

@@ -67,8 +67,8 @@ bool run_leftover_remove(int parent, const char *name, bool dry_run)
     if (strncmp(name, PREFIX, strlen(PREFIX)) != 0 || strlen(name) != strlen(PREFIX "XXXXXX"))
         return false;
     folder = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    if (folder < 0 || fstat(folder, &status) != 0 || status.st_uid != geteuid() || (status.st_mode & 0777) != 0700 ||
-        flock(folder, LOCK_EX | LOCK_NB) != 0)
+    if (folder < 0 || fstat(folder, &status) != 0 || status.st_uid != geteuid() ||
+        ((status.st_mode & 0777) != 0700 && (status.st_mode & 0777) != 0711) || flock(folder, LOCK_EX | LOCK_NB) != 0)
         return false;
     if (!dry_run)
         unlink_all(folder);

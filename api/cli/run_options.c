@@ -23,6 +23,9 @@ const char run_help[] = "Usage: mayfly run [OPTION...] [--] COMMAND [ARG...]\n"
                         "  --rw               writes go to the image; without it they go to memory and are lost\n"
                         "  --boot-args TEXT   more words for the kernel's command line\n"
                         "  --vmm FILE         the mayfly-vmm to use\n"
+                        "  --mount HOST:GUEST[:ro]\n"
+                        "                     shows the guest the directory HOST at GUEST, by virtiofsd; may be\n"
+                        "                     repeated\n"
                         "  --vsock PATH[:CID] sockets between guest and host by way of the Unix socket PATH, which\n"
                         "                     \"mayfly connect\" talks to; the guest's CID is 3 unless given\n"
                         "\n"
@@ -70,6 +73,7 @@ enum option_code {
     OPTION_JSON,
     OPTION_CONSOLE,
     OPTION_VSOCK,
+    OPTION_MOUNT,
 };
 
 static const struct option long_options[] = {
@@ -91,6 +95,7 @@ static const struct option long_options[] = {
     {"json", optional_argument, NULL, OPTION_JSON},
     {"console", required_argument, NULL, OPTION_CONSOLE},
     {"vsock", required_argument, NULL, OPTION_VSOCK},
+    {"mount", required_argument, NULL, OPTION_MOUNT},
     {"help", no_argument, NULL, 'h'},
     {0},
 };
@@ -152,6 +157,47 @@ static struct error *parse_vsock(const char *text, char **path, uint32_t *cid)
     if (*path == NULL)
         abort();
     *cid = (uint32_t)value;
+    return NULL;
+}
+
+/* The guest's path stands in the kernel's command line: no blanks, no quotes. */
+static bool is_guest_path(const char *text)
+{
+    if (*text != '/')
+        return false;
+    for (; *text != '\0'; text++)
+        if (!isgraph((unsigned char)*text) || *text == '"' || *text == ':')
+            return false;
+    return true;
+}
+
+/* "HOST:GUEST" or "HOST:GUEST:ro": a colon in HOST would be one too many. */
+static struct error *add_mount(struct run_options *options, const char *text)
+{
+    struct run_mount *mount = &options->mounts[options->mount_count];
+    char *copy, *guest, *word;
+
+    if (options->mount_count == RUN_MOUNTS_MAX)
+        return error_new(ERROR_INPUT, "--mount \"%s\": expected at most %d of them", text, RUN_MOUNTS_MAX);
+    copy = strdup(text);
+    if (copy == NULL)
+        abort();
+    guest = strchr(copy, ':');
+    word = guest != NULL ? strchr(guest + 1, ':') : NULL;
+    if (guest != NULL)
+        *guest++ = '\0';
+    if (word != NULL)
+        *word++ = '\0';
+    if (*copy == '\0' || guest == NULL || !is_guest_path(guest) || (word != NULL && strcmp(word, "ro") != 0)) {
+        free(copy);
+        return error_new(
+            ERROR_INPUT,
+            "--mount \"%s\": expected HOST:GUEST or HOST:GUEST:ro, where GUEST is an absolute path without "
+            "blanks, quotes and colons",
+            text);
+    }
+    *mount = (struct run_mount){.host = copy, .guest = guest, .read_only = word != NULL};
+    options->mount_count++;
     return NULL;
 }
 
@@ -226,6 +272,8 @@ static struct error *take_option(struct run_options *options, int option, const 
     case OPTION_VMM:
         options->vmm = value;
         return NULL;
+    case OPTION_MOUNT:
+        return add_mount(options, value);
     case OPTION_NO_JAIL:
         options->no_jail = true;
         return NULL;
@@ -296,6 +344,8 @@ struct error *run_options_parse(struct run_options *options, int argc, char **ar
 
 void run_options_free(struct run_options *options)
 {
+    for (size_t i = 0; i < options->mount_count; i++)
+        free(options->mounts[i].host);
     for (size_t i = 0; i < options->environment_count; i++)
         free((void *)(uintptr_t)options->environment[i]);
     free(options->environment);

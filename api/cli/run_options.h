@@ -7,6 +7,15 @@
 
 #include "vmm/base/error.h"
 
+enum { RUN_MOUNTS_MAX = 8 };
+
+/* --mount HOST:GUEST[:ro] */
+struct run_mount {
+    char *host;        /* owned */
+    const char *guest; /* within the same block of memory */
+    bool read_only;
+};
+
 /* Strings are borrowed from argv or the environment. NULL: not given. */
 struct run_options {
     uint32_t vcpus;
@@ -28,6 +37,8 @@ struct run_options {
     const char *vmm;
     char *vsock_path; /* owned */
     uint32_t vsock_cid;
+    struct run_mount mounts[RUN_MOUNTS_MAX];
+    size_t mount_count;
     bool no_jail;
     const char *jail_dir;
     bool has_jail_uid;

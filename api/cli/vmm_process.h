@@ -16,9 +16,10 @@ struct vmm_process {
     int process_fd;                     /* pidfd of it */
     int vmm_fd;                         /* pidfd of the VMM in a jail, once it is known */
     struct run_jail jail;
-    int serial_fd;          /* what the guest writes to its serial port; non-blocking */
-    int log_fd;             /* the VMM's stderr; non-blocking */
-    const char *vsock_path; /* a socket that the VMM made elsewhere, as we see it; borrowed; NULL: none */
+    int serial_fd;                /* what the guest writes to its serial port; non-blocking */
+    int log_fd;                   /* the VMM's stderr; non-blocking */
+    const char *mounts_directory; /* with the sockets of --mount, as we see it; borrowed; NULL: none */
+    const char *vsock_path;       /* a socket that the VMM made elsewhere, as we see it; borrowed; NULL: none */
 };
 
 /* A state that vmm_process_end accepts. */

@@ -68,6 +68,14 @@ static void option_apply(struct cmdline *cmdline, const char *word)
         {"rootflags=", offsetof(struct cmdline, root_flags)},
     };
 
+    const char *mount = value_of(word, "mayfly.mount=");
+
+    if (mount != NULL) {
+        if (cmdline->mount_count < CMDLINE_MOUNTS_MAX) {
+            cmdline->mounts[cmdline->mount_count++] = mount;
+        }
+        return;
+    }
     for (size_t i = 0; i < sizeof(values) / sizeof(values[0]); i++) {
         const char *value = value_of(word, values[i].name);
 

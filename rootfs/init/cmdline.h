@@ -10,12 +10,17 @@
 #define CMDLINE_MAX 2048
 #define CMDLINE_ARGUMENTS_MAX (CMDLINE_MAX / 2)
 
+/* More are not taken. */
+#define CMDLINE_MOUNTS_MAX 8
+
 struct cmdline {
-    const char *root;                      /* root=: /dev/... or PARTUUID=...; NULL: stay in the initramfs */
-    const char *root_type;                 /* rootfstype=; NULL: look at the superblock */
-    const char *root_flags;                /* rootflags=, as they go to mount(2); NULL: none */
-    bool root_writable;                    /* the last of ro and rw; ro when neither is given, as in the kernel */
-    bool overlay;                          /* mayfly.overlay: a tmpfs over the root takes the writes */
+    const char *root;                       /* root=: /dev/... or PARTUUID=...; NULL: stay in the initramfs */
+    const char *root_type;                  /* rootfstype=; NULL: look at the superblock */
+    const char *root_flags;                 /* rootflags=, as they go to mount(2); NULL: none */
+    bool root_writable;                     /* the last of ro and rw; ro when neither is given, as in the kernel */
+    bool overlay;                           /* mayfly.overlay: a tmpfs over the root takes the writes */
+    const char *mounts[CMDLINE_MOUNTS_MAX]; /* mayfly.mount=TAG:ro:PATH or TAG:rw:PATH: what stands behind the '=' */
+    size_t mount_count;
     size_t argc;                           /* words after "--" */
     char *argv[CMDLINE_ARGUMENTS_MAX + 1]; /* NULL-terminated */
 };

@@ -64,6 +64,11 @@ static int guest_prepare(struct cmdline *cmdline, struct failure *failure)
         return -1;
     }
     mounts_late(cmdline->root == NULL, cmdline->root_writable || cmdline->overlay);
+    for (size_t i = 0; i < cmdline->mount_count; i++) {
+        if (mount_shared(cmdline->mounts[i], failure) != 0) {
+            return -1;
+        }
+    }
     loopback_up();
     return 0;
 }

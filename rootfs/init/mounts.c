@@ -94,6 +94,44 @@ void mounts_late(bool in_initramfs, bool root_writable)
     }
 }
 
+/* Makes the directory at `path` and those above it, as far as they are missing. */
+static int directories_make(char *path)
+{
+    for (char *at = path + 1; *at != '\0'; at++) {
+        if (*at != '/') {
+            continue;
+        }
+        *at = '\0';
+        (void)mkdir(path, 0755);
+        *at = '/';
+    }
+    return mkdir(path, 0755) == 0 || errno == EEXIST ? 0 : -1;
+}
+
+int mount_shared(const char *text, struct failure *failure)
+{
+    char copy[512];
+    char *mode;
+    char *target;
+
+    snprintf(copy, sizeof(copy), "%s", text);
+    mode = strchr(copy, ':');
+    target = mode != NULL ? strchr(mode + 1, ':') : NULL;
+    if (target == NULL || target[1] != '/' || strlen(text) >= sizeof(copy)) {
+        failure_set(failure, FAILURE_OTHER, "mayfly.mount=%s: expected TAG:ro:PATH or TAG:rw:PATH", text);
+        return -1;
+    }
+    *mode++ = '\0';
+    *target++ = '\0';
+    if (directories_make(target) != 0) {
+        return failure_errno(failure, "cannot make %s to mount a directory of the host on", target);
+    }
+    if (mount(copy, target, "virtiofs", strcmp(mode, "rw") == 0 ? 0 : MS_RDONLY, NULL) != 0) {
+        return failure_errno(failure, "cannot mount the host's directory %s on %s", copy, target);
+    }
+    return 0;
+}
+
 /* Undoes \040 and its like, in place. */
 static void field_unescape(char *text)
 {

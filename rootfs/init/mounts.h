@@ -19,6 +19,12 @@ int mounts_early(struct failure *failure);
  */
 void mounts_late(bool in_initramfs, bool root_writable);
 
+/*
+ * Mounts a directory of the host, which `text` names as TAG:ro:PATH or TAG:rw:PATH; what of PATH is
+ * not there is made. The failure names it.
+ */
+int mount_shared(const char *text, struct failure *failure);
+
 /* Unmounts or makes read-only every writable file system that outlives the guest, the root last.
  * All processes but init must be gone. Failures are said on the console. */
 void mounts_finish(void);

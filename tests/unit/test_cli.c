@@ -71,6 +71,27 @@ static void test_vsock_option_is_a_path_and_perhaps_a_cid(void **state)
     }
 }
 
+static void test_mount_option_is_two_paths_and_perhaps_ro(void **state)
+{
+    static const char *const wrong[] = {"", "/a", "/a:", ":/b", "/a:b", "/a:/b:rw", "/a:/b:ro:", "/a:/b c", "/a:/b\""};
+    struct run_options options;
+
+    (void)state;
+    assert_no_error(parse(&options, WORDS("--mount", "a:/b", "--mount", "/c:/d:ro", "true")));
+    assert_int_equal(options.mount_count, 2);
+    assert_string_equal(options.mounts[0].host, "a");
+    assert_string_equal(options.mounts[0].guest, "/b");
+    assert_false(options.mounts[0].read_only);
+    assert_string_equal(options.mounts[1].host, "/c");
+    assert_string_equal(options.mounts[1].guest, "/d");
+    assert_true(options.mounts[1].read_only);
+    run_options_free(&options);
+    for (size_t i = 0; i < array_length(wrong); i++) {
+        assert_error(parse(&options, WORDS("--mount", wrong[i], "true")), ERROR_INPUT, "--mount");
+        run_options_free(&options);
+    }
+}
+
 static void test_options_have_their_defaults(void **state)
 {
     struct run_options options;
@@ -434,6 +455,7 @@ static void test_pump_whose_reader_is_gone_counts_and_throws_away(void **state)
 
 TEST_MAIN(cmocka_unit_test(test_options_end_where_the_command_begins),
           cmocka_unit_test(test_options_have_their_defaults),
+          cmocka_unit_test(test_mount_option_is_two_paths_and_perhaps_ro),
           cmocka_unit_test(test_vsock_option_is_a_path_and_perhaps_a_cid),
           cmocka_unit_test(test_options_take_values_that_may_be_left_out),
           cmocka_unit_test(test_environment_is_given_or_passed_on), cmocka_unit_test(test_wrong_options_are_named),

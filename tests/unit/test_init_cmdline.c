@@ -72,6 +72,23 @@ static void test_names_must_match_whole(void **state)
     assert_false(cmdline->overlay);
 }
 
+static void test_mounts_are_kept_in_their_order_and_no_more_than_fit(void **state)
+{
+    struct cmdline *cmdline =
+        parse("mayfly.mount=a:ro:/x ro mayfly.mount=b:rw:/y mayfly.mounts=c -- mayfly.mount=d:ro:/z");
+    char text[CMDLINE_MAX + 1] = "";
+
+    (void)state;
+    assert_int_equal(cmdline->mount_count, 2);
+    assert_string_equal(cmdline->mounts[0], "a:ro:/x");
+    assert_string_equal(cmdline->mounts[1], "b:rw:/y");
+    for (size_t i = 0; i <= CMDLINE_MOUNTS_MAX; i++) {
+        strcat(text, "mayfly.mount=a:ro:/x ");
+    }
+    cmdline = parse(text);
+    assert_int_equal(cmdline->mount_count, CMDLINE_MOUNTS_MAX);
+}
+
 static void test_words_after_dashes_are_the_command(void **state)
 {
     struct cmdline *cmdline = parse("ro nomodule -- sh -c  true root=/dev/vdz --");
@@ -118,6 +135,7 @@ static void test_longest_line_of_shortest_words_fits(void **state)
 TEST_MAIN(cmocka_unit_test(test_empty_line_asks_for_nothing),
           cmocka_unit_test(test_root_options_are_found_among_others), cmocka_unit_test(test_last_of_several_counts),
           cmocka_unit_test(test_empty_value_is_none), cmocka_unit_test(test_names_must_match_whole),
+          cmocka_unit_test(test_mounts_are_kept_in_their_order_and_no_more_than_fit),
           cmocka_unit_test(test_words_after_dashes_are_the_command),
           cmocka_unit_test(test_quotes_protect_spaces_as_in_the_kernel),
           cmocka_unit_test(test_longest_line_of_shortest_words_fits))

@@ -1,0 +1,34 @@
+/* The directories that one `mayfly run` shares with its guest (--mount): a virtiofsd for each. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/types.h>
+
+#include "api/cli/run_options.h"
+#include "vmm/base/error.h"
+
+enum { RUN_MOUNTS_PATH_SIZE = 104 };
+
+struct run_mounts {
+    const struct run_mount *mounts; /* borrowed from the options */
+    size_t count;
+    char directory[RUN_MOUNTS_PATH_SIZE]; /* mode 0700, with the sockets "0", "1", ...; "" when there is none */
+    int directory_fd;                     /* holds its lock */
+    int words_fd;                         /* what the virtiofsds say; non-blocking */
+    pid_t pids[RUN_MOUNTS_MAX];
+};
+
+/* A state that run_mounts_end accepts. */
+void run_mounts_init(struct run_mounts *mounts);
+
+/*
+ * Starts them; each listens by the time this returns. A read-only one sees its directory through a read-only mount, so
+ * that not even a hostile guest writes.
+ */
+struct error *run_mounts_start(struct run_mounts *mounts, const struct run_options *options);
+
+/* Puts in front of an error what a virtiofsd said last, which is why it could not be reached. */
+struct error *run_mounts_explain(const struct run_mounts *mounts, struct error *error);
+
+void run_mounts_end(struct run_mounts *mounts);
