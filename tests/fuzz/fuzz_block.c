@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
-enum { DISK_SIZE = 0x8000, READ_ONLY = 1, WRITEBACK = 2, LIMITED = 4 };
+enum { DISK_SIZE = 0x8000, READ_ONLY = 1, WRITEBACK = 2, LIMITED = 4, SEVERAL_QUEUES = 8 };
 
 static uint8_t kind;
 
@@ -19,6 +19,7 @@ static struct virtio_device *make(struct event_loop *loop)
         .is_read_only = kind & READ_ONLY,
         .cache_type = (kind & WRITEBACK) ? CACHE_TYPE_WRITEBACK : CACHE_TYPE_UNSAFE,
         .io_engine = IO_ENGINE_SYNC,
+        .queue_count = (kind & SEVERAL_QUEUES) ? 3 : 1,
     };
     struct virtio_device *device;
     char path[96];
