@@ -353,7 +353,66 @@ static void test_backend_is_refused_by_what_is_wrong_with_it(void **state)
     vm_refuses(vm, "PUT", "/network-interfaces/eth0", "{\"iface_id\":\"eth0\"}", "host_dev_name: missing");
 }
 
-TEST_MAIN(machine_test(test_frames_pass_over_a_stream_socket),
+static void assert_status(struct vm *vm, const char *method, const char *path, const char *json, unsigned status)
+{
+    struct api_response response;
+
+    assert_no_error(api_client_request(vm->api, method, path, json, json == NULL ? 0 : strlen(json), &response));
+    if (response.status != status)
+        vm_fail(vm, "%s %s: %u %s, expected %u", method, path, response.status, response.body, status);
+    api_response_free(&response);
+}
+
+static void assert_metadata(struct vm *vm, const char *expected)
+{
+    cleanup_free char *body = vm_get(vm, "/mmds");
+
+    assert_string_equal(body, expected);
+}
+
+static void test_metadata_is_put_patched_and_held_to_its_limit(void **state)
+{
+    static const char *const arguments[] = {"--mmds-size-limit", "40", NULL};
+    const struct machine_options options = {.arguments = arguments};
+    struct vm *vm = vm_start_with(&options);
+
+    (void)state;
+    assert_metadata(vm, "{}");
+    vm_refuses(vm, "PATCH", "/mmds", "{\"a\":1}", "the metadata was never put");
+    vm_put(vm, "/mmds", "{\"b\":{\"c\":1.0},\"a\":\"x\"}");
+    vm_patch(vm, "/mmds", "{\"b\":{\"c\":null,\"d\":[]}}");
+    assert_metadata(vm, "{\"a\":\"x\",\"b\":{\"d\":[]}}");
+    vm_refuses(vm, "PUT", "/mmds", "[1]", "expected one");
+    assert_status(vm, "PUT", "/mmds", "{\"a\":\"0123456789012345678901234567890123456789\"}", 413);
+    assert_status(vm, "PATCH", "/mmds", "{\"z\":\"0123456789012345678901234567890123456789\"}", 413);
+    assert_metadata(vm, "{\"a\":\"x\",\"b\":{\"d\":[]}}");
+}
+
+static void test_metadata_service_needs_an_interface_and_a_right_address(void **state)
+{
+    struct vm *vm = vm_start();
+    cleanup_fd int listener = listen_as_backend(vm);
+
+    (void)state;
+    vm_refuses(vm, "PUT", "/mmds/config", "{\"network_interfaces\":[\"eth0\"]}",
+               "network_interfaces[0]: 'eth0', expected the id of a configured interface");
+    vm_refuses(vm, "PUT", "/mmds/config", "{\"network_interfaces\":[]}", "network_interfaces: ");
+    put_backend(vm);
+    vm_refuses(vm, "PUT", "/mmds/config", "{\"network_interfaces\":[\"eth0\"],\"ipv4_address\":\"10.20.30.40\"}",
+               "ipv4_address: ");
+    vm_refuses(vm, "PUT", "/mmds/config", "{\"network_interfaces\":[\"eth0\"],\"ipv4_address\":\"169.254.0.10\"}",
+               "ipv4_address: ");
+    vm_refuses(vm, "PUT", "/mmds/config", "{\"network_interfaces\":[\"eth0\"],\"version\":\"V3\"}", "version: ");
+    vm_put(vm, "/mmds/config", "{\"network_interfaces\":[\"eth0\"],\"version\":\"V2\"}");
+    put_backend(vm); /* the interface that replaces it leads there, too */
+    cleanup_free char *config = vm_get(vm, "/vm/config");
+    assert_non_null(strstr(config, "\"mmds-config\":{\"version\":\"V2\",\"network_interfaces\":[\"eth0\"],"
+                                   "\"ipv4_address\":\"169.254.169.254\",\"imds_compat\":false}"));
+}
+
+TEST_MAIN(machine_test(test_metadata_is_put_patched_and_held_to_its_limit),
+          machine_test(test_metadata_service_needs_an_interface_and_a_right_address),
+          machine_test(test_frames_pass_over_a_stream_socket),
           machine_test(test_backend_that_dies_or_lies_leaves_the_guest_running),
           machine_test(test_backend_is_refused_by_what_is_wrong_with_it),
           machine_test(test_tap_that_goes_down_and_up_and_away_leaves_the_guest_running),
