@@ -22,6 +22,8 @@ struct api_server {
     struct event_source listener;
     struct event_timer accept_again;
     struct sockaddr_un address;
+    bool has_peer_uid, has_group;
+    uint32_t peer_uid, group;
     uint64_t start_time_us, start_time_cpu_us, parent_cpu_time_us;
 };
 
@@ -64,6 +66,19 @@ static void accept_again(struct event_timer *timer)
     event_source_update(&server->listener, EPOLLIN);
 }
 
+static bool may_call(const struct api_server *server, int fd)
+{
+    struct ucred peer;
+    socklen_t length = sizeof(peer);
+
+    if (!server->has_peer_uid)
+        return true;
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) == 0 && peer.uid == server->peer_uid)
+        return true;
+    log_warning("a process that is not of user %u called the API", server->peer_uid);
+    return false;
+}
+
 static void listener_ready(struct event_source *source, uint32_t events)
 {
     struct api_server *server = container_of(source, struct api_server, listener);
@@ -73,6 +88,10 @@ static void listener_ready(struct event_source *source, uint32_t events)
     if (fd < 0) {
         if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
             pause_accepting(server, errno);
+        return;
+    }
+    if (!may_call(server, fd)) {
+        close(fd);
         return;
     }
     if (server->host.connection_count == CONNECTIONS_MAX) {
@@ -124,6 +143,18 @@ static struct error *set_address(struct sockaddr_un *address, const char *path)
     return NULL;
 }
 
+/* Only now: before it is the group's, nobody of another may connect. */
+static struct error *open_to_group(const struct api_server *server)
+{
+    const char *path = server->address.sun_path;
+
+    if (!server->has_group)
+        return NULL;
+    if (lchown(path, (uid_t)-1, server->group) < 0 || chmod(path, 0660) < 0)
+        return error_errno(errno, "--api-sock-group: cannot open the API socket %s to group %u", path, server->group);
+    return NULL;
+}
+
 /* Linux gives the name that bind makes the mode of the descriptor, so that it never stands open to others. */
 static struct error *start_listening(struct api_server *server)
 {
@@ -136,9 +167,10 @@ static struct error *start_listening(struct api_server *server)
     if (error != NULL)
         return error;
     server->listener.fd = fd;
-    if (listen(fd, BACKLOG) < 0)
+    error = open_to_group(server);
+    if (error == NULL && listen(fd, BACKLOG) < 0)
         error = error_errno(errno, "cannot listen on the API socket %s", server->address.sun_path);
-    else
+    else if (error == NULL)
         error = event_source_add(server->host.loop, &server->listener, EPOLLIN);
     if (error != NULL)
         unlink(server->address.sun_path);
@@ -158,6 +190,10 @@ struct error *api_server_new(struct event_loop *loop, struct machine *machine, c
     made->host.context.machine = machine;
     made->host.context.app_name = options->app_name != NULL ? options->app_name : "Mayfly";
     made->host.max_payload = options->max_payload != 0 ? options->max_payload : API_MAX_PAYLOAD_DEFAULT;
+    made->has_peer_uid = options->has_peer_uid;
+    made->peer_uid = options->peer_uid;
+    made->has_group = options->has_group;
+    made->group = options->group;
     made->host.served = first_reply;
     made->listener = (struct event_source){.fd = -1, .ready = listener_ready};
     made->accept_again.expired = accept_again;

@@ -4,6 +4,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -16,9 +17,12 @@ struct api_server;
 enum { API_MAX_PAYLOAD_DEFAULT = 51200 };
 
 struct api_options {
-    const char *socket_path; /* copied */
-    const char *app_name;    /* what GET / calls the program, borrowed; NULL: "Mayfly" */
-    size_t max_payload;      /* bytes of a request's body; 0: API_MAX_PAYLOAD_DEFAULT */
+    const char *socket_path;      /* copied */
+    bool has_peer_uid, has_group; /* else everybody who may connect, and nobody but the owner */
+    uint32_t peer_uid;            /* who may call */
+    uint32_t group;               /* whose members may connect, too */
+    const char *app_name;         /* what GET / calls the program, borrowed; NULL: "Mayfly" */
+    size_t max_payload;           /* bytes of a request's body; 0: API_MAX_PAYLOAD_DEFAULT */
 
     /* When the process started, as the caller of this program saw it; 0 where unknown. The server adds its own times
      * and publishes the sums as metrics.start_time_us and start_time_cpu_us with its first reply. */

@@ -259,6 +259,8 @@ static const struct option options[] = {
      "memory of the jail's cgroup, if the host has the controller"},
     {"--announce", NULL, offsetof(struct jail_config, announce), false, NULL,
      "say on stderr when the jail stands and the VMM begins"},
+    {"--open-to-group", NULL, offsetof(struct jail_config, open_to_group), false, NULL,
+     "let GID go to the sockets in the jail's /run"},
     {"--no-tun", NULL, offsetof(struct jail_config, no_tun), false, NULL, "make no /dev/net/tun in the jail"},
     {"--no-userfaultfd", NULL, offsetof(struct jail_config, no_uffd), false, NULL,
      "make no /dev/userfaultfd in the jail"},

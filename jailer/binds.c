@@ -44,13 +44,18 @@ static struct error *make_place(int parent, const char *name, bool folder, const
 {
     int file = -1;
 
-    if (folder && mkdirat(parent, name, 0755) == 0)
+    bool made = folder && mkdirat(parent, name, 0755) == 0;
+
+    if (made)
         undo_push(undo, UNDO_DIRECTORY, parent, name);
     else if (!folder && (file = openat(parent, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0444)) >= 0)
         undo_push(undo, UNDO_FILE, parent, name);
     else if (errno != EEXIST)
         return error_errno(errno, "--bind: cannot make \"%s\" in the jail", target);
     fd_close(&file);
+    /* umask may have cut the mode. */
+    if (made && fchmodat(parent, name, 0755, 0) < 0)
+        return error_errno(errno, "--bind: cannot set the mode of \"%s\" in the jail", target);
     return NULL;
 }
 
@@ -142,10 +147,11 @@ static struct error *set_attributes(const struct jail_config *config, const stru
     return error_errno(errno, "--bind: cannot set the mount flags of \"%s\" (mount_setattr)", bind->source);
 }
 
-static struct error *mount_bind(const struct jail_config *config, const struct jail_bind *bind, int fd, int root)
+static struct error *mount_bind(const struct jail_config *config, const struct jail_bind *bind, int fd, int root,
+                                struct undo *undo)
 {
     char name[NAME_MAX + 1];
-    cleanup_fd int parent = -1;
+    int parent = -1; /* undo needs it: left to exec */
     struct error *error = walk(root, bind->target, NULL, &parent, name);
 
     if (error != NULL)
@@ -162,14 +168,16 @@ static struct error *mount_bind(const struct jail_config *config, const struct j
         syscall(SYS_move_mount, tree, "", place, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) < 0)
         error = error_errno(errno, "--bind: cannot mount \"%s\" on \"%s\" in the jail (move_mount)", bind->source,
                             bind->target);
+    if (error == NULL)
+        undo_push(undo, UNDO_BIND, parent, name);
     return error;
 }
 
-struct error *binds_mount(const struct jail_config *config, const int fds[JAIL_BINDS_MAX], int root)
+struct error *binds_mount(const struct jail_config *config, const int fds[JAIL_BINDS_MAX], int root, struct undo *undo)
 {
     struct error *error = NULL;
 
     for (size_t i = 0; i < config->bind_count && error == NULL; i++)
-        error = mount_bind(config, &config->binds[i], fds[i], root);
+        error = mount_bind(config, &config->binds[i], fds[i], root, undo);
     return error;
 }

@@ -17,4 +17,4 @@ struct error *binds_make_places(const struct jail_config *config, const int fds[
                                 struct undo *undo);
 
 /* Mounts them: nosuid, noexec, nodev (but for a device node itself), and as the options say. After root_mount. */
-struct error *binds_mount(const struct jail_config *config, const int fds[JAIL_BINDS_MAX], int root);
+struct error *binds_mount(const struct jail_config *config, const int fds[JAIL_BINDS_MAX], int root, struct undo *undo);

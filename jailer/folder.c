@@ -150,7 +150,7 @@ struct error *folder_open(const struct jail_config *config, struct undo *undo, i
     }
     if (error == NULL && fchown(*root, config->uid, config->gid) < 0)
         error = error_errno(errno, "--uid, --gid: cannot give the root folder to %u:%u", config->uid, config->gid);
-    if (error == NULL && fchmod(*root, 0700) < 0)
+    if (error == NULL && fchmod(*root, config->open_to_group ? 0710 : 0700) < 0)
         error = error_errno(errno, "--chroot-base-dir: cannot set the mode of \"root\"");
     return error;
 }

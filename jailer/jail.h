@@ -82,6 +82,7 @@ struct jail_config {
     size_t bind_count;
     uint64_t memory_limit; /* bytes; 0: none */
     bool announce;
+    bool open_to_group; /* the way to the socket */
     bool new_net_ns;
     bool new_ipc_ns;
     bool new_uts_ns;

@@ -119,7 +119,7 @@ static struct error *build_root(struct jail *jail)
     if (error == NULL)
         error = root_mount(&jail->config, &jail->devices, &jail->undo, &jail->root_fd);
     if (error == NULL)
-        error = binds_mount(&jail->config, jail->bind_fds, jail->root_fd);
+        error = binds_mount(&jail->config, jail->bind_fds, jail->root_fd, &jail->undo);
     if (error == NULL)
         error = root_enter(jail->root_fd);
     return error; /* root_fd stays open until exec: undo needs it */

@@ -14,7 +14,7 @@
  * A folder of the jail's: `run` is where the VMM puts its socket. One that the caller prepared changes hands, as it
  * does in Firecracker's jailer; by descriptor, so that a link put in its place is refused, not followed.
  */
-static struct error *make_folder(int root, const char *name, uid_t uid, gid_t gid, struct undo *undo)
+static struct error *make_folder(int root, const char *name, mode_t mode, uid_t uid, gid_t gid, struct undo *undo)
 {
     if (mkdirat(root, name, 0700) == 0)
         undo_push(undo, UNDO_DIRECTORY, root, name);
@@ -26,16 +26,18 @@ static struct error *make_folder(int root, const char *name, uid_t uid, gid_t gi
         return error_new(ERROR_INPUT, "the jail's /%s is there and is not a folder", name);
     if (folder < 0)
         return error_errno(errno, "cannot open the jail's /%s", name);
-    if (fchown(folder, uid, gid) < 0 || fchmod(folder, 0700) < 0)
+    if (fchown(folder, uid, gid) < 0 || fchmod(folder, mode) < 0)
         return error_errno(errno, "--uid, --gid: cannot give /%s to %u:%u", name, uid, gid);
     return NULL;
 }
 
 struct error *root_make_folders(const struct jail_config *config, int root, struct undo *undo)
 {
-    struct error *error = make_folder(root, "dev", config->uid, config->gid, undo);
+    struct error *error = make_folder(root, "dev", 0700, config->uid, config->gid, undo);
 
-    return error != NULL ? error : make_folder(root, "run", config->uid, config->gid, undo);
+    return error != NULL
+               ? error
+               : make_folder(root, "run", config->open_to_group ? 0710 : 0700, config->uid, config->gid, undo);
 }
 
 struct error *root_mount(const struct jail_config *config, const struct devices *devices, struct undo *undo, int *root)

@@ -40,6 +40,10 @@ void undo_run_to(struct undo *undo, size_t count)
             if (fchdir(entry->directory) == 0)
                 umount2(".", MNT_DETACH);
             break;
+        case UNDO_BIND:
+            if (fchdir(entry->directory) == 0)
+                umount2(entry->name, MNT_DETACH | UMOUNT_NOFOLLOW);
+            break;
         case UNDO_LEAVE_CGROUP:
             if (write(entry->directory, "0", 1) < 0)
                 perror("mayfly-jailer: cannot leave the cgroup");

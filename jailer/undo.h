@@ -11,6 +11,7 @@ enum undo_kind {
     UNDO_FILE,         /* unlinkat(directory, name) */
     UNDO_DIRECTORY,    /* the same for an empty directory */
     UNDO_MOUNT,        /* unmount what is mounted at `directory` itself */
+    UNDO_BIND,         /* unmount what is mounted at `name` in `directory` */
     UNDO_LEAVE_CGROUP, /* write this process into `directory`, an open cgroup.procs: its namespace is the opener's */
 };
 

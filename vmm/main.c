@@ -94,6 +94,10 @@ static struct error *serve_api(struct event_loop *loop, struct machine *machine,
 {
     struct api_options api_options = {
         .socket_path = options->api_sock,
+        .has_peer_uid = options->api_peer_uid != API_ANYBODY,
+        .has_group = options->api_sock_group != API_ANYBODY,
+        .peer_uid = (uint32_t)options->api_peer_uid,
+        .group = (uint32_t)options->api_sock_group,
         .max_payload = options->http_api_max_payload_size,
         .start_time_us = options->start_time_us,
         .start_time_cpu_us = options->start_time_cpu_us,

@@ -23,7 +23,9 @@ struct option {
     }
 
 static const struct option table[] = {
+    OPTION("api-peer-uid", OPTION_NUMBER, api_peer_uid, "serve the API to processes of this user only [to all]"),
     OPTION("api-sock", OPTION_TEXT, api_sock, "socket of the API [/run/mayfly.sock]"),
+    OPTION("api-sock-group", OPTION_NUMBER, api_sock_group, "open the API socket to this group, too: mode 0660 [0600]"),
     OPTION("boot-timer", OPTION_FLAG, boot_timer, "log how long the guest took to boot"),
     OPTION("config-file", OPTION_TEXT, config_file, "configure the microVM from this JSON file and start it"),
     OPTION("describe-snapshot", OPTION_TEXT, describe_snapshot, "not in this version: there are no snapshots yet"),
@@ -162,6 +164,12 @@ static struct error *check_together(const struct options *options)
         return error_new(ERROR_INPUT, "--no-api: expected --config-file with it");
     if (options->no_seccomp && options->seccomp_filter != NULL)
         return error_new(ERROR_INPUT, "--no-seccomp: expected without --seccomp-filter");
+    if (options->api_peer_uid > API_ANYBODY)
+        return error_new(ERROR_INPUT, "--api-peer-uid: %llu, expected a user's id",
+                         (unsigned long long)options->api_peer_uid);
+    if (options->api_sock_group > API_ANYBODY)
+        return error_new(ERROR_INPUT, "--api-sock-group: %llu, expected a group's id",
+                         (unsigned long long)options->api_sock_group);
     if (options->http_api_max_payload_size == 0)
         return error_new(ERROR_INPUT, "--http-api-max-payload-size: 0, expected at least 1");
     return check_id(options->id);
@@ -186,6 +194,8 @@ struct error *options_parse(int argc, char *const argv[], struct options *option
         .as_firecracker = as_firecracker,
         .id = "anonymous-instance",
         .http_api_max_payload_size = 51200,
+        .api_peer_uid = API_ANYBODY,
+        .api_sock_group = API_ANYBODY,
     };
     for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++) {
         struct error *error = parse_one(argc, argv, &i, options, seen);

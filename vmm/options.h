@@ -7,6 +7,9 @@
 #include "vmm/base/error.h"
 #include "vmm/exit_code.h"
 
+/* 2^32 - 1 is nobody's id. */
+enum { API_ANYBODY = 0xffffffff };
+
 /* All strings are borrowed from argv. */
 struct options {
     const char *api_sock;
@@ -19,6 +22,8 @@ struct options {
     const char *metadata;
     const char *seccomp_filter;
     const char *describe_snapshot;
+    uint64_t api_peer_uid;   /* API_ANYBODY: not checked */
+    uint64_t api_sock_group; /* API_ANYBODY: none */
     uint64_t http_api_max_payload_size;
     uint64_t mmds_size_limit;
     uint64_t start_time_us;

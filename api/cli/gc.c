@@ -100,13 +100,12 @@ static void look_at_jail(struct gc *gc, int parent, const char *path, const char
 static void look_at_exec(struct gc *gc, int parent, const char *path, const char *name)
 {
     cleanup_free char *full = NULL;
-    unsigned before = gc->removed_count;
     cleanup_fd int exec = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 
     if (exec < 0 || asprintf(&full, "%s/%s", path, name) < 0)
         return;
     for_each_folder(gc, exec, full, look_at_jail);
-    if (gc->dry_run || (gc->removed_count == before && strcmp(path, RUN_JAIL_BASE) != 0))
+    if (gc->dry_run)
         return;
     unlinkat(parent, name, AT_REMOVEDIR);
     jail_remove_parent_cgroups(name);

@@ -131,7 +131,8 @@ static struct error *remove_folder(struct removal *removal, int parent, const ch
 
 static struct error *empty_folder(struct removal *removal, int folder, unsigned depth)
 {
-    int copy = fcntl(folder, F_DUPFD_CLOEXEC, 3);
+    int copy =
+        openat(folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC); /* reads from its start, whatever was read before */
     DIR *directory = copy < 0 ? NULL : fdopendir(copy);
     struct error *error = NULL;
     struct dirent *entry;
@@ -227,12 +228,13 @@ static bool is_alive(int jail, const char *exec_name)
     return file >= 0 && flock(file, LOCK_EX | LOCK_NB) != 0;
 }
 
+/* A note that is empty was being written: the jail has the usual one, if any. */
 static struct error *remove_dead(int exec, int jail, const char *id, const char *parent)
 {
     char group[PATH_MAX];
     struct error *error = NULL;
 
-    if (parent[0] != '\0' && snprintf(group, sizeof(group), "%s/%s", parent, id) < (int)sizeof(group))
+    if (snprintf(group, sizeof(group), "%s/%s", parent, id) < (int)sizeof(group))
         error = for_each_group(group, remove_group);
     if (error == NULL)
         error = remove_root(jail);
@@ -276,5 +278,5 @@ struct error *jail_remove(int exec, const char *exec_name, const char *id, bool 
         return NULL;
     }
     *state = JAIL_DEAD;
-    return dry_run ? NULL : remove_dead(exec, jail, id, parent);
+    return dry_run ? NULL : remove_dead(exec, jail, id, parent[0] == '\0' ? exec_name : parent);
 }

@@ -23,6 +23,7 @@ enum {
      */
     LOOK_FOR_US = 20000,
     LOOK_EVERY_US = 20,
+    FOLDER_EVERY_US = 500,
 };
 
 static struct error *connect_once(const struct sockaddr_un *address, int *fd)
@@ -97,8 +98,12 @@ struct error *socket_connect_when_ready(const char *path, int process_fd, uint64
         }
         if (watch < 0) {
             error = watch_directory(path, &watch);
-            if (error != NULL)
+            if (error != NULL && error->code != ENOENT)
                 return error;
+            if (error != NULL) { /* a jail's folder is made by the process, too */
+                error_free(error);
+                nanosleep(&(struct timespec){.tv_nsec = FOLDER_EVERY_US * 1000}, NULL);
+            }
             continue; /* it may have come before we watched */
         }
         struct pollfd wait[] = {{.fd = watch, .events = POLLIN}, {.fd = process_fd, .events = POLLIN}};

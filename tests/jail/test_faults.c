@@ -43,6 +43,7 @@ static bool is_among(long number, const long *numbers, size_t count)
 
 struct run {
     int target;    /* which call fails */
+    bool killing;  /* it does not fail: its process is killed in it */
     int seen;      /* calls so far */
     long failed;   /* its number, -1: there were fewer calls */
     pid_t failing; /* the thread that is in it */
@@ -76,6 +77,10 @@ static void handle_call(struct run *run, pid_t thread)
             run->seen++ != run->target)
             return;
         run->failed = (long)info.entry.nr;
+        if (run->killing) {
+            kill(thread, SIGKILL);
+            return;
+        }
         run->failing = thread;
         ptrace(PTRACE_GETREGS, thread, NULL, &registers);
         if (run->failed == SYS_execveat) {
@@ -185,6 +190,61 @@ static void fail_each_call(struct jail *jail, const char *const *more, int code,
     assert_int_equal(wrong, 0);
 }
 
+static int collect_garbage(const struct jail *jail)
+{
+    const char *build = getenv("MAYFLY_BUILD");
+    char program[256];
+    int status;
+
+    snprintf(program, sizeof(program), "%s/release/mayfly", build != NULL ? build : "build");
+    pid_t pid = fork();
+    if (pid == 0) {
+        dup2(open("/dev/null", O_WRONLY | O_CLOEXEC), STDOUT_FILENO);
+        execl(program, "mayfly", "gc", "--base", jail->base, NULL);
+        _exit(99);
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    return status;
+}
+
+/* Killed before each of its calls in turn, as is what it forked: whatever it had made by then is found. */
+static void kill_in_each_call(struct jail *jail, const char *const *more)
+{
+    int target = 0;
+
+    for (; target < CALLS_MAX; target++) {
+        struct run run = {.target = target, .failed = -1, .killing = true};
+
+        run_with_fault(jail, more, &run);
+        assert_int_equal(collect_garbage(jail), 0);
+        assert_nothing_left(jail);
+        if (run.failed < 0)
+            break;
+    }
+    print_message("# killed in %d calls\n", target);
+    assert_true(target > 50 && target < CALLS_MAX);
+}
+
+static void test_what_a_killed_jailer_left_is_collected(void **state)
+{
+    kill_in_each_call(*state, (const char *const[]){"--cgroup", "cpu.shares=10", "--bind", "/etc/passwd:/a/b/passwd:ro",
+                                                    "--", "17", "leave", NULL});
+}
+
+static void test_what_a_killed_jailer_of_a_namespace_left_is_collected(void **state)
+{
+    kill_in_each_call(*state, (const char *const[]){"--new-pid-ns", "--new-cgroup-ns", "--new-time-ns",
+                                                    "--memory-limit=100000000", "--", "17", "leave", NULL});
+}
+
+static void test_a_call_that_fails_in_binding_leaves_nothing(void **state)
+{
+    fail_each_call(*state,
+                   (const char *const[]){"--bind", "/etc/passwd:/a/b/passwd:ro", "--bind", "/usr/lib:/lib",
+                                         "--memory-limit=100000000", "--announce", "--", "17", "leave", NULL},
+                   VMM_CODE, -1);
+}
+
 static void test_a_call_that_fails_leaves_nothing(void **state)
 {
     fail_each_call(*state, (const char *const[]){"--cgroup", "cpu.shares=10", "--", "17", "leave", NULL}, VMM_CODE, -1);
@@ -216,4 +276,7 @@ static void test_a_call_that_fails_in_a_users_jail_leaves_nothing(void **state)
 TEST_MAIN(jail_test(test_a_call_that_fails_leaves_nothing),
           jail_test(test_a_call_that_fails_in_namespaces_leaves_nothing),
           jail_test(test_a_call_that_fails_in_a_daemon_leaves_nothing),
-          user_test(test_a_call_that_fails_in_a_users_jail_leaves_nothing))
+          user_test(test_a_call_that_fails_in_a_users_jail_leaves_nothing),
+          jail_test(test_a_call_that_fails_in_binding_leaves_nothing),
+          jail_test(test_what_a_killed_jailer_left_is_collected),
+          jail_test(test_what_a_killed_jailer_of_a_namespace_left_is_collected))

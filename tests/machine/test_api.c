@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -406,7 +407,51 @@ static void test_shown_configuration_makes_the_same_vm_again(void **state)
     vm_expect_exit(again, 0);
 }
 
-TEST_MAIN(machine_test(test_every_operation_of_the_document_is_served),
+static void assert_socket(const struct vm *vm, mode_t mode, gid_t gid)
+{
+    struct stat status;
+
+    assert_int_equal(stat(vm->api_path, &status), 0);
+    assert_int_equal(status.st_mode & 0777, mode);
+    assert_int_equal(status.st_gid, gid);
+}
+
+static void test_socket_is_its_owners_alone_or_a_groups(void **state)
+{
+    gid_t group = geteuid() == 0 ? 64321 : getegid();
+    char number[16];
+    const char *const arguments[] = {"--api-sock-group", number, NULL};
+
+    (void)state;
+    assert_socket(vm_start(), 0600, getegid());
+    snprintf(number, sizeof(number), "%u", group);
+    assert_socket(vm_start_with(&(struct machine_options){.arguments = arguments}), 0660, group);
+}
+
+static void test_callers_of_another_user_are_turned_away(void **state)
+{
+    char number[16];
+    const char *const arguments[] = {"--api-peer-uid", number, NULL};
+    struct api_response response;
+    struct vm *vm;
+
+    (void)state;
+    snprintf(number, sizeof(number), "%u", geteuid());
+    vm = vm_start_with(&(struct machine_options){.arguments = arguments});
+    free(vm_get(vm, "/"));
+    vm_boot(vm, "hello", NULL); /* the narrower filter knows the question, too */
+    free(vm_get(vm, "/"));
+
+    snprintf(number, sizeof(number), "%u", geteuid() + 1);
+    vm = vm_start_with(&(struct machine_options){.arguments = arguments});
+    cleanup_error struct error *error = api_client_request(vm->api, "GET", "/", NULL, 0, &response);
+    assert_non_null(error);
+    vm_expect_log(vm, "called the API");
+}
+
+TEST_MAIN(machine_test(test_socket_is_its_owners_alone_or_a_groups),
+          machine_test(test_callers_of_another_user_are_turned_away),
+          machine_test(test_every_operation_of_the_document_is_served),
           machine_test(test_bounds_of_the_document_are_those_of_the_server),
           machine_test(test_state_follows_the_life_of_the_guest),
           machine_test(test_configuration_is_shown_as_it_was_put),
