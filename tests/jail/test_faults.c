@@ -242,7 +242,7 @@ static void test_a_call_that_fails_in_binding_leaves_nothing(void **state)
     fail_each_call(*state,
                    (const char *const[]){"--bind", "/etc/passwd:/a/b/passwd:ro", "--bind", "/usr/lib:/lib",
                                          "--memory-limit=100000000", "--announce", "--", "17", "leave", NULL},
-                   VMM_CODE, -1);
+                   VMM_CODE, SYS_writev /* the announcement */);
 }
 
 static void test_a_call_that_fails_leaves_nothing(void **state)
