@@ -222,16 +222,29 @@ struct error *machine_put_drive(struct machine *machine, struct drive_config *co
         config->direct = machine->config.drives[place].direct;
         config->queue_count = machine->config.drives[place].queue_count;
     }
-    if (error == NULL)
-        error = machine_drive_new(machine, config, &transport);
     if (error != NULL)
         return error;
 
-    if (place == machine->config.drive_count) {
-        machine->config.drive_count++;
-    } else {
+    /* A back end has one front end at a time: the one to be replaced lets go first. */
+    bool replaces = place < machine->config.drive_count;
+    bool lets_go = replaces && machine->config.drives[place].socket != NULL;
+    if (lets_go)
         machine_device_free(machine, &machine->drives[place]);
+    error = machine_drive_new(machine, config, &transport);
+    if (error != NULL) {
+        if (lets_go) {
+            machine_devices_bring_back(machine);
+            machine_prepare_later(machine);
+        }
+        return error;
+    }
+
+    if (replaces) {
+        if (!lets_go)
+            machine_device_free(machine, &machine->drives[place]);
         drive_config_free(&machine->config.drives[place]);
+    } else {
+        machine->config.drive_count++;
     }
     /* Who gave a path sees their defaults; with a socket they are the back end's business. */
     config->has_is_read_only = config->has_io_engine = config->socket == NULL;

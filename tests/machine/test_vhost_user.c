@@ -81,6 +81,9 @@ static void test_disk_of_a_back_end_reads_writes_and_flushes(void **state)
     struct vm *vm = start(BACKEND_WORKS);
 
     (void)state;
+    /* Once more: the back end serves one front end at a time. */
+    put_disk(vm);
+    vm_refuses(vm, "PUT", "/drives/disk", "{\"drive_id\":\"disk\",\"is_root_device\":false,\"socket\":\"/no\"}", "/no");
     vm_boot(vm, "block", "ops=c,r3,w3:A,r3,w2047:Z,f,L0,m,R,r3");
     vm_expect(vm, "capacity 800\nread 0 0 0\nwrite 0\nread 0 41 41\nwrite 0\nflush 0\nlarge 0 0 same\nmany 0\n");
     vm_expect(vm, "reopened\nread 0 41 41\ndone\n");
