@@ -187,6 +187,8 @@ static bool accepts_json(struct span accept)
     static const char json[] = "application/json";
     static const char *const texts[] = {"text/plain", "text/*", "*/*"};
 
+    if (accept.text == NULL)
+        return false;
     for (const char *at = accept.text, *end = at + accept.length; at < end;) {
         const char *comma = memchr(at, ',', (size_t)(end - at));
         const char *next = comma != NULL ? comma + 1 : end;
