@@ -7,6 +7,7 @@
 #include <linux/sched.h>
 #include <signal.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -36,12 +37,38 @@ static struct error *fill_map(int process, const struct stat *status, uid_t uid,
     return *map >= 0 ? NULL : error_errno(errno, "cannot open the new user namespace");
 }
 
+/*
+ * The folder of a process in /proc, which may belong to another pid namespace than ours (the host's, when we are in the
+ * jail's already): only what /proc tells of a pidfd is a number that it knows.
+ */
+static int open_process(int pidfd)
+{
+    char path[48], text[256];
+
+    snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", pidfd);
+    cleanup_fd int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t length = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
+    if (length < 0)
+        return -1;
+    text[length] = '\0';
+
+    const char *line = strstr(text, "\nPid:");
+    int pid;
+    if (line == NULL || sscanf(line, "\nPid: %d", &pid) != 1 || pid <= 0) {
+        errno = ESRCH;
+        return -1;
+    }
+    snprintf(path, sizeof(path), "/proc/%d", pid);
+    return open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+}
+
 /* Somebody must be in a namespace until it is held by a descriptor: a child that does nothing. */
 struct error *idmap_open(const struct stat *status, uid_t uid, gid_t gid, int *map)
 {
-    struct clone_args arguments = {.flags = CLONE_NEWUSER, .exit_signal = SIGCHLD};
+    cleanup_fd int pidfd = -1;
+    struct clone_args arguments = {
+        .flags = CLONE_NEWUSER | CLONE_PIDFD, .exit_signal = SIGCHLD, .pidfd = (__u64)(uintptr_t)&pidfd};
     struct error *error;
-    char path[32];
     long child = syscall(SYS_clone3, &arguments, sizeof(arguments));
 
     if (child < 0)
@@ -51,9 +78,9 @@ struct error *idmap_open(const struct stat *status, uid_t uid, gid_t gid, int *m
         for (;;)
             pause();
     }
-    snprintf(path, sizeof(path), "/proc/%ld", child);
-    cleanup_fd int process = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
-    error = process < 0 ? error_errno(errno, "cannot open %s", path) : fill_map(process, status, uid, gid, map);
+    cleanup_fd int process = open_process(pidfd);
+    error =
+        process < 0 ? error_errno(errno, "cannot find a process in /proc") : fill_map(process, status, uid, gid, map);
     kill((pid_t)child, SIGKILL);
     waitpid((pid_t)child, NULL, 0);
     return error;
