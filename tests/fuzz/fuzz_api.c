@@ -116,7 +116,6 @@ static void put_right_value(struct body *body, struct fuzz_input *input, const s
         break;
     case FIELD_STRING:
     case FIELD_ENUM:
-    case FIELD_KEYWORD:
         if (field->names != NULL)
             put_name(body, input, field->names);
         else
