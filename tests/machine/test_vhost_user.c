@@ -59,9 +59,9 @@ static void await_log(struct vm *vm, const char *text)
 
     while (!said && clock_monotonic_us() < deadline) {
         cleanup_free char *log = vm_log(vm);
-        cleanup_free char *reply = vm_get(vm, "/version");
 
         said = strstr(log, text) != NULL;
+        free(vm_get(vm, "/version"));
     }
     if (!said)
         vm_fail(vm, "the log does not say \"%s\"", text);

@@ -8,13 +8,13 @@
 
 enum { SIZE = 8 };
 
-static struct {
+static union {
     struct vring_avail available;
-    uint16_t room[SIZE + 1];
+    uint16_t room[2 + SIZE + 1];
 } available;
-static struct {
+static union {
     struct vring_used used;
-    vring_used_elem_t room[SIZE + 1];
+    vring_used_elem_t room[1 + SIZE + 1];
 } used;
 
 /* The rings after these heads were made available, and these given back: as many as have happened before are 0. */
