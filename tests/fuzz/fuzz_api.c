@@ -131,6 +131,11 @@ static void put_right_value(struct body *body, struct fuzz_input *input, const s
         else
             put(body, "[]");
         break;
+    case FIELD_STRING_LIST:
+        put(body, "[");
+        put_string(body, input);
+        put(body, "]");
+        break;
     case FIELD_STRING_MAP:
         put(body, "{\"a\":\"b\"}");
         break;
