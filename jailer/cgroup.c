@@ -143,8 +143,6 @@ struct error *cgroup_create(const struct jail_config *config, struct cgroup *cgr
 {
     cgroup->count = 0;
     cgroup->limits_processes = false;
-    if (config->mode == JAIL_USER)
-        return cgroup_delegated_create(config, cgroup, undo);
     cgroup->version = config->cgroup_version != 0 ? config->cgroup_version : version_of_host();
     return cgroup->version == 2 ? cgroup_v2_create(config, cgroup, undo) : cgroup_v1_create(config, cgroup, undo);
 }

@@ -60,6 +60,12 @@ struct error *cgroup_v2_create(const struct jail_config *config, struct cgroup *
 struct error *cgroup_v2_create_in(const struct jail_config *config, const struct cgroup_tree *tree,
                                   const char *available, struct cgroup *cgroup, struct undo *undo);
 bool cgroup_v2_has_controller(const char *available, const char *controller);
+/*
+ * For an ordinary user: finds the subtree that was delegated and the jailer is in, config->delegated_cgroup; before the
+ * jail's folder, where that is noted, is made.
+ */
+struct error *cgroup_delegated_find(struct jail_config *config, struct cgroup_tree *tree);
 /* For an ordinary user: in the subtree that was delegated to the user, as far as it goes; a note says what is left out.
  */
-struct error *cgroup_delegated_create(const struct jail_config *config, struct cgroup *cgroup, struct undo *undo);
+struct error *cgroup_delegated_create(const struct jail_config *config, const struct cgroup_tree *tree,
+                                      struct cgroup *cgroup, struct undo *undo);

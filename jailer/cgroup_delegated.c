@@ -44,14 +44,18 @@ static bool may_manage(int group)
     return true;
 }
 
-/* tree->top: the highest group on the way to our own that the user may manage, -1: none. Open until exec. */
-static struct error *find(struct cgroup_tree *tree)
+/* Descriptors stay open until exec. */
+struct error *cgroup_delegated_find(struct jail_config *config, struct cgroup_tree *tree)
 {
+    char *delegated = config->delegated_cgroup;
+    size_t length = 0;
     char path[4096];
     char *rest = NULL;
     int at;
 
     tree->top = tree->home = -1;
+    if (config->cgroup_version == 1)
+        return NULL;
     struct error *error = find_own_path(path, sizeof(path));
     if (error != NULL || path[0] == '\0')
         return error;
@@ -63,6 +67,8 @@ static struct error *find(struct cgroup_tree *tree)
             tree->top = at;
         if (part == NULL)
             break;
+        if (tree->top < 0 && length < sizeof(config->delegated_cgroup))
+            length += (size_t)snprintf(delegated + length, sizeof(config->delegated_cgroup) - length, "%s/", part);
 
         int child = openat(at, part, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
         if (child < 0)
@@ -70,6 +76,10 @@ static struct error *find(struct cgroup_tree *tree)
         at = child;
     }
     tree->home = at;
+    if (tree->top >= 0 && (!may_manage(tree->home) || length >= sizeof(config->delegated_cgroup)))
+        tree->top = -1;
+    if (tree->top < 0)
+        delegated[0] = '\0';
     return NULL;
 }
 
@@ -82,6 +92,8 @@ static void note(const struct jail_config *config, const char *why)
     for (size_t i = 0; i < config->cgroup_count && length < sizeof(lost); i++)
         length += (size_t)snprintf(lost + length, sizeof(lost) - length, "%s %s=%s", i == 0 ? "; without effect:" : ",",
                                    config->cgroups[i].file, config->cgroups[i].value);
+    if (config->memory_limit != 0 && length < sizeof(lost))
+        snprintf(lost + length, sizeof(lost) - length, "%s --memory-limit", length == 0 ? "; without effect:" : ",");
     fprintf(stderr, "mayfly-jailer: note: no cgroup: %s%s\n", why, lost);
 }
 
@@ -103,26 +115,29 @@ static void keep_available(struct jail_config *config, const char *available)
                 name, config->cgroups[i].file, config->cgroups[i].value);
     }
     config->cgroup_count = kept;
+    if (config->memory_limit != 0 && !cgroup_v2_has_controller(available, "memory"))
+        fprintf(stderr, "mayfly-jailer: note: the delegated cgroup has no controller \"memory\": without effect: "
+                        "--memory-limit\n");
 }
 
-struct error *cgroup_delegated_create(const struct jail_config *config, struct cgroup *cgroup, struct undo *undo)
+struct error *cgroup_delegated_create(const struct jail_config *config, const struct cgroup_tree *tree,
+                                      struct cgroup *cgroup, struct undo *undo)
 {
     struct jail_config kept = *config;
-    struct cgroup_tree tree;
     char available[512];
     size_t mark = undo->count;
-    struct error *error = config->cgroup_version == 1 ? NULL : find(&tree);
+    struct error *error = NULL;
 
-    cgroup->version = 2;
-    if (error == NULL && (config->cgroup_version == 1 || tree.top < 0 || !may_manage(tree.home))) {
+    *cgroup = (struct cgroup){.version = 2};
+    if (tree->top < 0) {
         note(config, "none is delegated to the user that this process is in (`systemd-run --user --scope` gives one)");
         return NULL;
     }
-    if (error == NULL && !cgroup_read(tree.top, "cgroup.controllers", available, sizeof(available)))
+    if (!cgroup_read(tree->top, "cgroup.controllers", available, sizeof(available)))
         error = error_errno(errno, "cannot read cgroup.controllers of the delegated cgroup");
     if (error == NULL) {
         keep_available(&kept, available);
-        error = cgroup_v2_create_in(&kept, &tree, available, cgroup, undo);
+        error = cgroup_v2_create_in(&kept, tree, available, cgroup, undo);
     }
     if (error == NULL || (error->code != EBUSY && error->code != EOPNOTSUPP && error->code != EACCES &&
                           error->code != EPERM && error->code != EROFS))

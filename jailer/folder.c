@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
@@ -81,10 +82,11 @@ static struct error *lock_jail(const struct jail_config *config, int jail)
  */
 static struct error *write_marker(const struct jail_config *config, int file)
 {
-    size_t length = strlen(config->parent_cgroup);
+    char text[PATH_MAX];
+    size_t length = (size_t)snprintf(text, sizeof(text), "%s%s", config->delegated_cgroup, config->parent_cgroup);
 
-    if (fchmod(file, 0644) < 0 || ftruncate(file, 0) < 0 ||
-        write(file, config->parent_cgroup, length) != (ssize_t)length)
+    if (length >= sizeof(text) || fchmod(file, 0644) < 0 || ftruncate(file, 0) < 0 ||
+        write(file, text, length) != (ssize_t)length)
         return error_errno(errno, "--chroot-base-dir: cannot write the file \"%s\"", JAIL_MARKER);
     return NULL;
 }

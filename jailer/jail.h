@@ -65,8 +65,9 @@ struct jail_config {
     uid_t uid;
     gid_t gid;
 
-    int cgroup_version;        /* 1, 2, or 0: whichever the host has */
-    const char *parent_cgroup; /* relative to the mount; default exec_name */
+    int cgroup_version;          /* 1, 2, or 0: whichever the host has */
+    char delegated_cgroup[1024]; /* an ordinary user's: ends with '/', relative to the mount; "": none */
+    const char *parent_cgroup;   /* relative to the mount; default exec_name */
     struct cgroup_setting cgroups[JAIL_SETTINGS_MAX];
     size_t cgroup_count;
 

@@ -52,6 +52,7 @@ struct jail {
     struct jail_config config;
     struct undo undo;
     struct cgroup cgroup;
+    struct cgroup_tree delegated; /* an ordinary user's */
     struct devices devices;
     struct missing missing; /* walls, in a reduced jail */
     bool outside;           /* the root could not be changed */
@@ -207,8 +208,10 @@ static struct error *create_cgroup(struct jail *jail)
         return NULL;
     }
 
-    struct error *error = cgroup_create(config, &jail->cgroup, &jail->undo);
-    if (error == NULL && config->mode == JAIL_USER && !jail->cgroup.limits_processes)
+    if (config->mode == JAIL_ROOT)
+        return cgroup_create(config, &jail->cgroup, &jail->undo);
+    struct error *error = cgroup_delegated_create(config, &jail->delegated, &jail->cgroup, &jail->undo);
+    if (error == NULL && !jail->cgroup.limits_processes)
         config->limits.processes = JAIL_PIDS_MAX_DEFAULT; /* counted in the user namespace alone */
     return error;
 }
@@ -227,6 +230,8 @@ static struct error *build(struct jail *jail)
         error = namespaces_enter_mount();
     if (error == NULL)
         error = binds_open(&jail->config, jail->bind_fds);
+    if (error == NULL && jail->config.mode == JAIL_USER)
+        error = cgroup_delegated_find(&jail->config, &jail->delegated);
     if (error == NULL)
         error = folder_open(&jail->config, &jail->undo, &jail->root_fd);
     if (error == NULL)

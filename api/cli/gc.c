@@ -29,7 +29,8 @@ static const char gc_help[] =
     "being built, or that mayfly-jailer has not made are left alone: it may run at any time.\n"
     "Whatever is in a dead jail's root goes with it.\n"
     "\n"
-    "  --base DIR         folder of jails; may be repeated (default /run/mayfly and /srv/jailer)\n"
+    "  --base DIR         folder of jails; may be repeated (default /run/mayfly and\n"
+    "                     /srv/jailer; an ordinary user's $XDG_RUNTIME_DIR/mayfly)\n"
     "  --dry-run          only says what would be removed\n"
     "  --json             prints one line of JSON\n"
     "  -h, --help         prints this text\n"
@@ -170,11 +171,12 @@ static struct error *parse(struct gc *gc, int argc, char **argv)
 
 static void look_everywhere(struct gc *gc)
 {
-    static const char *const usual[] = {RUN_JAIL_BASE, "/srv/jailer"};
+    const char *const usual[] = {run_jail_base(), "/srv/jailer"};
+    size_t usual_count = geteuid() == 0 ? 2 : 1;
 
     for (size_t i = 0; i < gc->base_count; i++)
         look_at_base(gc, gc->bases[i]);
-    for (size_t i = 0; gc->base_count == 0 && i < array_length(usual); i++)
+    for (size_t i = 0; gc->base_count == 0 && i < usual_count; i++)
         look_at_base(gc, usual[i]);
     look_at_runs(gc, getenv("XDG_RUNTIME_DIR"));
     look_at_runs(gc, getenv("TMPDIR"));

@@ -80,6 +80,12 @@ static void choose_identity(struct run_jail *jail, const struct run_options *opt
         jail->gid = options->jail_gid;
         return;
     }
+    /* An ordinary user has no other ids to give. */
+    if (geteuid() != 0) {
+        jail->uid = geteuid();
+        jail->gid = getegid();
+        return;
+    }
     if (!is_mapped("/proc/self/uid_map", jail->uid, &last))
         jail->uid = last;
     if (!is_mapped("/proc/self/gid_map", jail->gid, &last))
@@ -90,9 +96,9 @@ static void choose_identity(struct run_jail *jail, const struct run_options *opt
 
 static struct error *make_folders(struct run_jail *jail, const struct run_options *options, char **base)
 {
-    const char *wanted = options->jail_dir != NULL ? options->jail_dir : RUN_JAIL_BASE;
+    const char *wanted = options->jail_dir != NULL ? options->jail_dir : run_jail_base();
 
-    if (mkdir(wanted, 0755) != 0 && errno != EEXIST)
+    if (mkdir(wanted, geteuid() == 0 ? 0755 : 0700) != 0 && errno != EEXIST)
         return error_errno(errno, "cannot make %s for the jail; --jail-dir names another place", wanted);
     *base = realpath(wanted, NULL);
     if (*base == NULL)
@@ -144,7 +150,8 @@ static struct error *show(struct run_jail *jail, const char *what, char **path, 
         return error;
     }
     bool readable = (status.st_mode & S_IROTH) != 0 || (status.st_uid == jail->uid && (status.st_mode & S_IRUSR) != 0);
-    bool own = status.st_uid != jail->uid && (writable || !readable);
+    /* Only root can make it another's. */
+    bool own = geteuid() == 0 && status.st_uid != jail->uid && (writable || !readable);
 
     add_word(jail, "--bind");
     add_word(jail, "%s:%s:%s%s", real, place, writable ? "rw" : "ro", own ? ",own" : "");
@@ -280,11 +287,6 @@ struct error *run_jail_prepare(struct run_jail *jail, const struct run_options *
     jail->used = false;
     if (options->no_jail)
         return NULL;
-    if (geteuid() != 0) {
-        dprintf(STDERR_FILENO, "mayfly: there is no jail around this microVM, for that takes root; --no-jail says "
-                               "that you know\n");
-        return NULL;
-    }
     if (located->jailer == NULL)
         return error_new(ERROR_INPUT, "mayfly-jailer is neither beside mayfly nor on PATH; --no-jail does without");
     jail->used = true;
@@ -303,7 +305,8 @@ static struct error *failure(const char *text)
         last = at;
     if (last == NULL)
         return error_new(ERROR_HOST, "mayfly-jailer ended before the jail stood");
-    return error_new(ERROR_HOST, "the jail: %.*s", (int)strcspn(last + strlen(prefix), "\n"), last + strlen(prefix));
+    return error_new(ERROR_HOST, "the jail: %.*s; --no-jail does without", (int)strcspn(last + strlen(prefix), "\n"),
+                     last + strlen(prefix));
 }
 
 struct error *run_jail_await(int log_fd, int process_fd, struct tail *log, uint64_t *stands_us)

@@ -25,7 +25,7 @@ struct run_jail {
 };
 
 /*
- * Decides whether there will be a jail (not with --no-jail, nor, with a note on stderr, for others than root) and
+ * Decides whether there will be a jail (not with --no-jail) and
  * prepares the call of the jailer. Kernel, initrd and rootfs are shown in the jail, not copied: their paths in
  * `located` become those that the VMM sees.
  */

@@ -1,7 +1,9 @@
 /* Where `mayfly run` builds its jails, and where in them the sockets are. */
 #pragma once
 
-#define RUN_JAIL_BASE "/run/mayfly"
+/* /run/mayfly for root; $XDG_RUNTIME_DIR/mayfly, or /tmp/mayfly-<uid>, for others. */
+const char *run_jail_base(void);
+
 #define RUN_JAIL_SOCKETS "/run"
 /* The folder with the sockets of --mount. */
 #define RUN_JAIL_MOUNTS "/mounts"
