@@ -143,14 +143,14 @@ static struct error *set_address(struct sockaddr_un *address, const char *path)
     return NULL;
 }
 
-/* Only now: before it is the group's, nobody of another may connect. */
+/* The name has mode 0660 already; nobody can connect before somebody listens. */
 static struct error *open_to_group(const struct api_server *server)
 {
     const char *path = server->address.sun_path;
 
     if (!server->has_group)
         return NULL;
-    if (lchown(path, (uid_t)-1, server->group) < 0 || chmod(path, 0660) < 0)
+    if (lchown(path, (uid_t)-1, server->group) < 0)
         return error_errno(errno, "--api-sock-group: cannot open the API socket %s to group %u", path, server->group);
     return NULL;
 }
@@ -161,7 +161,7 @@ static struct error *start_listening(struct api_server *server)
     cleanup_fd int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     struct error *error;
 
-    if (fd < 0 || fchmod(fd, 0600) < 0)
+    if (fd < 0 || fchmod(fd, server->has_group ? 0660 : 0600) < 0)
         return error_errno(errno, "cannot make a socket for the API");
     error = bind_socket(fd, &server->address);
     if (error != NULL)

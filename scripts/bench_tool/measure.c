@@ -7,8 +7,10 @@
  *   measure parallel VMM KERNEL COUNT CALLERS       exec to the first byte, many at once
  *   measure memory   VMM MEM_MIB TEXT               private dirty memory of a VM that has said TEXT on its serial port
  *   measure life     VMM                            exec to exit
+ *   measure jail     JAILER VMM BASE CGROUP_VERSION MOUNTS RUNS   exec of the jailer to a served GET /
+ *   measure jails    JAILER VMM BASE CGROUP_VERSION COUNT CALLERS the same, many at once
  *
- * The last two are told the machine on standard input: lines "PUT /path {...}", up to InstanceStart.
+ * Memory and life are told the machine on standard input: lines "PUT /path {...}", up to InstanceStart.
  *
  * Times are microseconds: wall from just before posix_spawn (or InstanceStart), CPU of the process as the scheduler
  * counts it.
@@ -20,14 +22,17 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -53,6 +58,45 @@ static void die(const char *what, struct error *error)
     exit(EXIT_FAILURE);
 }
 
+/* When there is one, VMMs are started by it, with one cgroup, in a base folder that the caller empties. */
+static struct {
+    const char *jailer;
+    const char *vmm;
+    const char *base;
+    const char *cgroup_version;
+} jail;
+
+/* The words of a VMM in the jail b<number>; the socket is where the host sees it. */
+static size_t jail_words(char *argv[24], char socket[128], unsigned number, char id[16])
+{
+    const char *slash = strrchr(jail.vmm, '/');
+    const char *const words[] = {jail.jailer,
+                                 "--id",
+                                 id,
+                                 "--exec-file",
+                                 jail.vmm,
+                                 "--uid",
+                                 "64200",
+                                 "--gid",
+                                 "64200",
+                                 "--chroot-base-dir",
+                                 jail.base,
+                                 "--cgroup-version",
+                                 jail.cgroup_version,
+                                 "--cgroup",
+                                 "pids.max=64",
+                                 "--",
+                                 "--api-sock",
+                                 "/run/api.sock"};
+
+    snprintf(id, 16, "b%u", number);
+    snprintf(socket, 128, "%s/%s/%s/root/run/api.sock", jail.base, slash == NULL ? jail.vmm : slash + 1, id);
+    for (size_t i = 0; i < array_length(words); i++)
+        argv[i] = (char *)(uintptr_t)words[i];
+    argv[array_length(words)] = NULL;
+    return array_length(words);
+}
+
 /* Output goes to a pipe, the log to nowhere: a terminal or a file would be measured, too. */
 static void vmm_spawn(struct vmm *vmm, const char *path, unsigned number)
 {
@@ -67,6 +111,8 @@ static void vmm_spawn(struct vmm *vmm, const char *path, unsigned number)
     char *rest = NULL;
     size_t argc = 0;
 
+    char id[16];
+
     snprintf(words, sizeof(words), "%s", path);
     for (char *word = strtok_r(words, " ", &rest); word != NULL && argc < 16; word = strtok_r(NULL, " ", &rest))
         argv[argc++] = word;
@@ -75,6 +121,8 @@ static void vmm_spawn(struct vmm *vmm, const char *path, unsigned number)
     argv[argc++] = "--id";
     argv[argc++] = "bench";
     argv[argc] = NULL;
+    if (jail.jailer != NULL)
+        argc = jail_words(argv, vmm->socket, number, id);
     if (pipe2(out, O_CLOEXEC) < 0)
         die("pipe", NULL);
     posix_spawn_file_actions_init(&actions);
@@ -323,6 +371,54 @@ static void measure_parallel(const char *path, const char *kernel, unsigned coun
         pthread_join(threads[i], NULL);
 }
 
+/* Mounts that every jail's mount namespace copies; in one of our own. */
+static void make_mounts(unsigned count)
+{
+    char path[PATH_MAX];
+
+    if (count == 0)
+        return;
+    if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_PRIVATE | MS_REC, NULL) < 0)
+        die("a mount namespace", NULL);
+    snprintf(path, sizeof(path), "%s/mounts", jail.base);
+    if (mkdir(path, 0755) < 0 && errno != EEXIST)
+        die(path, NULL);
+    for (unsigned i = 0; i < count; i++) {
+        snprintf(path, sizeof(path), "%s/mounts/%u", jail.base, i);
+        if ((mkdir(path, 0755) < 0 && errno != EEXIST) || mount("tmpfs", path, "tmpfs", 0, "size=4k") < 0)
+            die(path, NULL);
+    }
+}
+
+static void *jail_caller(void *unused)
+{
+    (void)unused;
+    for (;;) {
+        struct vmm vmm;
+        unsigned number = __atomic_fetch_add(&crowd.next, 1, __ATOMIC_RELAXED);
+
+        if (number >= crowd.count)
+            return NULL;
+        vmm_spawn(&vmm, jail.jailer, number);
+        vmm_request(&vmm, "GET", "/", NULL);
+        printf("{\"wall_us\":%llu}\n", (unsigned long long)(clock_monotonic_us() - vmm.spawned_us));
+        vmm_end(&vmm);
+    }
+}
+
+static void measure_jails(unsigned count, unsigned callers)
+{
+    pthread_t threads[64];
+    uint64_t begin = clock_monotonic_us();
+
+    crowd.count = count;
+    for (unsigned i = 0; i < callers && i < array_length(threads); i++)
+        pthread_create(&threads[i], NULL, jail_caller, NULL);
+    for (unsigned i = 0; i < callers && i < array_length(threads); i++)
+        pthread_join(threads[i], NULL);
+    printf("{\"all_us\":%llu}\n", (unsigned long long)(clock_monotonic_us() - begin));
+}
+
 static void send_requests(struct vmm *vmm)
 {
     char line[4096];
@@ -373,7 +469,18 @@ int main(int argc, char *argv[])
 {
     setlinebuf(stdout);
     signal(SIGPIPE, SIG_IGN);
-    if (argc == 4 && strcmp(argv[1], "api") == 0)
+    if (argc == 8 && strncmp(argv[1], "jail", 4) == 0) {
+        jail.jailer = argv[2];
+        jail.vmm = argv[3];
+        jail.base = argv[4];
+        jail.cgroup_version = argv[5];
+    }
+    if (argc == 8 && strcmp(argv[1], "jail") == 0) {
+        make_mounts(number(argv[6]));
+        measure_api(jail.jailer, number(argv[7]));
+    } else if (argc == 8 && strcmp(argv[1], "jails") == 0) {
+        measure_jails(number(argv[6]), number(argv[7]));
+    } else if (argc == 4 && strcmp(argv[1], "api") == 0)
         measure_api(argv[2], number(argv[3]));
     else if (argc == 6 && strcmp(argv[1], "start") == 0)
         measure_start(argv[2], argv[3], number(argv[4]), number(argv[5]));
@@ -384,7 +491,7 @@ int main(int argc, char *argv[])
     else if (argc == 3 && strcmp(argv[1], "life") == 0)
         measure_life(argv[2]);
     else {
-        fprintf(stderr, "measure: expected api|start|parallel|memory|life and their arguments\n");
+        fprintf(stderr, "measure: expected api|start|parallel|memory|life|jail|jails and their arguments\n");
         return EXIT_FAILURE;
     }
     return EXIT_SUCCESS;
