@@ -447,13 +447,13 @@ static struct error *doorbell_connect(struct doorbell *doorbell, int vm_fd, uint
     return NULL;
 }
 
+/* A fresh one each time: since Linux 6.17 an eventfd serves one VM, and the one before may still be on its way out. */
 static struct error *interrupt_connect(struct virtio_mmio *mmio, int vm_fd, uint32_t gsi)
 {
-    if (mmio->irq_fd < 0) {
-        mmio->irq_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-        if (mmio->irq_fd < 0)
-            return error_errno(errno, "cannot make an eventfd");
-    }
+    fd_close(&mmio->irq_fd);
+    mmio->irq_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (mmio->irq_fd < 0)
+        return error_errno(errno, "cannot make an eventfd");
 
     struct kvm_irqfd irqfd = {.fd = (uint32_t)mmio->irq_fd, .gsi = gsi};
     if (ioctl(vm_fd, KVM_IRQFD, &irqfd) < 0)
