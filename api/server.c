@@ -163,7 +163,10 @@ static struct error *start_listening(struct api_server *server)
 
     if (fd < 0 || fchmod(fd, server->has_group ? 0660 : 0600) < 0)
         return error_errno(errno, "cannot make a socket for the API");
+    mode_t mask = server->has_group ? umask(0117) : 0;
     error = bind_socket(fd, &server->address);
+    if (server->has_group)
+        umask(mask);
     if (error != NULL)
         return error;
     server->listener.fd = fd;
