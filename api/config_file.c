@@ -95,6 +95,16 @@ static struct error *put_console(struct machine *machine, struct vm_config *conf
     return machine_put_console(machine, &config->console);
 }
 
+static struct error *put_balloon(struct machine *machine, struct vm_config *config)
+{
+    return machine_put_balloon(machine, &config->balloon);
+}
+
+static struct error *put_memory_hotplug(struct machine *machine, struct vm_config *config)
+{
+    return machine_put_memory_hotplug(machine, &config->memory_hotplug);
+}
+
 static struct error *put_vsock(struct machine *machine, struct vm_config *config)
 {
     return machine_put_vsock(machine, &config->vsock);
@@ -128,6 +138,8 @@ static const struct {
     {VM_CONFIG_METRICS, put_metrics},
     {VM_CONFIG_MACHINE_CONFIG, put_machine_config},
     {VM_CONFIG_CPU_CONFIG, put_cpu_config},
+    {VM_CONFIG_BALLOON, put_balloon},
+    {VM_CONFIG_MEMORY_HOTPLUG, put_memory_hotplug},
     {VM_CONFIG_BOOT_SOURCE, put_boot_source},
     {VM_CONFIG_DRIVES, put_drives},
     {VM_CONFIG_MAYFLY_DRIVES, put_drive_options},

@@ -19,6 +19,12 @@ union request_body {
     struct network_interface_update network_interface_update;
     struct entropy_config entropy;
     struct mmds_config mmds;
+    struct balloon_config balloon;
+    struct balloon_update balloon_update;
+    struct balloon_statistics_update balloon_statistics_update;
+    struct balloon_hinting_start balloon_hinting_start;
+    struct memory_hotplug_config memory_hotplug;
+    struct memory_hotplug_update memory_hotplug_update;
     struct serial_config serial;
     struct console_config console;
     struct logger_config logger;
@@ -90,7 +96,9 @@ static struct error *carry_out(const struct api_context *context, const struct r
         return route->handle_text(context, request->body, request->body_length);
     if (route->current != NULL)
         route->current(context->machine, &body);
-    error = schema_decode(route->body, request->body, request->body_length, route->current != NULL, &body, &given);
+    bool empty = route->body_optional && request->body_length == 0;
+    error = schema_decode(route->body, empty ? "{}" : request->body, empty ? 2 : request->body_length,
+                          route->current != NULL, &body, &given);
     if (error != NULL)
         return error;
     reply->deprecation = schema_deprecated(route->body, given) != NULL;

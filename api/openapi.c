@@ -243,7 +243,7 @@ static void write_route(FILE *out, const struct route *route)
     write_operation_id(out, route);
     write_parameter(out, route);
     if (route->body != NULL) {
-        fputs("      requestBody:\n        required: true\n", out);
+        fprintf(out, "      requestBody:\n        required: %s\n", route->body_optional ? "false" : "true");
         write_content(out, 8, route->body, route->current != NULL);
     }
     fputs("      responses:\n", out);

@@ -144,6 +144,93 @@ static struct error *patch_console(const struct api_context *context, void *body
     return machine_patch_console(context->machine, body);
 }
 
+static struct error *put_balloon(const struct api_context *context, void *body, struct json_writer *reply)
+{
+    (void)reply;
+    return machine_put_balloon(context->machine, body);
+}
+
+static struct error *patch_balloon(const struct api_context *context, void *body, struct json_writer *reply)
+{
+    (void)reply;
+    return machine_patch_balloon(context->machine, body);
+}
+
+static struct error *patch_balloon_statistics(const struct api_context *context, void *body, struct json_writer *reply)
+{
+    (void)reply;
+    return machine_patch_balloon_statistics(context->machine, body);
+}
+
+static struct error *start_balloon_hinting(const struct api_context *context, void *body, struct json_writer *reply)
+{
+    (void)reply;
+    return machine_start_balloon_hinting(context->machine, body);
+}
+
+static struct error *stop_balloon_hinting(const struct api_context *context, void *body, struct json_writer *reply)
+{
+    (void)body;
+    (void)reply;
+    return machine_stop_balloon_hinting(context->machine);
+}
+
+static struct error *get_balloon(const struct api_context *context, void *body, struct json_writer *reply)
+{
+    struct balloon_config found;
+    struct error *error = machine_get_balloon(context->machine, &found);
+
+    (void)body;
+    if (error == NULL)
+        schema_encode(&balloon_schema, &found, reply);
+    return error;
+}
+
+static struct error *get_balloon_statistics(const struct api_context *context, void *body, struct json_writer *reply)
+{
+    struct balloon_statistics found;
+    struct error *error = machine_get_balloon_statistics(context->machine, &found);
+
+    (void)body;
+    if (error == NULL)
+        schema_encode(&balloon_statistics_schema, &found, reply);
+    return error;
+}
+
+static struct error *get_balloon_hinting(const struct api_context *context, void *body, struct json_writer *reply)
+{
+    struct balloon_hinting_status found;
+    struct error *error = machine_get_balloon_hinting(context->machine, &found);
+
+    (void)body;
+    if (error == NULL)
+        schema_encode(&balloon_hinting_status_schema, &found, reply);
+    return error;
+}
+
+static struct error *put_memory_hotplug(const struct api_context *context, void *body, struct json_writer *reply)
+{
+    (void)reply;
+    return machine_put_memory_hotplug(context->machine, body);
+}
+
+static struct error *patch_memory_hotplug(const struct api_context *context, void *body, struct json_writer *reply)
+{
+    (void)reply;
+    return machine_patch_memory_hotplug(context->machine, body);
+}
+
+static struct error *get_memory_hotplug(const struct api_context *context, void *body, struct json_writer *reply)
+{
+    struct memory_hotplug_status found;
+    struct error *error = machine_get_memory_hotplug(context->machine, &found);
+
+    (void)body;
+    if (error == NULL)
+        schema_encode(&memory_hotplug_status_schema, &found, reply);
+    return error;
+}
+
 static struct error *put_serial(const struct api_context *context, void *body, struct json_writer *reply)
 {
     (void)reply;
@@ -280,6 +367,29 @@ const struct route routes[] = {
      .counts = &metrics.api_server.patch_pmem},
     {"/entropy", API_PUT, WHEN_NOT_STARTED, put_entropy, &entropy_schema,
      .summary = "Adds or replaces the source of random numbers", .counts = &metrics.api_server.put_entropy},
+    {"/balloon", API_GET, WHEN_ANY, get_balloon, .reply = &balloon_schema, .summary = "The balloon",
+     .counts = &metrics.api_server.get_balloon},
+    {"/balloon", API_PUT, WHEN_NOT_STARTED, put_balloon, &balloon_schema, .summary = "Adds or replaces the balloon",
+     .counts = &metrics.api_server.put_balloon},
+    {"/balloon", API_PATCH, WHEN_ANY, patch_balloon, &balloon_update_schema, .summary = "Changes the balloon's size",
+     .counts = &metrics.api_server.patch_balloon},
+    {"/balloon/statistics", API_GET, WHEN_ANY, get_balloon_statistics, .reply = &balloon_statistics_schema,
+     .summary = "What the guest said last about its memory", .counts = &metrics.api_server.get_balloon_statistics},
+    {"/balloon/statistics", API_PATCH, WHEN_ANY, patch_balloon_statistics, &balloon_statistics_update_schema,
+     .summary = "Changes how often the guest says it", .counts = &metrics.api_server.patch_balloon_statistics},
+    {"/balloon/hinting/start", API_PATCH, WHEN_STARTED, start_balloon_hinting, &balloon_hinting_start_schema,
+     .body_optional = true, .summary = "Asks the guest to name its free pages",
+     .counts = &metrics.api_server.start_balloon_hinting},
+    {"/balloon/hinting/status", API_GET, WHEN_STARTED, get_balloon_hinting, .reply = &balloon_hinting_status_schema,
+     .summary = "How far the guest is with that", .counts = &metrics.api_server.get_balloon_hinting},
+    {"/balloon/hinting/stop", API_PATCH, WHEN_STARTED, stop_balloon_hinting, &balloon_hinting_stop_schema,
+     .body_optional = true, .summary = "Ends that", .counts = &metrics.api_server.stop_balloon_hinting},
+    {"/hotplug/memory", API_GET, WHEN_STARTED, get_memory_hotplug, .reply = &memory_hotplug_status_schema,
+     .summary = "How much memory is plugged", .counts = &metrics.api_server.get_hotplug_memory},
+    {"/hotplug/memory", API_PUT, WHEN_NOT_STARTED, put_memory_hotplug, &memory_hotplug_schema,
+     .summary = "Adds or replaces memory that can be plugged", .counts = &metrics.api_server.put_hotplug_memory},
+    {"/hotplug/memory", API_PATCH, WHEN_STARTED, patch_memory_hotplug, &memory_hotplug_update_schema,
+     .summary = "Says how much memory to plug", .counts = &metrics.api_server.patch_hotplug_memory},
     {"/serial", API_PUT, WHEN_NOT_STARTED, put_serial, &serial_schema,
      .summary = "Says where the serial port's output goes", .counts = &metrics.api_server.put_serial},
     {"/logger", API_PUT, WHEN_ANY, put_logger, &logger_schema,

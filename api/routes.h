@@ -48,6 +48,7 @@ struct route {
     const struct schema *body;                                  /* of the request, or NULL */
     void (*current)(const struct machine *machine, void *body); /* fields not given keep these values; NULL: defaults */
     const struct schema *reply;                                 /* of a 200, or NULL: success is a 204 */
+    bool body_optional;                                         /* none at all counts as {} */
     const char *summary;
     route_text_handler *handle_text; /* instead of `handle`; `body` then only describes */
     struct request_metrics *counts;

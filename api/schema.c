@@ -226,6 +226,8 @@ static bool is_omitted(const void *object, const struct field *field)
         return !object_is_given(object, field);
     if (field->type == FIELD_ENUM)
         return integer_at(object, field) == field->initial;
+    if (field->type == FIELD_INTEGER)
+        return !*((const bool *)object + field->presence - 1);
     memcpy(&text, value_at(object, field), sizeof(text));
     return text == NULL;
 }

@@ -36,7 +36,7 @@ enum field_flags {
     FIELD_IGNORE_CASE = 1 << 7, /* of `names` */
     FIELD_LIST = 1 << 8,        /* FIELD_UNSUPPORTED only: it is an array */
     FIELD_IDENTIFIES = 1 << 9,  /* must equal the id in the request's path */
-    FIELD_OMIT = 1 << 10,       /* a string, an enum or an object that is not encoded when it was not given */
+    FIELD_OMIT = 1 << 10, /* not encoded when not given: a string, an enum, an object, an integer with a presence */
 };
 
 enum { SCHEMA_DEPTH_MAX = 8 };

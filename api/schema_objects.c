@@ -286,7 +286,9 @@ const struct schema metrics_schema = {"Metrics", SCHEMA(metrics_fields, struct m
                                       .description = "Where the metrics go."};
 
 static const struct field vm_config_fields[] = {
-    [VM_CONFIG_BALLOON] = {"balloon", NO_DEVICE},
+    [VM_CONFIG_BALLOON] = {"balloon", FIELD_OBJECT, FIELD_NULLABLE, MEMBER(struct vm_config, balloon),
+                           PRESENCE(struct vm_config, balloon.present), .object = &balloon_schema,
+                           .description = "As put to /balloon, and patched."},
     [VM_CONFIG_DRIVES] = {"drives", FIELD_ARRAY, 0, MEMBER(struct vm_config, drives),
                           .count = offsetof(struct vm_config, drive_count), .maximum = VIRTIO_DEVICES_MAX,
                           .object = &drive_schema, .description = "The root device first."},
@@ -302,7 +304,10 @@ static const struct field vm_config_fields[] = {
                                   .description = "As put to /machine-config."},
     [VM_CONFIG_METRICS] = {"metrics", FIELD_OBJECT, FIELD_NULLABLE | FIELD_SHOW_NULL, MEMBER(struct vm_config, metrics),
                            .object = &metrics_schema, .description = "As put to /metrics; never shown."},
-    [VM_CONFIG_MEMORY_HOTPLUG] = {"memory-hotplug", NO_DEVICE},
+    [VM_CONFIG_MEMORY_HOTPLUG] = {"memory-hotplug", FIELD_OBJECT, FIELD_NULLABLE,
+                                  MEMBER(struct vm_config, memory_hotplug),
+                                  PRESENCE(struct vm_config, memory_hotplug.present), .object = &memory_hotplug_schema,
+                                  .description = "As put to /hotplug/memory."},
     [VM_CONFIG_MMDS_CONFIG] = {"mmds-config", FIELD_OBJECT, FIELD_NULLABLE, MEMBER(struct vm_config, mmds),
                                PRESENCE(struct vm_config, mmds.present), .object = &mmds_config_schema,
                                .description = "As put to /mmds/config."},

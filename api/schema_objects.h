@@ -62,7 +62,17 @@ extern const struct schema pmem_update_schema;
 extern const struct schema file_system_schema;
 extern const struct schema mmds_config_schema;
 extern const struct schema mmds_contents_schema; /* what it describes is a tree: api/mmds_json.h */
-extern const struct schema vm_config_schema;     /* GET /vm/config and --config-file */
+extern const struct schema balloon_schema;
+extern const struct schema balloon_update_schema;
+extern const struct schema balloon_statistics_schema; /* encoded only, as is the hinting status */
+extern const struct schema balloon_statistics_update_schema;
+extern const struct schema balloon_hinting_start_schema;
+extern const struct schema balloon_hinting_stop_schema; /* an object without fields */
+extern const struct schema balloon_hinting_status_schema;
+extern const struct schema memory_hotplug_schema;
+extern const struct schema memory_hotplug_update_schema;
+extern const struct schema memory_hotplug_status_schema; /* encoded only */
+extern const struct schema vm_config_schema;             /* GET /vm/config and --config-file */
 
 /* Where each field of struct vm_config is in its table: bits of schema_given. */
 enum vm_config_field {

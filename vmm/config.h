@@ -184,6 +184,82 @@ struct entropy_config {
     struct rate_limiter_config rate_limiter;
 };
 
+/* amount_mib is what the guest is to give up; polling is in seconds, 0: no statistics, which then stay off. */
+struct balloon_config {
+    bool present;
+    uint32_t amount_mib;
+    bool deflate_on_oom;
+    uint32_t stats_polling_interval_s;
+    bool free_page_hinting;
+    bool free_page_reporting;
+};
+
+/* The fields of PATCH /balloon, /balloon/statistics and /balloon/hinting/start. */
+struct balloon_update {
+    uint32_t amount_mib;
+};
+struct balloon_statistics_update {
+    uint32_t stats_polling_interval_s;
+};
+struct balloon_hinting_start {
+    bool acknowledge_on_stop;
+};
+
+/* What Linux tells, by tag (virtio 1.2, section 5.5.6.4). */
+enum balloon_statistic {
+    BALLOON_SWAP_IN,
+    BALLOON_SWAP_OUT,
+    BALLOON_MAJOR_FAULTS,
+    BALLOON_MINOR_FAULTS,
+    BALLOON_FREE_MEMORY,
+    BALLOON_TOTAL_MEMORY,
+    BALLOON_AVAILABLE_MEMORY,
+    BALLOON_DISK_CACHES,
+    BALLOON_HUGETLB_ALLOCATIONS,
+    BALLOON_HUGETLB_FAILURES,
+    BALLOON_OOM_KILL,
+    BALLOON_ALLOC_STALL,
+    BALLOON_ASYNC_SCAN,
+    BALLOON_DIRECT_SCAN,
+    BALLOON_ASYNC_RECLAIM,
+    BALLOON_DIRECT_RECLAIM,
+    BALLOON_STATISTICS,
+};
+
+struct balloon_statistics {
+    uint64_t target_pages, actual_pages, target_mib, actual_mib;
+    uint64_t value[BALLOON_STATISTICS];
+    bool given[BALLOON_STATISTICS]; /* the guest told it, ever */
+};
+
+struct balloon_hinting_status {
+    uint32_t host_cmd;
+    uint32_t guest_cmd;
+    bool has_guest_cmd; /* the guest told one since it reset the device */
+};
+
+enum {
+    HOTPLUG_SLOT_SIZE_MIB_DEFAULT = 128,
+    HOTPLUG_BLOCK_SIZE_MIB_DEFAULT = 2,
+    HOTPLUG_SLOTS_MAX = 16384, /* about half of what KVM has */
+};
+
+/* Memory that comes and goes: total_size_mib of it at most; memslots of slot_size_mib, blocks of block_size_mib. */
+struct memory_hotplug_config {
+    bool present;
+    uint64_t total_size_mib;
+    uint64_t slot_size_mib;
+    uint64_t block_size_mib;
+};
+
+struct memory_hotplug_update {
+    uint64_t requested_size_mib;
+};
+
+struct memory_hotplug_status {
+    uint64_t total_size_mib, slot_size_mib, block_size_mib, plugged_size_mib, requested_size_mib;
+};
+
 struct serial_config {
     char *serial_out_path; /* NULL: stdin and stdout of the VMM */
     struct token_bucket_config rate_limiter;
@@ -294,6 +370,8 @@ struct vm_config {
     struct pmem_config pmem[VIRTIO_DEVICES_MAX]; /* the root device, if any, first */
     size_t pmem_count;
     struct entropy_config entropy;
+    struct balloon_config balloon;
+    struct memory_hotplug_config memory_hotplug;
     struct serial_config serial;
     struct console_config console;
     struct vsock_config vsock;

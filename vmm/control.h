@@ -33,6 +33,8 @@ struct error *machine_put_drive(struct machine *machine, struct drive_config *co
 struct error *machine_put_network_interface(struct machine *machine, struct network_interface_config *config);
 struct error *machine_put_pmem(struct machine *machine, struct pmem_config *config);
 struct error *machine_put_entropy(struct machine *machine, struct entropy_config *config);
+struct error *machine_put_balloon(struct machine *machine, struct balloon_config *config);
+struct error *machine_put_memory_hotplug(struct machine *machine, struct memory_hotplug_config *config);
 struct error *machine_put_serial(struct machine *machine, struct serial_config *config);
 struct error *machine_put_console(struct machine *machine, struct console_config *config);
 struct error *machine_put_file_system(struct machine *machine, struct file_system_config *config);
@@ -58,6 +60,19 @@ struct error *machine_patch_drive(struct machine *machine, struct drive_update *
 struct error *machine_patch_console(struct machine *machine, struct console_update *update);
 struct error *machine_patch_network_interface(struct machine *machine, struct network_interface_update *update);
 struct error *machine_patch_pmem(struct machine *machine, struct pmem_update *update);
+
+/* At any time; without a balloon device, or one without what is asked for, an error. */
+struct error *machine_patch_balloon(struct machine *machine, const struct balloon_update *update);
+struct error *machine_patch_balloon_statistics(struct machine *machine, const struct balloon_statistics_update *update);
+struct error *machine_get_balloon(const struct machine *machine, struct balloon_config *config);
+struct error *machine_get_balloon_statistics(const struct machine *machine, struct balloon_statistics *statistics);
+
+/* While running or paused. A run of hints begins with start, and ends when the guest has told all or by stop. */
+struct error *machine_start_balloon_hinting(struct machine *machine, const struct balloon_hinting_start *start);
+struct error *machine_stop_balloon_hinting(struct machine *machine);
+struct error *machine_get_balloon_hinting(const struct machine *machine, struct balloon_hinting_status *status);
+struct error *machine_patch_memory_hotplug(struct machine *machine, const struct memory_hotplug_update *update);
+struct error *machine_get_memory_hotplug(const struct machine *machine, struct memory_hotplug_status *status);
 
 /* Finishes what preparation left, then lets the vCPUs go. After an error the machine is not started and unchanged. */
 struct error *machine_start(struct machine *machine);

@@ -2,6 +2,7 @@
 
 #include "vmm/base/checked.h"
 #include "vmm/base/cleanup.h"
+#include "vmm/hotplug_memory.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -78,6 +79,7 @@ static struct error *region_new(const struct guest_memory *memory, struct guest_
 
 static struct error *regions_map(struct guest_memory *memory, enum huge_pages huge_pages)
 {
+    memory->huge_pages = huge_pages;
     for (size_t i = 0; i < memory->count; i++)
         memory->regions[i].hva = NULL;
     for (size_t i = 0; i < memory->count; i++) {
@@ -162,6 +164,7 @@ void guest_memory_unmap(struct guest_memory *memory)
     if (memory->shared)
         fd_close(&memory->shared_fd);
     memory->shared = false;
+    memset(memory->files, 0, sizeof(memory->files));
 }
 
 void *guest_memory_at(const struct guest_memory *memory, uint64_t gpa, uint64_t length)
@@ -172,7 +175,27 @@ void *guest_memory_at(const struct guest_memory *memory, uint64_t gpa, uint64_t 
         if (gpa >= region->gpa && range_within(gpa - region->gpa, length, region->size))
             return region->hva + (gpa - region->gpa);
     }
-    return NULL;
+    return memory->hotplug != NULL ? hotplug_memory_at(memory->hotplug, gpa, length) : NULL;
+}
+
+static bool gpa_within(const uint8_t *hva, const uint8_t *start, uint64_t size, uint64_t start_gpa, uint64_t *gpa)
+{
+    if ((uintptr_t)hva - (uintptr_t)start >= size)
+        return false;
+    *gpa = start_gpa + ((uintptr_t)hva - (uintptr_t)start);
+    return true;
+}
+
+bool guest_memory_gpa(const struct guest_memory *memory, const void *hva, uint64_t *gpa)
+{
+    for (size_t i = 0; i < memory->count; i++) {
+        const struct guest_region *region = &memory->regions[i];
+
+        if (gpa_within(hva, region->hva, region->size, region->gpa, gpa))
+            return true;
+    }
+    return memory->hotplug != NULL &&
+           gpa_within(hva, memory->hotplug->hva, memory->hotplug->size, memory->hotplug->gpa, gpa);
 }
 
 bool guest_memory_read(const struct guest_memory *memory, uint64_t gpa, void *to, size_t length)

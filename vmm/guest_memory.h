@@ -21,11 +21,24 @@ struct guest_region {
     uint64_t shared_offset; /* in the file that others map it from, when it is shared */
 };
 
+/* [gpa, end) */
+struct guest_range {
+    uint64_t gpa;
+    uint64_t end;
+};
+
+struct hotplug_memory;
+
+enum { GUEST_FILES_KERNEL, GUEST_FILES_INITRD, GUEST_FILES };
+
 struct guest_memory {
     struct guest_region regions[GUEST_REGIONS_MAX]; /* by ascending gpa; the index is the memslot number */
     size_t count;
     bool shared;   /* mapped from `shared_fd`, a memfd whose size is sealed; else private to this process */
     int shared_fd; /* of no meaning unless shared */
+    enum huge_pages huge_pages;
+    struct guest_range files[GUEST_FILES]; /* where pages may be those of a file, mapped privately */
+    const struct hotplug_memory *hotplug;  /* more memory, as far as it is plugged; NULL: none */
 };
 
 /*
@@ -41,8 +54,22 @@ void guest_memory_unmap(struct guest_memory *memory);
 /* Fresh zero pages in place of all that was written or mapped into the regions; their hva, hence the memslots, stay. */
 struct error *guest_memory_clear(const struct guest_memory *memory, enum huge_pages huge_pages);
 
+/*
+ * Gives the whole pages within [gpa, gpa + length) back to the host: the guest finds zeros there, whatever was there
+ * before, when it comes again. Pages of 2M only as a whole. False when the range is not guest memory, or the host
+ * refuses. (guest_memory_release.c)
+ */
+bool guest_memory_release(const struct guest_memory *memory, uint64_t gpa, uint64_t length);
+
+/* Maps fresh pages over [hva, hva + length), or pages that nobody may touch: for what is within guest memory. */
+bool guest_pages_map(uint8_t *hva, uint64_t length, enum huge_pages huge_pages);
+bool guest_pages_forbid(uint8_t *hva, uint64_t length);
+
 /* The host address of [gpa, gpa + length), or NULL unless the whole range lies within one region. */
 void *guest_memory_at(const struct guest_memory *memory, uint64_t gpa, uint64_t length);
+
+/* The other way: what guest_memory_at found at `hva`. */
+bool guest_memory_gpa(const struct guest_memory *memory, const void *hva, uint64_t *gpa);
 
 /* Copies; false (and nothing copied) when the range is not guest memory. */
 bool guest_memory_read(const struct guest_memory *memory, uint64_t gpa, void *to, size_t length);

@@ -85,11 +85,11 @@ struct error *kvm_memslots_set(int vm_fd, const struct guest_memory *memory, boo
     return NULL;
 }
 
-struct error *kvm_memslot_set(int vm_fd, uint32_t slot, const struct guest_region *region, bool read_only)
+struct error *kvm_memslot_set(int vm_fd, uint32_t slot, const struct guest_region *region, uint32_t flags)
 {
     struct kvm_userspace_memory_region memslot = {
         .slot = slot,
-        .flags = read_only ? KVM_MEM_READONLY : 0,
+        .flags = flags,
         .guest_phys_addr = region->gpa,
         .memory_size = region->size,
         .userspace_addr = (uintptr_t)region->hva,

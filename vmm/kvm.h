@@ -19,8 +19,11 @@ struct error *kvm_vm_new(int kvm_fd, int *vm_fd);
 /* Registers every region as the memslot of its index. Before the irqchip and any ioeventfd: see machine_prepare.c. */
 struct error *kvm_memslots_set(int vm_fd, const struct guest_memory *memory, bool track_dirty_pages);
 
-/* One memslot beyond the regions of guest memory, which the guest can only read when `read_only`. At the same time. */
-struct error *kvm_memslot_set(int vm_fd, uint32_t slot, const struct guest_region *region, bool read_only);
+/*
+ * One memslot beyond the regions of guest memory, with KVM_MEM_* flags; size 0 takes it away. At the same time, or
+ * while the guest runs.
+ */
+struct error *kvm_memslot_set(int vm_fd, uint32_t slot, const struct guest_region *region, uint32_t flags);
 
 /* Makes `*event_fd`, a non-blocking eventfd whose every write is an edge on `gsi`. After the irqchip. */
 struct error *kvm_irq_event_new(int vm_fd, uint32_t gsi, int *event_fd);

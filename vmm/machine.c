@@ -105,6 +105,8 @@ void machine_free(struct machine *machine)
     virtio_mmio_free(machine->vsock);
     for (size_t i = 0; i < machine->config.file_system_count; i++)
         virtio_mmio_free(machine->file_systems[i]);
+    virtio_mmio_free(machine->balloon);
+    virtio_mmio_free(machine->memory_hotplug);
     serial_close(&machine->serial);
     event_timer_cancel(&machine->metrics_timer);
     event_timer_cancel(&machine->prepare_timer);

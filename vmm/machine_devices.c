@@ -81,6 +81,10 @@ struct error *machine_devices_complete(struct machine *machine)
     for (size_t i = 0; error == NULL && i < config->file_system_count; i++)
         if (machine->file_systems[i] == NULL)
             error = machine_file_system_new(machine, &config->file_systems[i], &machine->file_systems[i]);
+    if (error == NULL && config->balloon.present && machine->balloon == NULL)
+        error = machine_balloon_new(machine, &config->balloon, &machine->balloon);
+    if (error == NULL && config->memory_hotplug.present && machine->memory_hotplug == NULL)
+        error = machine_memory_hotplug_new(machine, &config->memory_hotplug, &machine->memory_hotplug);
     return error;
 }
 

@@ -12,6 +12,7 @@
 #include "vmm/bus.h"
 #include "vmm/config.h"
 #include "vmm/guest_memory.h"
+#include "vmm/hotplug_memory.h"
 #include "vmm/i8042.h"
 #include "vmm/machine.h"
 #include "vmm/pit.h"
@@ -72,7 +73,10 @@ struct machine {
     struct virtio_mmio *console;
     struct virtio_mmio *vsock;
     struct virtio_mmio *file_systems[VIRTIO_DEVICES_MAX];
-    struct mmds *mmds;                                 /* NULL: never asked for */
+    struct mmds *mmds; /* NULL: never asked for */
+    struct virtio_mmio *balloon;
+    struct virtio_mmio *memory_hotplug;
+    struct hotplug_memory hotplug;
     struct virtio_mmio *connected[VIRTIO_DEVICES_MAX]; /* whose eventfds the VM has, by slot */
     size_t connected_count;
 
@@ -124,6 +128,19 @@ struct error *machine_mmds_connect(struct machine *machine, const struct network
 /* After the devices. */
 void machine_mmds_free(struct machine *machine);
 
+/* machine_balloon.c */
+struct error *machine_balloon_new(struct machine *machine, const struct balloon_config *config,
+                                  struct virtio_mmio **transport);
+/* Refuses a balloon larger than the guest's memory. */
+struct error *machine_check_balloon(uint64_t amount_mib, uint64_t memory_mib);
+
+/* machine_memory_hotplug.c */
+struct error *machine_memory_hotplug_new(struct machine *machine, const struct memory_hotplug_config *config,
+                                         struct virtio_mmio **transport);
+/* Reserves room above the guest's memory, which is laid out. discard gives it back. */
+struct error *machine_memory_hotplug_reserve(struct machine *machine);
+void machine_memory_hotplug_discard(struct machine *machine);
+
 /* Puts `device` into a transport, or destroys it. */
 struct error *machine_device_attach(struct machine *machine, struct virtio_device *device,
                                     struct virtio_mmio **transport);
@@ -167,6 +184,8 @@ void machine_rate_limiter_config_update(struct rate_limiter_config *limiter, con
 
 /* Refuses to put `what` once the microVM has started. */
 struct error *machine_check_not_started(const struct machine *machine, const char *what);
+/* Refuses more memory than a host can have to do with. */
+struct error *machine_check_host_memory(const char *field, uint64_t size_mib);
 /* Refuses an id that is not 1 to ID_LENGTH_MAX letters, digits and '_'; `field` is its name in the API. */
 struct error *machine_check_id(const char *field, const char *id);
 /* Refuses one device more than fit. */

@@ -6,6 +6,7 @@
 #include "vmm/kvm.h"
 #include "vmm/virtio/devices.h"
 
+#include <linux/kvm.h>
 #include <string.h>
 
 /* The numbers of their memslots, far from those of the regions of guest memory. */
@@ -28,7 +29,8 @@ struct error *machine_pmem_connect(struct machine *machine)
         struct virtio_device *device = virtio_mmio_device(machine->pmem[i]);
         const struct shared_file *file = virtio_pmem_file(device);
         struct guest_region region = {.gpa = gpa, .size = file->size, .hva = file->hva};
-        struct error *error = kvm_memslot_set(machine->vm_fd, PMEM_MEMSLOT_FIRST + i, &region, file->read_only);
+        struct error *error =
+            kvm_memslot_set(machine->vm_fd, PMEM_MEMSLOT_FIRST + i, &region, file->read_only ? KVM_MEM_READONLY : 0);
 
         if (error == NULL && !checked_add(gpa, file->size, &gpa))
             error = error_new(ERROR_INPUT, "the address space ends before its %llu bytes do",

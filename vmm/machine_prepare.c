@@ -9,6 +9,7 @@
  */
 #include "vmm/machine_parts.h"
 
+#include "vmm/base/checked.h"
 #include "vmm/base/cleanup.h"
 #include "vmm/base/clock.h"
 #include "vmm/base/log.h"
@@ -64,6 +65,7 @@ void machine_vm_discard(struct machine *machine)
     forget_boot_files(machine);
 
     /* At once: the next VM may need the very huge pages that this one had. */
+    machine_memory_hotplug_discard(machine);
     guest_memory_unmap(&machine->memory);
     if (machine->vm_fd >= 0)
         close_apart(machine->vm_fd);
@@ -96,6 +98,10 @@ size_t machine_transports(const struct machine *machine, struct virtio_mmio *lis
         list[count++] = machine->pmem[i];
     for (size_t i = 0; i < config->file_system_count; i++)
         list[count++] = machine->file_systems[i];
+    if (config->balloon.present)
+        list[count++] = machine->balloon;
+    if (config->memory_hotplug.present)
+        list[count++] = machine->memory_hotplug;
     return count;
 }
 
@@ -145,6 +151,8 @@ static bool step_memory(struct machine *machine, struct error **error)
                                             : guest_memory_map(&machine->memory, config->huge_pages);
     if (*error == NULL)
         *error = kvm_memslots_set(machine->vm_fd, &machine->memory, config->track_dirty_pages);
+    if (*error == NULL)
+        *error = machine_memory_hotplug_reserve(machine);
     if (*error == NULL)
         *error = machine_pmem_connect(machine);
     if (*error == NULL)
@@ -222,6 +230,7 @@ static struct error *load_kernel(struct machine *machine)
 
     if (error != NULL)
         return error_wrap(error, "kernel_image_path");
+    machine->memory.files[GUEST_FILES_KERNEL] = (struct guest_range){.gpa = 0, .end = machine->kernel.end};
     if (machine->kernel.mapped_bytes > 0)
         mapped_file_add(machine->kernel_fd, path);
     return NULL;
@@ -240,6 +249,8 @@ static struct error *load_initrd(struct machine *machine)
                                            &machine->initrd_gpa, &machine->initrd_size);
     if (error != NULL)
         return error_wrap(error, "initrd_path");
+    machine->memory.files[GUEST_FILES_INITRD] = (struct guest_range){
+        .gpa = machine->initrd_gpa, .end = align_up(machine->initrd_gpa + machine->initrd_size, 4096)};
     if (map)
         mapped_file_add(machine->initrd_fd, path);
     return NULL;

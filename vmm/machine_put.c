@@ -32,18 +32,18 @@ struct error *machine_check_not_started(const struct machine *machine, const cha
  */
 enum { HOST_MEMORY_TIMES_MAX = 64 };
 
-static struct error *check_host_memory(uint64_t mem_size_mib)
+struct error *machine_check_host_memory(const char *field, uint64_t size_mib)
 {
     struct sysinfo host;
     uint64_t limit;
 
     if (sysinfo(&host) < 0)
-        return error_errno(errno, "mem_size_mib: cannot tell the host's memory");
+        return error_errno(errno, "%s: cannot tell the host's memory", field);
     limit = (((uint64_t)host.totalram * host.mem_unit) >> 20) * HOST_MEMORY_TIMES_MAX;
-    if (mem_size_mib <= limit)
+    if (size_mib <= limit)
         return NULL;
-    return error_new(ERROR_INPUT, "mem_size_mib: %llu, expected at most %llu (%d times this host's memory)",
-                     (unsigned long long)mem_size_mib, (unsigned long long)limit, HOST_MEMORY_TIMES_MAX);
+    return error_new(ERROR_INPUT, "%s: %llu, expected at most %llu (%d times this host's memory)", field,
+                     (unsigned long long)size_mib, (unsigned long long)limit, HOST_MEMORY_TIMES_MAX);
 }
 
 static struct error *check_machine_config(const struct machine_config *config)
@@ -62,7 +62,7 @@ static struct error *check_machine_config(const struct machine_config *config)
     struct error *error = arch_cpu_template_check(config->cpu_template);
     if (error != NULL)
         return error;
-    return check_host_memory(config->mem_size_mib);
+    return machine_check_host_memory("mem_size_mib", config->mem_size_mib);
 }
 
 /* Whether a VM prepared for one will do for the other. */
@@ -78,6 +78,8 @@ struct error *machine_put_machine_config(struct machine *machine, struct machine
 
     if (error == NULL)
         error = check_machine_config(config);
+    if (error == NULL && machine->config.balloon.present)
+        error = machine_check_balloon(machine->config.balloon.amount_mib, config->mem_size_mib);
     if (error != NULL)
         return error;
     if (machine->memory.count > 0 && !same_vm(&machine->config.machine, config))

@@ -21,6 +21,9 @@ struct api_metrics {
         put_metrics, put_network, put_serial, put_console, put_vsock, put_vsock_seqpacket, put_file_system, put_pmem,
         put_mayfly_actions, put_drive_options, put_cpu_cfg;
     struct request_metrics put_mmds, put_mmds_config, patch_mmds;
+    struct request_metrics get_balloon, get_balloon_statistics, get_balloon_hinting, get_hotplug_memory, put_balloon,
+        put_hotplug_memory, patch_balloon, patch_balloon_statistics, start_balloon_hinting, stop_balloon_hinting,
+        patch_hotplug_memory;
     struct request_metrics patch_console, patch_drive, patch_machine_cfg, patch_network, patch_pmem, patch_vm;
 };
 
@@ -45,6 +48,17 @@ struct pmem_metrics {
 struct entropy_metrics {
     uint64_t activate_fails, entropy_event_fails, entropy_event_count, entropy_bytes, host_rng_fails,
         entropy_rate_limiter_throttled;
+};
+
+struct balloon_metrics {
+    uint64_t activate_fails, inflate_count, stats_updates_count, stats_update_fails, deflate_count, event_fails,
+        free_page_report_count, free_page_report_freed, free_page_report_fails, free_page_hint_count,
+        free_page_hint_freed, free_page_hint_fails;
+};
+
+struct memory_hotplug_metrics {
+    uint64_t activate_fails, queue_event_fails, queue_event_count, plug_count, plug_bytes, plug_fails, unplug_count,
+        unplug_bytes, unplug_fails, unplug_discard_fails, unplug_all_count, unplug_all_fails, state_count, state_fails;
 };
 
 struct console_metrics {
@@ -105,6 +119,8 @@ struct metrics {
     struct net_metrics net;
     struct pmem_metrics pmem;
     struct entropy_metrics entropy;
+    struct balloon_metrics balloon;
+    struct memory_hotplug_metrics memory_hotplug;
     struct console_metrics console;
     struct vsock_metrics vsock;
     struct vhost_user_metrics vhost_user;

@@ -19,6 +19,8 @@ struct machine {
     struct drive_options drive_options;                       /* the last */
     struct cpu_config cpu_config;                             /* the last */
     struct pmem_update pmem_update;                           /* the last */
+    uint32_t hinting;                                         /* 0: none, 1: to be stopped, 2: stops by itself */
+    uint64_t requested_size_mib;                              /* of the last patch */
     unsigned starts, ctrl_alt_dels, power_buttons, flushes;
     struct mmds_value *mmds;
     const char *refusal; /* what the next put, patch or action answers, NULL: success */
@@ -123,6 +125,90 @@ struct error *machine_patch_pmem(struct machine *machine, struct pmem_update *up
 struct error *machine_put_entropy(struct machine *machine, struct entropy_config *config)
 {
     FAKE_TAKE(&machine->config.entropy, config, FAKE_OWNS_NOTHING);
+}
+
+struct error *machine_put_balloon(struct machine *machine, struct balloon_config *config)
+{
+    config->present = true;
+    FAKE_TAKE(&machine->config.balloon, config, FAKE_OWNS_NOTHING);
+}
+
+struct error *machine_patch_balloon(struct machine *machine, const struct balloon_update *update)
+{
+    struct error *error = fake_refusal(machine);
+
+    if (error == NULL)
+        machine->config.balloon.amount_mib = update->amount_mib;
+    return error;
+}
+
+struct error *machine_patch_balloon_statistics(struct machine *machine, const struct balloon_statistics_update *update)
+{
+    struct error *error = fake_refusal(machine);
+
+    if (error == NULL)
+        machine->config.balloon.stats_polling_interval_s = update->stats_polling_interval_s;
+    return error;
+}
+
+struct error *machine_get_balloon(const struct machine *machine, struct balloon_config *config)
+{
+    *config = machine->config.balloon;
+    return NULL;
+}
+
+struct error *machine_get_balloon_statistics(const struct machine *machine, struct balloon_statistics *statistics)
+{
+    (void)machine;
+    *statistics = (struct balloon_statistics){
+        .target_pages = 256,
+        .target_mib = 1,
+        .value = {[BALLOON_FREE_MEMORY] = UINT64_MAX, [BALLOON_OOM_KILL] = 0},
+        .given = {[BALLOON_FREE_MEMORY] = true, [BALLOON_OOM_KILL] = true},
+    };
+    return NULL;
+}
+
+struct error *machine_start_balloon_hinting(struct machine *machine, const struct balloon_hinting_start *start)
+{
+    machine->hinting = start->acknowledge_on_stop ? 2 : 1;
+    return fake_refusal(machine);
+}
+
+struct error *machine_stop_balloon_hinting(struct machine *machine)
+{
+    machine->hinting = 0;
+    return fake_refusal(machine);
+}
+
+struct error *machine_get_balloon_hinting(const struct machine *machine, struct balloon_hinting_status *status)
+{
+    *status = (struct balloon_hinting_status){
+        .host_cmd = machine->hinting, .guest_cmd = 5, .has_guest_cmd = machine->hinting == 2};
+    return NULL;
+}
+
+struct error *machine_put_memory_hotplug(struct machine *machine, struct memory_hotplug_config *config)
+{
+    config->present = true;
+    FAKE_TAKE(&machine->config.memory_hotplug, config, FAKE_OWNS_NOTHING);
+}
+
+struct error *machine_patch_memory_hotplug(struct machine *machine, const struct memory_hotplug_update *update)
+{
+    machine->requested_size_mib = update->requested_size_mib;
+    return fake_refusal(machine);
+}
+
+struct error *machine_get_memory_hotplug(const struct machine *machine, struct memory_hotplug_status *status)
+{
+    *status = (struct memory_hotplug_status){
+        .total_size_mib = machine->config.memory_hotplug.total_size_mib,
+        .slot_size_mib = machine->config.memory_hotplug.slot_size_mib,
+        .block_size_mib = machine->config.memory_hotplug.block_size_mib,
+        .requested_size_mib = machine->requested_size_mib,
+    };
+    return NULL;
 }
 
 struct error *machine_put_serial(struct machine *machine, struct serial_config *config)

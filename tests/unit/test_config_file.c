@@ -40,10 +40,11 @@ static void test_every_object_of_the_file_reaches_the_machine(void **state)
         " \"machine-config\": {\"vcpu_count\": 2, \"mem_size_mib\": 512},"
         " \"network-interfaces\": [{\"iface_id\": \"n\", \"host_dev_name\": \"tap0\"}],"
         " \"entropy\": {}, \"serial\": {\"serial_out_path\": \"/s\"}, \"logger\": {\"level\": \"Debug\"},"
-        " \"metrics\": {\"metrics_path\": \"/m\"}, \"balloon\": null, \"vsock\": {\"guest_cid\": 3, \"uds_path\": "
+        " \"metrics\": {\"metrics_path\": \"/m\"}, \"balloon\": {\"amount_mib\": 3, \"deflate_on_oom\": true}, "
+        "\"vsock\": {\"guest_cid\": 3, \"uds_path\": "
         "\"/v\"}, \"pmem\": [{\"id\": \"p\", \"path_on_host\": \"/p\"}], \"cpu-config\": "
         "null,"
-        " \"mmds-config\": null, \"memory-hotplug\": null,"
+        " \"mmds-config\": null, \"memory-hotplug\": {\"total_size_mib\": 256},"
         " \"mayfly-console\": {\"ports\": [{\"name\": \"p\", \"socket_path\": \"/p\", \"console\": true}]}}"));
     assert_string_equal(fake_machine.config.boot_source.kernel_image_path, "/k");
     assert_string_equal(fake_machine.config.boot_source.boot_args, "quiet");
@@ -57,6 +58,8 @@ static void test_every_object_of_the_file_reaches_the_machine(void **state)
     assert_string_equal(fake_machine.config.metrics.metrics_path, "/m");
     assert_int_equal(fake_machine.config.vsock.guest_cid, 3);
     assert_string_equal(fake_machine.config.pmem[0].path_on_host, "/p");
+    assert_int_equal(fake_machine.config.balloon.amount_mib, 3);
+    assert_int_equal(fake_machine.config.memory_hotplug.slot_size_mib, 128);
     assert_int_equal(fake_machine.config.console.port_count, 1);
     assert_true(fake_machine.config.console.ports[0].console);
 }
@@ -81,7 +84,7 @@ static void test_wrong_file_is_refused_whole(void **state)
     assert_error(apply("{\"vsock\": {\"guest_cid\": 3}}"), ERROR_INPUT, "vsock.uds_path: missing");
     assert_error(apply("{\"vsock\": {\"guest_cid\": 2, \"uds_path\": \"/v\"}}"), ERROR_INPUT,
                  "vsock.guest_cid: 2 given, expected an integer from 3 to 4294967294");
-    assert_error(apply("{\"balloon\": {}}"), ERROR_INPUT, "balloon: an object given, expected null");
+    assert_error(apply("{\"balloon\": {}}"), ERROR_INPUT, "balloon.amount_mib: missing");
     assert_error(apply("{\"pmem\": [{}]}"), ERROR_INPUT, "pmem[0].id: missing");
     assert_error(apply(""), ERROR_INPUT, "empty, expected a JSON object");
     assert_error(apply("{\"drives\": [{\"drive_id\": \"a\", \"is_root_device\": true}]}"), ERROR_INPUT,

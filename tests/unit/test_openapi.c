@@ -47,6 +47,8 @@ static void ask(enum api_method method, const char *method_name, const char *pat
     struct api_reply reply;
     size_t length;
 
+    /* What a GET tells may be known of a started machine only. */
+    fake_machine.state = method == API_GET ? MACHINE_RUNNING : MACHINE_NOT_STARTED;
     api_handle(&context, &request, &reply);
     if (reply.status == 404 || reply.status == 405 || reply.status >= 500)
         fail_msg("%s %s: %u", method_name, path, reply.status);

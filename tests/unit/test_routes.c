@@ -70,6 +70,17 @@ static const struct {
     {API_PUT, "/pmem/p1", "{\"id\": \"p1\", \"path_on_host\": \"/p\"}"},
     {API_PATCH, "/pmem/p1", "{\"id\": \"p1\", \"rate_limiter\": {}}"},
     {API_PUT, "/entropy", "{}"},
+    {API_GET, "/balloon", NULL},
+    {API_PUT, "/balloon", "{\"amount_mib\": 1, \"deflate_on_oom\": true}"},
+    {API_PATCH, "/balloon", "{\"amount_mib\": 2}"},
+    {API_GET, "/balloon/statistics", NULL},
+    {API_PATCH, "/balloon/statistics", "{\"stats_polling_interval_s\": 1}"},
+    {API_PATCH, "/balloon/hinting/start", "{}"},
+    {API_GET, "/balloon/hinting/status", NULL},
+    {API_PATCH, "/balloon/hinting/stop", "{}"},
+    {API_GET, "/hotplug/memory", NULL},
+    {API_PUT, "/hotplug/memory", "{\"total_size_mib\": 1024}"},
+    {API_PATCH, "/hotplug/memory", "{\"requested_size_mib\": 128}"},
     {API_PUT, "/serial", "{\"serial_out_path\": \"/s\"}"},
     {API_PUT, "/logger", "{\"level\": \"Info\"}"},
     {API_PUT, "/metrics", "{\"metrics_path\": \"/m\"}"},
@@ -220,9 +231,9 @@ static void test_vm_config_has_exactly_the_known_keys(void **state)
     assert_reply(API_PUT, "/network-interfaces/n1", right[8].body, 204, "");
     assert_reply(API_PUT, "/pmem/p1", right[10].body, 204, "");
     assert_reply(API_PUT, "/entropy", "{}", 204, "");
-    assert_reply(API_PUT, "/logger", right[14].body, 204, "");
-    assert_reply(API_PUT, "/metrics", right[15].body, 204, "");
-    assert_reply(API_PUT, "/mayfly/console", right[22].body, 204, "");
+    assert_reply(API_PUT, "/logger", right[25].body, 204, "");
+    assert_reply(API_PUT, "/metrics", right[26].body, 204, "");
+    assert_reply(API_PUT, "/mayfly/console", right[33].body, 204, "");
     assert_reply(API_PUT, "/vsock", "{\"guest_cid\": 3, \"uds_path\": \"/v\", \"vsock_id\": \"v\"}", 204, "");
     assert_reply(
         API_GET, "/vm/config", NULL, 200,
@@ -237,6 +248,35 @@ static void test_vm_config_has_exactly_the_known_keys(void **state)
         "\"/"
         "v\"},\"entropy\":{\"rate_limiter\":"
         "null}}");
+}
+
+static void test_balloon_and_hotplug_are_told_as_they_are_known(void **state)
+{
+    (void)state;
+    assert_reply(API_PUT, "/balloon", "{\"amount_mib\": 1, \"deflate_on_oom\": true, \"free_page_hinting\": true}", 204,
+                 "");
+    assert_reply(API_PUT, "/hotplug/memory", "{\"total_size_mib\": 1024}", 204, "");
+    assert_reply(API_GET, "/balloon", NULL, 200,
+                 "{\"amount_mib\":1,\"deflate_on_oom\":true,\"stats_polling_interval_s\":0,\"free_page_hinting\":true,"
+                 "\"free_page_reporting\":false}");
+    assert_reply(API_GET, "/vm/config", NULL, 200,
+                 "\"memory-hotplug\":{\"total_size_mib\":1024,\"slot_size_mib\":128,\"block_size_mib\":2}");
+    assert_reply(API_GET, "/balloon/statistics", NULL, 200,
+                 "{\"target_pages\":256,\"actual_pages\":0,\"target_mib\":1,\"actual_mib\":0,\"free_memory\":"
+                 "18446744073709551615,\"oom_kill\":0}");
+    assert_reply(API_GET, "/hotplug/memory", NULL, 400, "has not started");
+    fake_machine.state = MACHINE_RUNNING;
+    assert_reply(API_PATCH, "/balloon/hinting/start", NULL, 204, "");
+    assert_reply(API_GET, "/balloon/hinting/status", NULL, 200, "{\"host_cmd\":2,\"guest_cmd\":5}");
+    assert_reply(API_PATCH, "/balloon/hinting/start", "{\"acknowledge_on_stop\": false}", 204, "");
+    assert_reply(API_GET, "/balloon/hinting/status", NULL, 200, "{\"host_cmd\":1}");
+    assert_reply(API_PATCH, "/balloon/hinting/stop", NULL, 204, "");
+    assert_reply(API_PATCH, "/balloon/hinting/stop", "{\"now\": true}", 400, "unknown field");
+    assert_reply(API_PATCH, "/hotplug/memory", "{\"requested_size_mib\": 64}", 204, "");
+    assert_reply(API_GET, "/hotplug/memory", NULL, 200,
+                 "{\"total_size_mib\":1024,\"slot_size_mib\":128,\"block_size_mib\":2,\"plugged_size_mib\":0,"
+                 "\"requested_size_mib\":64}");
+    assert_reply(API_PUT, "/hotplug/memory", "{\"total_size_mib\": 1024}", 400, "is running");
 }
 
 static void test_requests_and_refusals_are_counted(void **state)
@@ -307,5 +347,5 @@ TEST_MAIN(TEST(test_every_route_answers_in_its_states_and_refuses_in_others),
           TEST(test_id_in_the_path_must_be_the_one_in_the_body), TEST(test_unknown_paths_and_methods_are_told_apart),
           TEST(test_get_with_a_body_and_put_without_one_are_refused), TEST(test_instance_says_what_it_is),
           TEST(test_actions_reach_the_machine_in_their_states), TEST(test_vm_config_has_exactly_the_known_keys),
-          TEST(test_requests_and_refusals_are_counted), TEST(test_each_request_counts_for_its_path_alone),
-          TEST(test_deprecated_field_is_told_in_the_reply))
+          TEST(test_balloon_and_hotplug_are_told_as_they_are_known), TEST(test_requests_and_refusals_are_counted),
+          TEST(test_each_request_counts_for_its_path_alone), TEST(test_deprecated_field_is_told_in_the_reply))

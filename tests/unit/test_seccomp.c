@@ -145,7 +145,7 @@ static const struct call forbidden[] = {
     {EVERYWHERE, SYS_ioctl, {0, 0}},
     {MAIN_RUN | VCPU, SYS_ioctl, {0, KVM_CREATE_VM}},
     {MAIN_RUN | VCPU, SYS_ioctl, {0, KVM_CREATE_VCPU}},
-    {MAIN_RUN | VCPU, SYS_ioctl, {0, KVM_SET_USER_MEMORY_REGION}},
+    {VCPU, SYS_ioctl, {0, KVM_SET_USER_MEMORY_REGION}},
     {MAIN_RUN | VCPU, SYS_ioctl, {0, KVM_SET_SREGS}},
     {MAIN_RUN | VCPU, SYS_ioctl, {0, KVM_IRQFD}},
     {MAIN_RUN, SYS_ioctl, {0, KVM_RUN}},

@@ -26,6 +26,9 @@ enum { ARCH_POWER_BUTTON_GSI = 3 };                               /* an edge: th
 /* Fills the gpa and size of the regions for `size` bytes of RAM (a MiB multiple); sets count. */
 void arch_memory_layout(uint64_t size, struct guest_memory *memory);
 
+/* Where memory that comes later may be: right above the RAM, at a multiple of 1 GiB. */
+uint64_t arch_hotplug_start(const struct guest_memory *memory);
+
 /* Where files that the guest has as memory may be: above all RAM, present and to come. A multiple of 1 GiB. */
 uint64_t arch_pmem_start(const struct guest_memory *memory);
 

@@ -72,3 +72,35 @@ struct error *virtio_console_update(struct virtio_device *device, const struct c
  */
 struct error *virtio_vsock_new(const struct vsock_config *config, const struct vsock_seqpacket_config *seqpacket,
                                struct event_loop *loop, struct virtio_device **device);
+
+/* balloon.c; any of these only for a device that virtio_balloon_new made. */
+struct error *virtio_balloon_new(const struct balloon_config *config, struct event_loop *loop,
+                                 struct virtio_device **device);
+/* Tells the guest what to give up. */
+void virtio_balloon_resize(struct virtio_device *device, uint32_t amount_mib);
+/* Asks for statistics at once, and from then on at this interval. */
+void virtio_balloon_poll(struct virtio_device *device, uint32_t interval_s);
+void virtio_balloon_statistics(const struct virtio_device *device, struct balloon_statistics *statistics);
+/* balloon_hinting.c: the same for hints about free pages. */
+void virtio_balloon_hinting_start(struct virtio_device *device, bool acknowledge_on_stop);
+void virtio_balloon_hinting_stop(struct virtio_device *device);
+void virtio_balloon_hinting_status(const struct virtio_device *device, struct balloon_hinting_status *status);
+
+/*
+ * mem.c: plugs and unplugs blocks of `memory`, which is borrowed and may be reserved later, before the guest runs. Asks
+ * `users` whether another device has to do with what the guest wants unplugged.
+ */
+enum memory_use {
+    MEMORY_UNUSED,
+    MEMORY_MAY_BE_WORKED_ON, /* some device has a request in hand, whose buffers may be there */
+    MEMORY_HOLDS_RING,
+};
+struct virtio_mem_users {
+    enum memory_use (*use)(void *owner, uint64_t gpa, uint64_t length);
+    void *owner;
+};
+struct error *virtio_mem_new(const struct memory_hotplug_config *config, struct hotplug_memory *memory,
+                             const struct virtio_mem_users *users, struct virtio_device **device);
+/* How much memory of it the guest shall have, in bytes. */
+void virtio_mem_request(struct virtio_device *device, uint64_t size);
+uint64_t virtio_mem_requested(const struct virtio_device *device);

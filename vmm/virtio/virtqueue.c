@@ -50,6 +50,35 @@ void virtqueue_reset(struct virtqueue *queue)
     *queue = (struct virtqueue){.size_max = queue->size_max};
 }
 
+static uint64_t available_size(uint64_t size)
+{
+    return sizeof(struct vring_avail) + (size + 1) * sizeof(__virtio16);
+}
+
+static uint64_t used_size(uint64_t size)
+{
+    return sizeof(struct vring_used) + size * sizeof(vring_used_elem_t) + sizeof(__virtio16);
+}
+
+static bool overlap(uint64_t one, uint64_t one_length, uint64_t other, uint64_t other_length)
+{
+    return one < other + other_length && other < one + one_length;
+}
+
+bool virtqueue_overlaps(const struct virtqueue *queue, uint64_t gpa, uint64_t length)
+{
+    uint64_t size = queue->size;
+
+    return queue->ready && (overlap(queue->descriptor_gpa, size * sizeof(struct vring_desc), gpa, length) ||
+                            overlap(queue->driver_gpa, available_size(size), gpa, length) ||
+                            overlap(queue->device_gpa, used_size(size), gpa, length));
+}
+
+bool virtqueue_is_working(const struct virtqueue *queue)
+{
+    return queue->ready && queue->next_available != queue->next_used;
+}
+
 bool virtqueue_activate(struct virtqueue *queue, const struct guest_memory *memory, uint64_t driver_features)
 {
     uint64_t size = queue->size;
@@ -62,10 +91,8 @@ bool virtqueue_activate(struct virtqueue *queue, const struct guest_memory *memo
 
     /* Each ring ends with the event index of the other side. */
     void *descriptors = guest_memory_at(memory, queue->descriptor_gpa, size * sizeof(struct vring_desc));
-    void *available =
-        guest_memory_at(memory, queue->driver_gpa, sizeof(struct vring_avail) + (size + 1) * sizeof(__virtio16));
-    void *used = guest_memory_at(memory, queue->device_gpa,
-                                 sizeof(struct vring_used) + size * sizeof(vring_used_elem_t) + sizeof(__virtio16));
+    void *available = guest_memory_at(memory, queue->driver_gpa, available_size(size));
+    void *used = guest_memory_at(memory, queue->device_gpa, used_size(size));
     if (descriptors == NULL || available == NULL || used == NULL)
         return false;
 

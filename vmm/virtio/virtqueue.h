@@ -73,6 +73,12 @@ void virtqueue_reset(struct virtqueue *queue);
  */
 bool virtqueue_activate(struct virtqueue *queue, const struct guest_memory *memory, uint64_t driver_features);
 
+/* Whether one of a ready queue's three areas reaches into [gpa, gpa + length). */
+bool virtqueue_overlaps(const struct virtqueue *queue, uint64_t gpa, uint64_t length);
+
+/* Whether there are chains that were popped and not pushed. */
+bool virtqueue_is_working(const struct virtqueue *queue);
+
 /* Takes the next available chain. */
 enum virtqueue_result virtqueue_pop(struct virtqueue *queue, struct virtqueue_chain *chain);
 

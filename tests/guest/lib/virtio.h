@@ -11,7 +11,9 @@ enum {
     VIRTIO_BLOCK = 2,
     VIRTIO_CONSOLE = 3,
     VIRTIO_ENTROPY = 4,
+    VIRTIO_BALLOON = 5,
     VIRTIO_VSOCK = 19,
+    VIRTIO_MEM = 24,
     VIRTIO_PMEM = 27,
 
     REG_MAGIC = 0x000,

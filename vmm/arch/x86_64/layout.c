@@ -2,6 +2,7 @@
 
 #include "vmm/arch/arch.h"
 #include "vmm/base/checked.h"
+#include "vmm/hotplug_memory.h"
 
 void arch_memory_layout(uint64_t size, struct guest_memory *memory)
 {
@@ -13,10 +14,20 @@ void arch_memory_layout(uint64_t size, struct guest_memory *memory)
         memory->regions[memory->count++] = (struct guest_region){.gpa = LAYOUT_HOLE_END, .size = size - low};
 }
 
-uint64_t arch_pmem_start(const struct guest_memory *memory)
+uint64_t arch_hotplug_start(const struct guest_memory *memory)
 {
     const struct guest_region *last = &memory->regions[memory->count - 1];
-    uint64_t end = align_up(last->gpa + last->size, 1ull << 30);
+    uint64_t end = last->gpa + last->size;
+
+    return align_up(end < LAYOUT_HOLE_END ? LAYOUT_HOLE_END : end, 1ull << 30);
+}
+
+uint64_t arch_pmem_start(const struct guest_memory *memory)
+{
+    uint64_t end = arch_hotplug_start(memory);
+
+    if (memory->hotplug != NULL)
+        end = align_up(memory->hotplug->gpa + memory->hotplug->size, 1ull << 30);
 
     return end < LAYOUT_PMEM ? LAYOUT_PMEM : end;
 }

@@ -12,7 +12,8 @@
  *   0x100000  RAM: kernel, initrd at the end
  *   0xc0000000 to 4 GiB: hole; virtio devices, IOAPIC, local APICs, KVM's own pages
  *   4 GiB     the rest of the RAM
- *   256 GiB   or the first GiB above the RAM: files that the guest has as memory (pmem)
+ *   above it, at a multiple of 1 GiB: memory that comes and goes (virtio-mem)
+ *   256 GiB   or the first GiB above all that: files that the guest has as memory (pmem)
  *
  * Each page that is written here costs a page fault and 4 KiB of every microVM, so what can share a page does.
  */

@@ -1,0 +1,181 @@
+/*
+ * Memory that comes and goes: waits for the host's wish, plugs all of it, uses it, gives it back. Prints what each
+ * request is answered with. hostile: asks for what may not be had, and answers into what it gives away. rings: lays
+ * a queue into plugged memory. touch: then goes where memory was; leave: where it never was.
+ */
+#include "tests/guest/lib/virtio.h"
+
+enum { PLUG = 0, UNPLUG = 1, UNPLUG_ALL = 2, STATE = 3, BLOCK = 2 << 20 };
+enum { CONFIG_BLOCK = 0, CONFIG_ADDRESS = 16, CONFIG_SIZE = 24, CONFIG_PLUGGED = 40, CONFIG_REQUESTED = 48 };
+
+static struct virtio memory;
+static uint64_t start, size;
+
+struct request {
+    uint16_t type;
+    uint16_t padding[3];
+    uint64_t gpa;
+    uint16_t blocks;
+    uint16_t more[3];
+};
+
+struct response {
+    uint16_t type;
+    uint16_t padding[3];
+    uint16_t state;
+};
+
+static struct request request;
+static struct response response;
+
+/* The answer's type, and of a state request the state in the upper half. */
+static uint32_t ask(uint16_t type, uint64_t gpa, uint64_t blocks)
+{
+    request = (struct request){.type = type, .gpa = gpa, .blocks = (uint16_t)blocks};
+    response = (struct response){.type = 99};
+    virtio_request(&memory, 0,
+                   (struct buffer[]){{&request, sizeof(request), false}, {&response, sizeof(response), true}}, 2);
+    return (uint32_t)response.state << 16 | response.type;
+}
+
+static void say(const char *what, uint16_t type, uint64_t gpa, uint64_t blocks)
+{
+    serial_result(what, ask(type, gpa, blocks));
+}
+
+static void wait_go(void)
+{
+    while (serial_get() != 'g')
+        ;
+}
+
+static volatile uint64_t *at(uint64_t gpa)
+{
+    guest_expect(guest_map(gpa), "out of page tables");
+    return (volatile uint64_t *)gpa;
+}
+
+static void fill(uint64_t gpa, uint64_t length)
+{
+    for (uint64_t i = 0; i < length; i += 4096) {
+        volatile uint64_t *word = at(gpa + i);
+
+        guest_expect(*word == 0, "plugged memory that is not empty");
+        *word = ~i;
+    }
+}
+
+static void ask_for_what_may_not_be_had(uint64_t wanted)
+{
+    say("beyond", PLUG, start, wanted / BLOCK + 1);
+    say("below", PLUG, start - BLOCK, 1);
+    say("above", PLUG, start + size, 1);
+    say("across", PLUG, start + size - BLOCK, 2);
+    say("wraps", PLUG, 0xffffffffffe00000, 2);
+    say("uneven", PLUG, start + 4096, 1);
+    say("none", PLUG, start, 0);
+    say("not plugged", UNPLUG, start, 1);
+    say("odd", 7, start, 1);
+    say("plug", PLUG, start + BLOCK, 1);
+    say("again", PLUG, start + BLOCK, 1);
+    say("mixed", STATE, start, 2);
+    say("mixed plug", PLUG, start, 2);
+    say("mixed unplug", UNPLUG, start, 2);
+
+    /* Half a request; nowhere to answer; an answer into what is given away. */
+    virtio_request(&memory, 0, (struct buffer[]){{&request, 9, false}, {&response, sizeof(response), true}}, 2);
+    serial_result("half", response.type);
+    request = (struct request){.type = STATE, .gpa = start, .blocks = 1};
+    virtio_request(&memory, 0, &(struct buffer){&request, sizeof(request), false}, 1);
+    virtio_request(&memory, 0, (struct buffer[]){{&request, sizeof(request), false}, {&response, 3, true}}, 2);
+    request = (struct request){.type = UNPLUG, .gpa = start + BLOCK, .blocks = 1};
+    virtio_request(
+        &memory, 0,
+        (struct buffer[]){{&request, sizeof(request), false}, {(void *)(start + BLOCK + 64), sizeof(response), true}},
+        2);
+    say("gone", STATE, start + BLOCK, 1);
+}
+
+/* Every other block, then the rest: as many memory mappings of the VMM as can be. */
+static void plug_in_pieces(uint64_t wanted)
+{
+    uint64_t blocks = wanted / BLOCK, failures = 0;
+
+    for (uint64_t first = 0; first < 2; first++)
+        for (uint64_t i = first; i < blocks; i += 2)
+            failures += (ask(PLUG, start + i * BLOCK, 1) & 0xffff) != 0;
+    for (uint64_t first = 0; first < 2; first++)
+        for (uint64_t i = first; i < blocks; i += 2)
+            failures += (ask(UNPLUG, start + i * BLOCK, 1) & 0xffff) != 0;
+    serial_result("failures", failures);
+}
+
+/* A ring of another device in memory that is to go. */
+static void lay_ring(void)
+{
+    struct virtio entropy;
+    struct queue *ring = (struct queue *)(uintptr_t)at(start);
+
+    guest_expect(virtio_find(&entropy, VIRTIO_ENTROPY, 0), "no entropy device");
+    guest_expect(virtio_negotiate(&entropy, FEATURE_VERSION_1), "no features");
+    virtio_write(&entropy, REG_QUEUE_SELECT, 0);
+    virtio_write(&entropy, REG_QUEUE_SIZE, QUEUE_SIZE);
+    const uint32_t registers[] = {REG_QUEUE_DESCRIPTOR, REG_QUEUE_DRIVER, REG_QUEUE_DEVICE};
+    const uint64_t places[] = {(uint64_t)&ring->descriptors, (uint64_t)&ring->available, (uint64_t)&ring->used};
+    for (unsigned i = 0; i < 3; i++) {
+        virtio_write(&entropy, registers[i], (uint32_t)places[i]);
+        virtio_write(&entropy, registers[i] + 4, (uint32_t)(places[i] >> 32));
+    }
+    virtio_write(&entropy, REG_QUEUE_READY, 1);
+    virtio_driver_ok(&entropy);
+    serial_result("status", virtio_read(&entropy, REG_STATUS) & (STATUS_DRIVER_OK | STATUS_NEEDS_RESET));
+    say("ring", UNPLUG, start, 1);
+    say("ring all", UNPLUG_ALL, 0, 0);
+    virtio_write(&entropy, REG_STATUS, 0);
+}
+
+void guest_main(void)
+{
+    guest_expect(virtio_open(&memory, VIRTIO_MEM, FEATURE_VERSION_1 | 3, 1), "no memory device");
+    start = virtio_config64(&memory, CONFIG_ADDRESS);
+    size = virtio_config64(&memory, CONFIG_SIZE);
+    serial_result("block", virtio_config64(&memory, CONFIG_BLOCK));
+    serial_result("start", start);
+    serial_result("size", size);
+    serial_result("plugged", virtio_config64(&memory, CONFIG_PLUGGED));
+    say("early", PLUG, start, 1);
+    serial_puts("ready\n");
+    wait_go();
+
+    uint64_t wanted = virtio_config64(&memory, CONFIG_REQUESTED);
+    serial_result("wanted", wanted);
+    if (cmdline_has("hostile"))
+        ask_for_what_may_not_be_had(wanted);
+    if (cmdline_has("pieces"))
+        plug_in_pieces(wanted);
+    say("plug", PLUG, start, wanted / BLOCK);
+    say("state", STATE, start, wanted / BLOCK);
+    say("beyond", STATE, start, wanted / BLOCK + 1);
+    if (cmdline_has("rings"))
+        lay_ring();
+    fill(start, wanted);
+    serial_result("plugged", virtio_config64(&memory, CONFIG_PLUGGED));
+    wait_go();
+
+    say("unplug", UNPLUG, start, wanted / BLOCK / 2);
+    serial_result("rest", *at(start + wanted / 2));
+    serial_puts("half\n");
+    wait_go();
+    if (cmdline_has("touch")) {
+        *at(start) = 1;
+        serial_result("reached", *at(start) == 1);
+    }
+    say("all", UNPLUG_ALL, 0, 0);
+    say("state", STATE, start, wanted / BLOCK);
+    serial_result("nothing", *at(start));
+    *at(start) = 1;
+    serial_result("plugged", virtio_config64(&memory, CONFIG_PLUGGED));
+    say("plug", PLUG, start, 1);
+    serial_result("empty", *at(start));
+    serial_puts("done\n");
+}

@@ -1,0 +1,175 @@
+/* Memory that a guest gets and loses while it runs. */
+#include "tests/machine/machine.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char beginning[] = "block 200000\nstart 100000000\nsize 40000000\nplugged 0\nearly 1\nready\n";
+
+static unsigned long pss_mib(const struct vm *vm)
+{
+    char path[64];
+    cleanup_free char *line = NULL;
+    size_t size = 0;
+    unsigned long kib = 0;
+
+    snprintf(path, sizeof(path), "/proc/%d/smaps_rollup", vm->pid);
+    FILE *file = fopen(path, "re");
+    assert_non_null(file);
+    while (getline(&line, &size, file) > 0)
+        if (strncmp(line, "Pss:", 4) == 0)
+            kib = strtoul(line + 4, NULL, 10);
+    fclose(file);
+    return kib >> 10;
+}
+
+/* A processor lets the guest fall where memory is forbidden; a KVM that emulates it lets the access come to nothing. */
+static bool guest_code_is_emulated(void)
+{
+    FILE *file = fopen("/proc/cpuinfo", "re");
+    cleanup_free char *line = NULL;
+    size_t size = 0;
+    bool found = false;
+
+    assert_non_null(file);
+    while (getline(&line, &size, file) > 0)
+        found |= strncmp(line, "flags", 5) == 0 && (strstr(line, " svm") != NULL || strstr(line, " vmx") != NULL);
+    fclose(file);
+    return !found;
+}
+
+static void assert_sizes(struct vm *vm, unsigned plugged, unsigned requested)
+{
+    cleanup_free char *body = vm_get(vm, "/hotplug/memory");
+    char expected[160];
+
+    snprintf(expected, sizeof(expected),
+             "{\"total_size_mib\":1024,\"slot_size_mib\":128,\"block_size_mib\":2,\"plugged_size_mib\":%u,"
+             "\"requested_size_mib\":%u}",
+             plugged, requested);
+    assert_string_equal(body, expected);
+}
+
+/* A VM that may have 1024 MiB more, which is asked to have `mib`. */
+static struct vm *start(const char *cmdline, unsigned mib)
+{
+    struct vm *vm = vm_start();
+
+    vm_put(vm, "/entropy", "{}");
+    vm_put(vm, "/hotplug/memory", "{\"total_size_mib\":1024}");
+    vm_boot(vm, "memory_hotplug", cmdline);
+    vm_expect(vm, beginning);
+    vm_patch(vm, "/hotplug/memory", "{\"requested_size_mib\":%u}", mib);
+    assert_sizes(vm, 0, mib);
+    return vm;
+}
+
+static void test_plugged_memory_is_used_and_goes_back_to_the_host(void **state)
+{
+    struct vm *vm = start(NULL, 32);
+    unsigned long before = pss_mib(vm);
+
+    (void)state;
+    vm_say(vm, "g");
+    vm_expect(vm, "wanted 2000000\nplug 0\nstate 0\nbeyond 20000\nplugged 2000000\n");
+    assert_sizes(vm, 32, 32);
+    assert_true(pss_mib(vm) + 1 >= before + 32);
+    vm_patch(vm, "/hotplug/memory", "{\"requested_size_mib\":4}");
+    vm_say(vm, "g");
+    vm_expect(vm, "unplug 0\nrest fffffffffeffffff\nhalf\n");
+    assert_sizes(vm, 16, 4);
+    assert_true(pss_mib(vm) <= before + 17);
+    vm_say(vm, "g");
+    /* Nothing is where memory was, and nothing of it is in memory that comes again. */
+    vm_expect(vm, "all 0\nstate 10000\nnothing ffffffffffffffff\nplugged 0\nplug 0\nempty 0\ndone\n");
+    vm_expect_exit(vm, 0);
+}
+
+/* The rest of a memslot that is plugged in part. */
+static void test_unplugged_memory_is_out_of_the_guests_reach(void **state)
+{
+    struct vm *vm = start("touch", 32);
+
+    (void)state;
+    vm_say(vm, "gg");
+    vm_expect(vm, "half\n");
+    vm_say(vm, "g");
+    if (!guest_code_is_emulated()) {
+        vm_expect_exit(vm, 1);
+        return;
+    }
+    vm_expect(vm, "reached 0\n");
+}
+
+static void test_wrong_requests_change_nothing(void **state)
+{
+    struct vm *vm = start("hostile", 16);
+
+    (void)state;
+    vm_say(vm, "g");
+    vm_expect(vm,
+              "beyond 1\nbelow 3\nabove 3\nacross 3\nwraps 3\nuneven 3\nnone 3\nnot plugged 3\nodd 3\nplug 0\nagain 3\n"
+              "mixed 20000\nmixed plug 3\nmixed unplug 3\nhalf 3\ngone 10000\nplug 0\n");
+    vm_say(vm, "gg");
+    vm_expect(vm, "done\n");
+    vm_expect_exit(vm, 0);
+}
+
+static void test_memory_in_many_pieces_comes_and_goes(void **state)
+{
+    struct vm *vm = start("pieces", 64);
+
+    (void)state;
+    vm_say(vm, "g");
+    vm_expect(vm, "failures 0\nplug 0\n");
+    vm_say(vm, "gg");
+    vm_expect(vm, "done\n");
+    vm_expect_exit(vm, 0);
+}
+
+/* The VMM has its hands on the ring: taken away, it would fall with it. */
+static void test_ring_of_a_device_keeps_its_memory(void **state)
+{
+    struct vm *vm = start("rings", 16);
+
+    (void)state;
+    vm_say(vm, "g");
+    vm_expect(vm, "status 4\nring 2\nring all 2\nplugged 1000000\n");
+}
+
+static void test_wrong_configurations_are_refused(void **state)
+{
+    struct vm *vm = vm_start();
+
+    (void)state;
+    vm_refuses(vm, "GET", "/hotplug/memory", NULL, "has not started");
+    vm_refuses(vm, "PUT", "/hotplug/memory", "{}", "total_size_mib: missing");
+    vm_refuses(vm, "PUT", "/hotplug/memory", "{\"total_size_mib\":100}",
+               "total_size_mib: 100, expected a multiple of slot");
+    vm_refuses(vm, "PUT", "/hotplug/memory", "{\"total_size_mib\":0}", "total_size_mib: 0");
+    vm_refuses(vm, "PUT", "/hotplug/memory", "{\"total_size_mib\":1024,\"block_size_mib\":3}",
+               "block_size_mib: 3, expected a power");
+    vm_refuses(vm, "PUT", "/hotplug/memory", "{\"total_size_mib\":1024,\"block_size_mib\":1}", "block_size_mib: 1");
+    vm_refuses(vm, "PUT", "/hotplug/memory", "{\"total_size_mib\":1024,\"slot_size_mib\":129}",
+               "slot_size_mib: 129, expected");
+    vm_refuses(vm, "PUT", "/hotplug/memory", "{\"total_size_mib\":1024,\"slot_size_mib\":64}", "slot_size_mib: 64");
+    vm_refuses(vm, "PUT", "/hotplug/memory", "{\"total_size_mib\":1099511627776}", "total_size_mib: 1099511627776");
+    vm_refuses(vm, "PUT", "/hotplug/memory", "{\"total_size_mib\":4294967168}", "total_size_mib: 4294967168");
+    vm_put(vm, "/hotplug/memory", "{\"total_size_mib\":2048,\"slot_size_mib\":256,\"block_size_mib\":4}");
+    vm_boot(vm, "spin", NULL);
+    vm_refuses(vm, "PATCH", "/hotplug/memory", "{\"requested_size_mib\":2049}", "requested_size_mib: 2049");
+    vm_refuses(vm, "PATCH", "/hotplug/memory", "{\"requested_size_mib\":2}",
+               "expected a multiple of block_size_mib, 4");
+    vm_refuses(vm, "PATCH", "/hotplug/memory", "{\"requested_size_mib\":3000}", "at most total_size_mib, 2048");
+    vm_refuses(vm, "PUT", "/hotplug/memory", "{\"total_size_mib\":1024}", "is running");
+    struct vm *other = vm_start();
+    vm_boot(other, "spin", NULL);
+    vm_refuses(other, "GET", "/hotplug/memory", NULL, "hotplug/memory: there is none");
+    vm_refuses(other, "PATCH", "/hotplug/memory", "{\"requested_size_mib\":2}", "hotplug/memory: there is none");
+}
+
+TEST_MAIN(machine_test(test_plugged_memory_is_used_and_goes_back_to_the_host),
+          machine_test(test_unplugged_memory_is_out_of_the_guests_reach),
+          machine_test(test_wrong_requests_change_nothing), machine_test(test_memory_in_many_pieces_comes_and_goes),
+          machine_test(test_ring_of_a_device_keeps_its_memory), machine_test(test_wrong_configurations_are_refused))

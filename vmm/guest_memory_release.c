@@ -1,0 +1,83 @@
+/* Giving guest memory back to the host, and taking it away from the guest: balloon, free pages, hot-plugged memory. */
+#include "vmm/guest_memory.h"
+
+#include "vmm/base/checked.h"
+
+#include <string.h>
+#include <sys/mman.h>
+
+enum { PAGE_SIZE = 4096 };
+#define HUGE_PAGE_SIZE (2ull << 20)
+
+bool guest_pages_map(uint8_t *hva, uint64_t length, enum huge_pages huge_pages)
+{
+    int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE;
+
+    if (huge_pages == HUGE_PAGES_2M)
+        flags = (flags & ~MAP_NORESERVE) | MAP_HUGETLB | (21 << MAP_HUGE_SHIFT);
+    if (mmap(hva, length, PROT_READ | PROT_WRITE, flags, -1, 0) == MAP_FAILED)
+        return false;
+    madvise(hva, length, MADV_DONTDUMP);
+    if (huge_pages == HUGE_PAGES_TRANSPARENT)
+        madvise(hva, length, MADV_HUGEPAGE);
+    return true;
+}
+
+bool guest_pages_forbid(uint8_t *hva, uint64_t length)
+{
+    int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE;
+
+    return mmap(hva, length, PROT_NONE, flags, -1, 0) != MAP_FAILED;
+}
+
+/*
+ * Where a file is mapped, MADV_DONTNEED would bring the file's bytes back: anonymous memory goes over them. A process
+ * has room for some ten thousand mappings; without it the pages stay, as zeros.
+ */
+static void release_file_pages(uint8_t *hva, uint64_t length, enum huge_pages huge_pages)
+{
+    if (!guest_pages_map(hva, length, huge_pages))
+        memset(hva, 0, length);
+}
+
+/* How far from `gpa` on, up to `end`, pages are all a file's or all not. Shared memory has no file's but its own. */
+static uint64_t same_kind(const struct guest_memory *memory, uint64_t gpa, uint64_t end, bool *file)
+{
+    *file = false;
+    for (size_t i = 0; i < GUEST_FILES && !memory->shared; i++) {
+        const struct guest_range *range = &memory->files[i];
+
+        if (gpa >= range->gpa && gpa < range->end) {
+            *file = true;
+            return range->end < end ? range->end : end;
+        }
+        if (gpa < range->gpa && range->gpa < end)
+            end = range->gpa;
+    }
+    return end;
+}
+
+bool guest_memory_release(const struct guest_memory *memory, uint64_t gpa, uint64_t length)
+{
+    uint64_t unit = memory->huge_pages == HUGE_PAGES_2M ? HUGE_PAGE_SIZE : PAGE_SIZE;
+
+    if (guest_memory_at(memory, gpa, length) == NULL)
+        return false;
+
+    uint64_t end = align_down(gpa + length, unit);
+    for (uint64_t at = align_up(gpa, unit), next; at < end; at = next) {
+        bool file;
+
+        next = same_kind(memory, at, end, &file);
+
+        uint8_t *hva = guest_memory_at(memory, at, next - at);
+        if (hva == NULL)
+            return false;
+        if (file)
+            release_file_pages(hva, next - at, memory->huge_pages);
+        /* What others map as well is a hole in its file then, for them, too. */
+        else if (madvise(hva, next - at, memory->shared ? MADV_REMOVE : MADV_DONTNEED) < 0)
+            return false;
+    }
+    return true;
+}
