@@ -1,4 +1,5 @@
 /* The balloon: memory that the guest gives up is the host's again. */
+#include "tests/machine/fake_backend.h"
 #include "tests/machine/machine.h"
 
 #include "vmm/base/clock.h"
@@ -80,15 +81,36 @@ static void test_inflated_pages_are_the_hosts_again(void **state)
     vm_expect_exit(vm, 0);
 }
 
-/* MADV_DONTNEED would bring the file's bytes back. */
-static void test_inflated_page_of_the_mapped_kernel_is_empty(void **state)
+/* Memory that a back end maps, too, goes back by a hole in its file. */
+static void test_inflated_pages_of_shared_memory_are_the_hosts_again(void **state)
 {
     struct vm *vm = vm_start();
 
     (void)state;
-    vm_put(vm, "/balloon", "{\"amount_mib\":1,\"deflate_on_oom\":false}");
-    vm_boot(vm, "balloon", "own");
-    vm_expect(vm, "own 0\nnext 77\n");
+    vm_file(vm, "disk", 1 << 20, 0);
+    pid_t backend = backend_start(vm_path(vm, "b.sock"), vm_path(vm, "disk"), BACKEND_WORKS);
+    vm_put(vm, "/drives/disk", "{\"drive_id\":\"disk\",\"is_root_device\":false,\"socket\":\"%s\"}",
+           vm_path(vm, "b.sock"));
+    vm_put(vm, "/balloon", "{\"amount_mib\":%d,\"deflate_on_oom\":false}", MIB);
+    vm_boot(vm, "balloon", "pages=8192");
+    watch_memory(vm, "inflated 2000\n");
+    backend_end(backend);
+}
+
+/* MADV_DONTNEED would bring the file's bytes back. */
+static void test_inflated_page_of_the_mapped_kernel_is_empty(void **state)
+{
+    static const char *const huge_pages[] = {"None", "Transparent"};
+
+    for (size_t i = 0; i < array_length(huge_pages); i++) {
+        struct vm *vm = vm_start();
+
+        vm_put(vm, "/machine-config", "{\"vcpu_count\":1,\"mem_size_mib\":128,\"huge_pages\":\"%s\"}", huge_pages[i]);
+        vm_put(vm, "/balloon", "{\"amount_mib\":1,\"deflate_on_oom\":false}");
+        vm_boot(vm, "balloon", "own");
+        vm_expect(vm, "own 0\nnext 77\n");
+        machine_teardown(state);
+    }
 }
 
 static void test_reported_pages_are_the_hosts_again(void **state)
@@ -250,6 +272,7 @@ static void test_wrong_balloons_are_refused(void **state)
 }
 
 TEST_MAIN(machine_test(test_inflated_pages_are_the_hosts_again),
+          machine_test(test_inflated_pages_of_shared_memory_are_the_hosts_again),
           machine_test(test_inflated_page_of_the_mapped_kernel_is_empty),
           machine_test(test_reported_pages_are_the_hosts_again), machine_test(test_hinted_pages_are_the_hosts_again),
           machine_test(test_hinting_without_acknowledgement_waits_for_stop),
