@@ -89,17 +89,45 @@ static void set_up(bool up)
     assert_int_equal(ioctl(fd, SIOCSIFFLAGS, &request), 0);
 }
 
-/* The kernel brings an attached tap's queue up a little later: what is sent before is lost, and nobody is told. */
-static void wait_until_running(void)
-{
-    struct ifreq request = {0};
-    cleanup_fd int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+/* IF_OPER_UP of <linux/if.h>, which does not go together with <net/if.h>. */
+enum { OPERATIONAL = 6 };
 
-    strcpy(request.ifr_name, TAP);
-    do {
-        assert_int_equal(ioctl(fd, SIOCGIFFLAGS, &request), 0);
+/* IFLA_OPERSTATE of the tap, as a netlink socket tells it. */
+static uint8_t operational_state(int netlink)
+{
+    struct {
+        struct nlmsghdr header;
+        struct ifinfomsg link;
+    } request = {.header = {.nlmsg_len = sizeof(request), .nlmsg_type = RTM_GETLINK, .nlmsg_flags = NLM_F_REQUEST},
+                 .link = {.ifi_index = (int)if_nametoindex(TAP)}};
+    uint8_t reply[16384];
+    struct rtattr attribute;
+
+    assert_int_equal(send(netlink, &request, sizeof(request), 0), sizeof(request));
+    ssize_t length = recv(netlink, reply, sizeof(reply), 0);
+    for (size_t at = sizeof(request); length > 0 && at + sizeof(attribute) < (size_t)length;
+         at += RTA_ALIGN(attribute.rta_len)) {
+        memcpy(&attribute, reply + at, sizeof(attribute));
+        if (attribute.rta_type == IFLA_OPERSTATE)
+            return reply[at + sizeof(attribute)];
+        assert_true(attribute.rta_len >= sizeof(attribute));
+    }
+    fail_msg("the link has no operational state");
+    return 0;
+}
+
+/*
+ * The kernel brings an attached tap's queue up a little later: what is sent before is lost, and nobody is told. State
+ * and queue change under one lock, which set_up takes as well.
+ */
+static void wait_until_operational(void)
+{
+    cleanup_fd int netlink = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+
+    assert_true(netlink >= 0);
+    while (operational_state(netlink) != OPERATIONAL)
         sched_yield();
-    } while (!(request.ifr_flags & IFF_RUNNING));
+    set_up(true);
 }
 
 static void delete_tap(void)
@@ -171,7 +199,7 @@ static void start(uint64_t features)
 
     assert_no_error(virtio_net_new(&config, driver.loop, &device));
     guest_driver_start(&driver, device, features);
-    wait_until_running();
+    wait_until_operational();
     host = packet_socket();
     guest_driver_settle(&driver);
 }
