@@ -25,9 +25,12 @@ CPPFLAGS := -I. -D_GNU_SOURCE -DMAYFLY_VERSION='"$(VERSION)"'
 CFLAGS_common := -std=gnu11 -g $(WARNINGS) -fno-strict-aliasing -fmacro-prefix-map=$(CURDIR)/= -MMD -MP
 
 # musl's headers first; the kernel's and the libraries' come after all of them. Its ioctl takes the request as an int,
-# so every ioctl number with the top bit set would warn; the other variants keep the warning.
+# so every ioctl number with the top bit set would warn; the other variants keep the warning. Nothing unwinds the stack
+# in the programs, and a debugger has .debug_frame: no .eh_frame, which would be loaded. The API's tables are without the
+# texts of its document (api/schema.h).
 CFLAGS_release := -O2 -fPIE -fstack-protector-strong -fcf-protection=full -ftrivial-auto-var-init=zero \
-    -ffunction-sections -fdata-sections -fno-plt -Wno-sign-conversion
+    -ffunction-sections -fdata-sections -fno-plt -Wno-sign-conversion \
+    -fno-asynchronous-unwind-tables -malign-data=abi -DMAYFLY_WITHOUT_OPENAPI
 CC_release := musl-gcc -idirafter /usr/include -idirafter /usr/include/$(ARCH)-linux-gnu
 CFLAGS_check := -O1 -fstack-protector-strong -D_FORTIFY_SOURCE=2
 CC_check := gcc
@@ -62,7 +65,7 @@ SHIMS_release := $(OUT)/vmm/base/musl_shims.o
 base_sources := $(filter-out vmm/base/musl_shims.c,$(wildcard vmm/base/*.c))
 vmm_sources := $(filter-out vmm/main.c, \
     $(wildcard vmm/*.c vmm/virtio/*.c vmm/backend/*.c vmm/mmds/*.c vmm/arch/*.c vmm/arch/$(ARCH)/*.c))
-api_sources := $(wildcard api/*.c)
+api_sources := $(filter-out $(if $(filter release,$(VARIANT)),api/openapi.c),$(wildcard api/*.c))
 client_sources := $(wildcard api/client/*.c)
 cli_sources := $(wildcard api/cli/*.c)
 init_sources := $(filter-out rootfs/init/main.c,$(wildcard rootfs/init/*.c))

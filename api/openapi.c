@@ -30,8 +30,8 @@ static void collect(struct collection *collection, const struct schema *schema, 
     collection->items[collection->count].schema = schema;
     collection->items[collection->count++].partial = partial;
     for (size_t i = 0; i < schema->field_count; i++)
-        if (schema->fields[i].object != NULL)
-            collect(collection, schema->fields[i].object, false);
+        if (field_object(&schema->fields[i]) != NULL)
+            collect(collection, field_object(&schema->fields[i]), false);
 }
 
 /* Always quoted, so that no text of ours is read as anything but a string. */
@@ -78,20 +78,22 @@ static void write_integer(FILE *out, const struct field *field, bool partial)
         fprintf(out, "          default: %u\n", field->initial);
 }
 
-static void write_string(FILE *out, const struct field *field, bool partial)
+static void write_string(FILE *out, const struct field *field)
 {
     fputs("          type: string\n", out);
-    if (field->names != NULL) {
-        fputs("          enum: ", out);
-        write_names(out, field->names);
-    } else if (field->maximum > 0) { /* those that only replies have are not limited */
+    if (field->maximum > 0) /* those that only replies have are not limited */
         fprintf(out, "          minLength: %u\n          maxLength: %" PRIu64 "\n", field->minimum, field->maximum);
-    }
     if (field->format != NULL) {
         fputs("          pattern: ", out);
         write_text(out, field->format->pattern);
         fputs("\n", out);
     }
+}
+
+static void write_name(FILE *out, const struct field *field, bool partial)
+{
+    fputs("          type: string\n          enum: ", out);
+    write_names(out, field->names);
     if (field->type == FIELD_ENUM && !(field->flags & FIELD_REQUIRED) && !partial)
         fprintf(out, "          default: \"%s\"\n", field->names[field->initial]);
 }
@@ -125,8 +127,11 @@ static void write_field(FILE *out, const struct field *field, bool partial)
         write_integer(out, field, partial);
         break;
     case FIELD_ENUM:
+    case FIELD_WORD:
+        write_name(out, field, partial);
+        break;
     case FIELD_STRING:
-        write_string(out, field, partial);
+        write_string(out, field);
         break;
     case FIELD_STRING_MAP:
         fprintf(out, "          type: object\n          maxProperties: %" PRIu64 "\n", field->maximum);

@@ -42,16 +42,18 @@ typedef struct error *route_text_handler(const struct api_context *context, cons
 
 struct route {
     const char *path; /* a segment in braces matches any, and must equal the body's identifying field */
-    enum api_method method;
-    unsigned states;
+    enum api_method method : 8;
+    unsigned states : 8;
     route_handler *handle;
     const struct schema *body;                                  /* of the request, or NULL */
     void (*current)(const struct machine *machine, void *body); /* fields not given keep these values; NULL: defaults */
     const struct schema *reply;                                 /* of a 200, or NULL: success is a 204 */
     bool body_optional;                                         /* none at all counts as {} */
-    const char *summary;
-    route_text_handler *handle_text; /* instead of `handle`; `body` then only describes */
+    route_text_handler *handle_text;                            /* instead of `handle`; `body` then only describes */
     struct request_metrics *counts;
+#ifndef MAYFLY_WITHOUT_OPENAPI
+    const char *summary;
+#endif
 };
 
 /* Refuses `what` unless the machine's state is one of `states` (bits of enum route_states). */

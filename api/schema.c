@@ -11,6 +11,13 @@ static char *value_at(const void *object, const struct field *field)
     return (char *)object + field->offset;
 }
 
+const struct schema *field_object(const struct field *field)
+{
+    bool holds_objects = field->type == FIELD_OBJECT || field->type == FIELD_ARRAY || field->type == FIELD_HEAP_ARRAY;
+
+    return holds_objects ? field->object : NULL;
+}
+
 static uint64_t integer_at(const void *object, const struct field *field)
 {
     const char *value = value_at(object, field);
@@ -72,6 +79,7 @@ static void free_field(void *object, const struct field *field)
 
     switch (field->type) {
     case FIELD_STRING:
+    case FIELD_WORD:
         memcpy(&text, value_at(object, field), sizeof(text));
         free(text);
         break;
@@ -184,6 +192,7 @@ static void encode_field(const void *object, const struct field *field, struct j
         json_string(writer, field->names[integer_at(object, field)]);
         break;
     case FIELD_STRING:
+    case FIELD_WORD:
         encode_string(object, field, writer);
         break;
     case FIELD_STRING_MAP:

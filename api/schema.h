@@ -12,11 +12,24 @@
 #include "api/json.h"
 #include "vmm/base/error.h"
 
+/*
+ * What only the OpenAPI document says stands last in a row of a table, so that it can be left out of the program that
+ * only serves the API: each pointer in a table is a relocation, and each page with one is the process's own.
+ */
+#ifdef MAYFLY_WITHOUT_OPENAPI
+#define DESCRIPTION(text)
+#define SUMMARY(text)
+#else
+#define DESCRIPTION(text) .description = text
+#define SUMMARY(text) .summary = text
+#endif
+
 enum field_type {
     FIELD_BOOL,        /* bool */
     FIELD_INTEGER,     /* uint32_t or uint64_t, as `size` says */
     FIELD_ENUM,        /* an enum whose values index `names` */
-    FIELD_STRING,      /* char *, owned */
+    FIELD_STRING,      /* char *, owned; as `format` says, if there is one */
+    FIELD_WORD,        /* char *, owned: one of `names` */
     FIELD_STRING_MAP,  /* struct string_map */
     FIELD_STRING_LIST, /* struct string_list: `minimum` to `maximum` ids; a size_t at `count` */
     FIELD_OBJECT,      /* a struct described by `object` */
@@ -50,10 +63,11 @@ struct field_format {
 
 struct schema;
 
+/* Small, as there are hundreds: five pointers' room (and one for the document). */
 struct field {
     const char *name;
-    enum field_type type;
-    unsigned flags;
+    enum field_type type : 8;
+    unsigned flags : 16;
     uint16_t offset;   /* of the value in the struct */
     uint16_t size;     /* of the value */
     uint16_t presence; /* offset + 1 of a bool that says whether it was given; 0: there is none */
@@ -61,19 +75,25 @@ struct field {
     uint16_t initial;  /* what a bool, an integer or an enum is when not given */
     uint16_t minimum;  /* integers: the bounds; strings: of the length in bytes; arrays and maps: of their number */
     uint64_t maximum;
-    const char *const *names; /* of an enum, or of the strings that may be given; ends with NULL */
-    const struct field_format *format;
-    const struct schema *object;
+    union {
+        const char *const *names;          /* FIELD_ENUM, FIELD_WORD; ends with NULL */
+        const struct field_format *format; /* FIELD_STRING: NULL: any text */
+        const struct schema *object;       /* FIELD_OBJECT and arrays */
+    };
+#ifndef MAYFLY_WITHOUT_OPENAPI
     const char *description;
+#endif
 };
 
 struct schema {
     const char *name; /* in the OpenAPI document */
     const struct field *fields;
-    size_t field_count;
-    size_t size; /* of the struct */
-    bool open;   /* any fields may be given: this is for the OpenAPI document, and nothing is decoded */
+    uint16_t field_count;
+    bool open;     /* any fields may be given: this is for the OpenAPI document, and nothing is decoded */
+    uint32_t size; /* of the struct */
+#ifndef MAYFLY_WITHOUT_OPENAPI
     const char *description;
+#endif
     /* Checks fields against each other when all are decoded; the message names the field. NULL: nothing to check. */
     struct error *(*check)(const void *object);
     /* Whether the object says nothing and is encoded as null. NULL: it never does. */
@@ -82,6 +102,9 @@ struct schema {
 
 /* The fields that a request gave: bit i is set for fields[i] of the outermost object. */
 typedef uint64_t schema_given;
+
+/* What describes the object, or each of the objects, that the field holds; NULL when it holds none. */
+const struct schema *field_object(const struct field *field);
 
 /*
  * Decodes the JSON object text[0..length) into `object`. Without `partial`, `object` starts out with the defaults and

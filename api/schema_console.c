@@ -16,19 +16,19 @@ static const struct field_format port_name_format = {is_port_name, "letters, dig
 
 static const struct field console_port_fields[] = {
     {"name", FIELD_STRING, FIELD_REQUIRED, MEMBER(struct console_port_config, name), .minimum = 1,
-     .maximum = ID_LENGTH_MAX, .format = &port_name_format, .description = "What the guest finds the port by."},
+     .maximum = ID_LENGTH_MAX, .format = &port_name_format, DESCRIPTION("What the guest finds the port by.")},
     {"socket_path", FIELD_STRING, FIELD_NULLABLE, MEMBER(struct console_port_config, socket_path), SOCKET_PATH,
-     .description = "A Unix socket to listen on; the port is open in the guest while a peer is connected."},
+     DESCRIPTION("A Unix socket to listen on; the port is open in the guest while a peer is connected.")},
     {"output_path", FIELD_STRING, FIELD_NULLABLE, MEMBER(struct console_port_config, output_path), PATH,
-     .description = "A file or FIFO that takes what the guest writes."},
+     DESCRIPTION("A file or FIFO that takes what the guest writes.")},
     {"console", FIELD_BOOL, 0, MEMBER(struct console_port_config, console),
-     .description = "Whether the guest may use the port as a terminal."},
+     DESCRIPTION("Whether the guest may use the port as a terminal.")},
     {"unplugged", FIELD_BOOL, 0, MEMBER(struct console_port_config, unplugged),
-     .description = "Whether the guest finds the port only when it is plugged in."},
+     DESCRIPTION("Whether the guest finds the port only when it is plugged in.")},
     {"columns", FIELD_INTEGER, FIELD_NULLABLE | FIELD_ZERO_NULL, MEMBER(struct console_port_config, columns),
-     .minimum = 1, .maximum = UINT16_MAX, .description = "Width of the terminal's window; goes with rows."},
+     .minimum = 1, .maximum = UINT16_MAX, DESCRIPTION("Width of the terminal's window; goes with rows.")},
     {"rows", FIELD_INTEGER, FIELD_NULLABLE | FIELD_ZERO_NULL, MEMBER(struct console_port_config, rows), .minimum = 1,
-     .maximum = UINT16_MAX, .description = "Height of the terminal's window; goes with columns."},
+     .maximum = UINT16_MAX, DESCRIPTION("Height of the terminal's window; goes with columns.")},
 };
 
 static struct error *check_console_port(const void *object)
@@ -41,13 +41,13 @@ static struct error *check_console_port(const void *object)
     return NULL;
 }
 static const struct schema console_port_schema = {
-    "ConsolePort", SCHEMA(console_port_fields, struct console_port_config),
-    .description = "One port; either socket_path or output_path is given.", .check = check_console_port};
+    "ConsolePort", SCHEMA(console_port_fields, struct console_port_config), .check = check_console_port,
+    DESCRIPTION("One port; either socket_path or output_path is given.")};
 
 static const struct field console_fields[] = {
     {"ports", FIELD_HEAP_ARRAY, FIELD_REQUIRED, MEMBER(struct console_config, ports),
      .count = offsetof(struct console_config, port_count), .minimum = 1, .maximum = CONSOLE_PORTS_MAX,
-     .object = &console_port_schema, .description = "The ports, in the order of their numbers."},
+     .object = &console_port_schema, DESCRIPTION("The ports, in the order of their numbers.")},
 };
 
 static struct error *check_console(const void *object)
@@ -61,18 +61,18 @@ static struct error *check_console(const void *object)
                                  i, config->ports[i].name, j);
     return NULL;
 }
-const struct schema console_schema = {"Console", SCHEMA(console_fields, struct console_config),
-                                      .description = "A virtio console with several ports.", .check = check_console};
+const struct schema console_schema = {"Console", SCHEMA(console_fields, struct console_config), .check = check_console,
+                                      DESCRIPTION("A virtio console with several ports.")};
 
 static const struct field console_update_fields[] = {
     {"name", FIELD_STRING, FIELD_REQUIRED, MEMBER(struct console_update, name), .minimum = 1, .maximum = ID_LENGTH_MAX,
-     .format = &port_name_format, .description = "The port."},
+     .format = &port_name_format, DESCRIPTION("The port.")},
     {"unplugged", FIELD_BOOL, FIELD_NULLABLE, MEMBER(struct console_update, unplugged),
-     PRESENCE(struct console_update, has_unplugged), .description = "Whether the guest has the port taken away."},
+     PRESENCE(struct console_update, has_unplugged), DESCRIPTION("Whether the guest has the port taken away.")},
     {"columns", FIELD_INTEGER, FIELD_NULLABLE | FIELD_ZERO_NULL, MEMBER(struct console_update, columns), .minimum = 1,
-     .maximum = UINT16_MAX, .description = "New width of the terminal's window; goes with rows."},
+     .maximum = UINT16_MAX, DESCRIPTION("New width of the terminal's window; goes with rows.")},
     {"rows", FIELD_INTEGER, FIELD_NULLABLE | FIELD_ZERO_NULL, MEMBER(struct console_update, rows), .minimum = 1,
-     .maximum = UINT16_MAX, .description = "New height of the terminal's window; goes with columns."},
+     .maximum = UINT16_MAX, DESCRIPTION("New height of the terminal's window; goes with columns.")},
 };
 const struct schema console_update_schema = {"ConsoleUpdate", SCHEMA(console_update_fields, struct console_update),
-                                             .description = "What to change of a console's port."};
+                                             DESCRIPTION("What to change of a console's port.")};

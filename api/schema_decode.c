@@ -108,16 +108,17 @@ static int take_text(struct decoder *decoder, struct value value)
 {
     struct frame *frame = decoder_top(decoder);
     const struct field *field = frame->field;
-    bool listed = field->names == NULL || name_index(field, value.text, value.length) >= 0;
+    bool fits = field->type == FIELD_WORD ? name_index(field, value.text, value.length) >= 0
+                                          : value.length >= field->minimum && value.length <= field->maximum;
 
-    if (!listed || value.length < field->minimum || value.length > field->maximum)
+    if (!fits)
         return decoder_refuse(decoder, value);
 
     char *copy = strndup(value.text, value.length);
     char *old;
     if (copy == NULL)
         return out_of_memory(decoder);
-    if (field->format != NULL && !field->format->fits(copy)) {
+    if (field->type == FIELD_STRING && field->format != NULL && !field->format->fits(copy)) {
         free(copy);
         return decoder_refuse(decoder, value);
     }
@@ -183,7 +184,7 @@ static int take_string(void *context, const unsigned char *bytes, size_t length)
         return take_item(decoder, value);
     if (field != NULL && field->type == FIELD_ENUM)
         return take_name(decoder, value);
-    if (field != NULL && field->type == FIELD_STRING)
+    if (field != NULL && (field->type == FIELD_STRING || field->type == FIELD_WORD))
         return take_text(decoder, value);
     return decoder_refuse(decoder, value);
 }

@@ -19,7 +19,6 @@ extern const struct schema rate_limiter_schema;
 #define PATH .minimum = 1, .maximum = PATH_MAX - 1
 #define SOCKET_PATH .minimum = 1, .maximum = sizeof(((struct sockaddr_un *)NULL)->sun_path) - 1
 #define UNSIGNED_64 .minimum = 0, .maximum = UINT64_MAX
-#define NO_DEVICE FIELD_UNSUPPORTED, .description = "There is no such device."
 #define SCHEMA(fields_, type) .fields = (fields_), .field_count = array_length(fields_), .size = sizeof(type)
 #define DEVICE_ID .minimum = 1, .maximum = ID_LENGTH_MAX, .format = &device_id_format
 #define RATE_LIMITER(type, member)                                                                                     \

@@ -15,12 +15,12 @@ static const struct field_format tag_format = {is_tag, "no spaces", "^[!-~]+$"};
 
 static const struct field file_system_fields[] = {
     {"fs_id", FIELD_STRING, FIELD_REQUIRED | FIELD_IDENTIFIES, MEMBER(struct file_system_config, fs_id), DEVICE_ID,
-     .description = "The file system's id, the same as in the path."},
+     DESCRIPTION("The file system's id, the same as in the path.")},
     {"tag", FIELD_STRING, FIELD_REQUIRED, MEMBER(struct file_system_config, tag), .minimum = 1,
      .maximum = FILE_SYSTEM_TAG_MAX, .format = &tag_format,
-     .description = "What the guest mounts it by: mount -t virtiofs TAG DIRECTORY."},
+     DESCRIPTION("What the guest mounts it by: mount -t virtiofs TAG DIRECTORY.")},
     {"socket_path", FIELD_STRING, FIELD_REQUIRED, MEMBER(struct file_system_config, socket_path), SOCKET_PATH,
-     .description = "The Unix socket of the vhost-user back end that shares the directory: virtiofsd."},
+     DESCRIPTION("The Unix socket of the vhost-user back end that shares the directory: virtiofsd.")},
 };
 const struct schema file_system_schema = {"FileSystem", SCHEMA(file_system_fields, struct file_system_config),
-                                          .description = "A directory of the host that the guest can mount."};
+                                          DESCRIPTION("A directory of the host that the guest can mount.")};

@@ -4,44 +4,44 @@
 
 static const struct field balloon_fields[] = {
     {"amount_mib", FIELD_INTEGER, FIELD_REQUIRED, MEMBER(struct balloon_config, amount_mib), .minimum = 0,
-     .maximum = MEM_SIZE_MIB_MAX, .description = "How much memory the guest is to give back; at most what it has."},
+     .maximum = MEM_SIZE_MIB_MAX, DESCRIPTION("How much memory the guest is to give back; at most what it has.")},
     {"deflate_on_oom", FIELD_BOOL, FIELD_REQUIRED, MEMBER(struct balloon_config, deflate_on_oom),
-     .description = "Whether the guest takes memory back before it kills a process for want of it."},
+     DESCRIPTION("Whether the guest takes memory back before it kills a process for want of it.")},
     {"stats_polling_interval_s", FIELD_INTEGER, 0, MEMBER(struct balloon_config, stats_polling_interval_s),
-     .maximum = UINT16_MAX, .description = "Seconds between statistics; 0: there are none."},
+     .maximum = UINT16_MAX, DESCRIPTION("Seconds between statistics; 0: there are none.")},
     {"free_page_hinting", FIELD_BOOL, 0, MEMBER(struct balloon_config, free_page_hinting),
-     .description = "Whether the guest can be asked to name its free pages, which then go back to the host."},
+     DESCRIPTION("Whether the guest can be asked to name its free pages, which then go back to the host.")},
     {"free_page_reporting", FIELD_BOOL, 0, MEMBER(struct balloon_config, free_page_reporting),
-     .description = "Whether pages go back to the host whenever the guest has them free for a while."},
+     DESCRIPTION("Whether pages go back to the host whenever the guest has them free for a while.")},
 };
 const struct schema balloon_schema = {"Balloon", SCHEMA(balloon_fields, struct balloon_config),
-                                      .description = "Memory that the guest gives back to the host."};
+                                      DESCRIPTION("Memory that the guest gives back to the host.")};
 
 static const struct field balloon_update_fields[] = {
     {"amount_mib", FIELD_INTEGER, FIELD_REQUIRED, MEMBER(struct balloon_update, amount_mib), .minimum = 0,
-     .maximum = MEM_SIZE_MIB_MAX, .description = "How much memory the guest is to give back; at most what it has."},
+     .maximum = MEM_SIZE_MIB_MAX, DESCRIPTION("How much memory the guest is to give back; at most what it has.")},
 };
 const struct schema balloon_update_schema = {"BalloonUpdate", SCHEMA(balloon_update_fields, struct balloon_update),
-                                             .description = "Another size of the balloon."};
+                                             DESCRIPTION("Another size of the balloon.")};
 
 static const struct field balloon_statistics_update_fields[] = {
     {"stats_polling_interval_s", FIELD_INTEGER, FIELD_REQUIRED,
      MEMBER(struct balloon_statistics_update, stats_polling_interval_s), .maximum = UINT16_MAX,
-     .description = "Seconds between statistics; the first come at once. 0 stays 0, and nothing else becomes it."},
+     DESCRIPTION("Seconds between statistics; the first come at once. 0 stays 0, and nothing else becomes it.")},
 };
 const struct schema balloon_statistics_update_schema = {
     "BalloonStatsUpdate", SCHEMA(balloon_statistics_update_fields, struct balloon_statistics_update),
-    .description = "Another interval of the statistics."};
+    DESCRIPTION("Another interval of the statistics.")};
 
 #define TOLD(name_, member)                                                                                            \
     {                                                                                                                  \
         name_, FIELD_INTEGER, FIELD_REQUIRED, MEMBER(struct balloon_statistics, member), UNSIGNED_64,                  \
-            .description = "The balloon's size: what is wanted (target), what the guest says (actual)."                \
+            DESCRIPTION("The balloon's size: what is wanted (target), what the guest says (actual).")                  \
     }
 #define STATISTIC(name_, index, description_)                                                                          \
     {                                                                                                                  \
         name_, FIELD_INTEGER, FIELD_OMIT, MEMBER(struct balloon_statistics, value[index]),                             \
-            PRESENCE(struct balloon_statistics, given[index]), UNSIGNED_64, .description = description_                \
+            PRESENCE(struct balloon_statistics, given[index]), UNSIGNED_64, DESCRIPTION(description_)                  \
     }
 static const struct field balloon_statistics_fields[] = {
     TOLD("target_pages", target_pages),
@@ -67,56 +67,55 @@ static const struct field balloon_statistics_fields[] = {
 };
 const struct schema balloon_statistics_schema = {
     "BalloonStats", SCHEMA(balloon_statistics_fields, struct balloon_statistics),
-    .description = "What the guest says about its memory; what it never told is left out."};
+    DESCRIPTION("What the guest says about its memory; what it never told is left out.")};
 
 static const struct field balloon_hinting_start_fields[] = {
     {"acknowledge_on_stop", FIELD_BOOL, 0, MEMBER(struct balloon_hinting_start, acknowledge_on_stop), .initial = 1,
-     .description =
-         "Whether the guest has its pages back as soon as it has named them all, or when the run is stopped."},
+     DESCRIPTION("Whether the guest has its pages back as soon as it has named them all, or when the run is stopped.")},
 };
 const struct schema balloon_hinting_start_schema = {"BalloonStartCmd",
                                                     SCHEMA(balloon_hinting_start_fields, struct balloon_hinting_start),
-                                                    .description = "How a run of free page hinting ends."};
+                                                    DESCRIPTION("How a run of free page hinting ends.")};
 
-const struct schema balloon_hinting_stop_schema = {"BalloonStopCmd", .size = 1, .description = "Nothing."};
+const struct schema balloon_hinting_stop_schema = {"BalloonStopCmd", .size = 1, DESCRIPTION("Nothing.")};
 
 static const struct field balloon_hinting_status_fields[] = {
     {"host_cmd", FIELD_INTEGER, FIELD_REQUIRED, MEMBER(struct balloon_hinting_status, host_cmd), .maximum = UINT32_MAX,
-     .description = "0: no run yet, 1: the run is over, else the number of the run."},
+     DESCRIPTION("0: no run yet, 1: the run is over, else the number of the run.")},
     {"guest_cmd", FIELD_INTEGER, FIELD_OMIT, MEMBER(struct balloon_hinting_status, guest_cmd),
      PRESENCE(struct balloon_hinting_status, has_guest_cmd), .maximum = UINT32_MAX,
-     .description = "The run that the guest is at, 0 when it has named all pages."},
+     DESCRIPTION("The run that the guest is at, 0 when it has named all pages.")},
 };
 const struct schema balloon_hinting_status_schema = {
     "BalloonHintingStatus", SCHEMA(balloon_hinting_status_fields, struct balloon_hinting_status),
-    .description = "Where a run of free page hinting is."};
+    DESCRIPTION("Where a run of free page hinting is.")};
 
 #define SIZE_MIB .maximum = UINT32_MAX
 static const struct field memory_hotplug_fields[] = {
     {"total_size_mib", FIELD_INTEGER, FIELD_REQUIRED, MEMBER(struct memory_hotplug_config, total_size_mib), SIZE_MIB,
-     .description = "How much memory there can be; a multiple of slot_size_mib."},
+     DESCRIPTION("How much memory there can be; a multiple of slot_size_mib.")},
     {"slot_size_mib", FIELD_INTEGER, 0, MEMBER(struct memory_hotplug_config, slot_size_mib),
      .initial = HOTPLUG_SLOT_SIZE_MIB_DEFAULT, .minimum = HOTPLUG_SLOT_SIZE_MIB_DEFAULT, SIZE_MIB,
-     .description = "The size of a memslot; a multiple of block_size_mib."},
+     DESCRIPTION("The size of a memslot; a multiple of block_size_mib.")},
     {"block_size_mib", FIELD_INTEGER, 0, MEMBER(struct memory_hotplug_config, block_size_mib),
      .initial = HOTPLUG_BLOCK_SIZE_MIB_DEFAULT, .minimum = HOTPLUG_BLOCK_SIZE_MIB_DEFAULT, SIZE_MIB,
-     .description = "What comes and goes at a time; a power of two."},
+     DESCRIPTION("What comes and goes at a time; a power of two.")},
 };
 const struct schema memory_hotplug_schema = {"MemoryHotplugConfig",
                                              SCHEMA(memory_hotplug_fields, struct memory_hotplug_config),
-                                             .description = "Memory that comes and goes while the guest runs."};
+                                             DESCRIPTION("Memory that comes and goes while the guest runs.")};
 
 static const struct field memory_hotplug_update_fields[] = {
     {"requested_size_mib", FIELD_INTEGER, FIELD_REQUIRED, MEMBER(struct memory_hotplug_update, requested_size_mib),
-     SIZE_MIB, .description = "How much of it the guest shall have; a multiple of block_size_mib."},
+     SIZE_MIB, DESCRIPTION("How much of it the guest shall have; a multiple of block_size_mib.")},
 };
 const struct schema memory_hotplug_update_schema = {"MemoryHotplugSizeUpdate",
                                                     SCHEMA(memory_hotplug_update_fields, struct memory_hotplug_update),
-                                                    .description = "How much memory to plug."};
+                                                    DESCRIPTION("How much memory to plug.")};
 
 #define STATUS(name, text)                                                                                             \
     {                                                                                                                  \
-#name, FIELD_INTEGER, 0, MEMBER(struct memory_hotplug_status, name), UNSIGNED_64, .description = text          \
+#name, FIELD_INTEGER, 0, MEMBER(struct memory_hotplug_status, name), UNSIGNED_64, DESCRIPTION(text)            \
     }
 static const struct field memory_hotplug_status_fields[] = {
     STATUS(total_size_mib, "As configured."),
@@ -127,4 +126,4 @@ static const struct field memory_hotplug_status_fields[] = {
 };
 const struct schema memory_hotplug_status_schema = {"MemoryHotplugStatus",
                                                     SCHEMA(memory_hotplug_status_fields, struct memory_hotplug_status),
-                                                    .description = "Where the memory that comes and goes is."};
+                                                    DESCRIPTION("Where the memory that comes and goes is.")};

@@ -22,18 +22,18 @@ static const char *const version_names[] = {[MMDS_V1] = "V1", [MMDS_V2] = "V2", 
 
 static const struct field mmds_config_fields[] = {
     {"version", FIELD_ENUM, FIELD_NULLABLE, MEMBER(struct mmds_config, version), .names = version_names,
-     .description = "V2 answers only who sends a token, V1 everybody."},
+     DESCRIPTION("V2 answers only who sends a token, V1 everybody.")},
     {"network_interfaces", FIELD_STRING_LIST, FIELD_REQUIRED, MEMBER(struct mmds_config, network_interfaces),
      .count = offsetof(struct mmds_config, network_interfaces.count), .minimum = 1, .maximum = VIRTIO_DEVICES_MAX,
-     .description = "The ids of the interfaces that lead to the service; they are configured already."},
+     DESCRIPTION("The ids of the interfaces that lead to the service; they are configured already.")},
     {"ipv4_address", FIELD_STRING, FIELD_NULLABLE, MEMBER(struct mmds_config, ipv4_address), .minimum = ADDRESS_MIN,
      .maximum = ADDRESS_MAX, .format = &address_format,
-     .description = "The service's address, a link-local one; 169.254.169.254 when not given."},
+     DESCRIPTION("The service's address, a link-local one; 169.254.169.254 when not given.")},
     {"imds_compat", FIELD_BOOL, 0, MEMBER(struct mmds_config, imds_compat),
-     .description = "Whether answers are never JSON, whatever the guest accepts, as EC2's service has it."},
+     DESCRIPTION("Whether answers are never JSON, whatever the guest accepts, as EC2's service has it.")},
 };
 const struct schema mmds_config_schema = {"MmdsConfig", SCHEMA(mmds_config_fields, struct mmds_config),
-                                          .description = "How the guest reaches the metadata service."};
+                                          DESCRIPTION("How the guest reaches the metadata service.")};
 
 const struct schema mmds_contents_schema = {"MmdsContentsObject", .open = true,
-                                            .description = "The metadata: any JSON object."};
+                                            DESCRIPTION("The metadata: any JSON object.")};

@@ -37,35 +37,34 @@ static const char *const network_backend_names[] = {
 
 static const struct field network_backend_fields[] = {
     {"type", FIELD_ENUM, FIELD_REQUIRED, MEMBER(struct network_backend_config, type), .names = network_backend_names,
-     .description =
-         "stream: frames on a Unix stream socket, each behind its length in 32 bits, big-endian, as passt "
-         "and QEMU have it. vhost-user: a process that the interface's queues and guest memory are handed to; "
-         "guest_mac, mtu and limits are then its business."},
+     DESCRIPTION("stream: frames on a Unix stream socket, each behind its length in 32 bits, big-endian, as passt "
+                 "and QEMU have it. vhost-user: a process that the interface's queues and guest memory are handed to; "
+                 "guest_mac, mtu and limits are then its business.")},
     {"socket_path", FIELD_STRING, FIELD_REQUIRED, MEMBER(struct network_backend_config, socket_path), SOCKET_PATH,
-     .description = "Where the backend listens."},
+     DESCRIPTION("Where the backend listens.")},
 };
 static const struct schema network_backend_schema = {"NetworkBackend",
                                                      SCHEMA(network_backend_fields, struct network_backend_config),
-                                                     .description = "What carries an interface's frames."};
+                                                     DESCRIPTION("What carries an interface's frames.")};
 
 static const struct field network_interface_fields[] = {
     {"iface_id", FIELD_STRING, FIELD_REQUIRED | FIELD_IDENTIFIES, MEMBER(struct network_interface_config, iface_id),
-     DEVICE_ID, .description = "The interface's id, the same as in the path."},
+     DEVICE_ID, DESCRIPTION("The interface's id, the same as in the path.")},
     {"host_dev_name", FIELD_STRING, FIELD_OMIT, MEMBER(struct network_interface_config, host_dev_name), .minimum = 1,
      .maximum = IFNAMSIZ - 1, .format = &interface_name_format,
-     .description = "The tap interface on the host; this or backend is given."},
+     DESCRIPTION("The tap interface on the host; this or backend is given.")},
     {"backend", FIELD_OBJECT, FIELD_NULLABLE | FIELD_OMIT, MEMBER(struct network_interface_config, backend),
      PRESENCE(struct network_interface_config, backend.present), .object = &network_backend_schema,
-     .description = "What stands in for a tap; Mayfly's own."},
+     DESCRIPTION("What stands in for a tap; Mayfly's own.")},
     {"guest_mac", FIELD_STRING, FIELD_NULLABLE, MEMBER(struct network_interface_config, guest_mac),
      .minimum = MAC_LENGTH, .maximum = MAC_LENGTH, .format = &mac_format,
-     .description = "The guest's MAC address; the guest chooses when not given."},
+     DESCRIPTION("The guest's MAC address; the guest chooses when not given.")},
     {"mtu", FIELD_INTEGER, FIELD_NULLABLE | FIELD_ZERO_NULL, MEMBER(struct network_interface_config, mtu),
-     .minimum = 68, .maximum = 65535, .description = "The MTU that the guest is advised of."},
+     .minimum = 68, .maximum = 65535, DESCRIPTION("The MTU that the guest is advised of.")},
     {"rx_rate_limiter", RATE_LIMITER(struct network_interface_config, rx_rate_limiter),
-     .description = "Limits of what the guest receives."},
+     DESCRIPTION("Limits of what the guest receives.")},
     {"tx_rate_limiter", RATE_LIMITER(struct network_interface_config, tx_rate_limiter),
-     .description = "Limits of what the guest sends."},
+     DESCRIPTION("Limits of what the guest sends.")},
 };
 
 static struct error *check_network_interface(const void *object)
@@ -78,18 +77,18 @@ static struct error *check_network_interface(const void *object)
         return error_new(ERROR_INPUT, "host_dev_name: missing, expected the name of a tap, or a backend");
     return NULL;
 }
-const struct schema network_interface_schema = {
-    "NetworkInterface", SCHEMA(network_interface_fields, struct network_interface_config),
-    .description = "A network interface.", .check = check_network_interface};
+const struct schema network_interface_schema = {"NetworkInterface",
+                                                SCHEMA(network_interface_fields, struct network_interface_config),
+                                                .check = check_network_interface, DESCRIPTION("A network interface.")};
 
 static const struct field network_interface_update_fields[] = {
     {"iface_id", FIELD_STRING, FIELD_REQUIRED | FIELD_IDENTIFIES, MEMBER(struct network_interface_update, iface_id),
-     DEVICE_ID, .description = "The interface's id, the same as in the path."},
+     DEVICE_ID, DESCRIPTION("The interface's id, the same as in the path.")},
     {"rx_rate_limiter", RATE_LIMITER(struct network_interface_update, rx_rate_limiter),
-     .description = "New limits of what the guest receives; others stay."},
+     DESCRIPTION("New limits of what the guest receives; others stay.")},
     {"tx_rate_limiter", RATE_LIMITER(struct network_interface_update, tx_rate_limiter),
-     .description = "New limits of what the guest sends; others stay."},
+     DESCRIPTION("New limits of what the guest sends; others stay.")},
 };
 const struct schema network_interface_update_schema = {
     "PartialNetworkInterface", SCHEMA(network_interface_update_fields, struct network_interface_update),
-    .description = "What to change of a network interface."};
+    DESCRIPTION("What to change of a network interface.")};

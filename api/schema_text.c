@@ -26,9 +26,7 @@ static size_t append_names(char *text, size_t used, size_t size, const char *con
 
 static void describe_string(const struct field *field, char text[FIELD_EXPECTED_MAX])
 {
-    if (field->names != NULL)
-        append_names(text, 0, FIELD_EXPECTED_MAX, field->names);
-    else if (field->minimum == field->maximum)
+    if (field->minimum == field->maximum)
         snprintf(text, FIELD_EXPECTED_MAX, "a string of %u bytes", field->minimum);
     else if (field->minimum == 0)
         snprintf(text, FIELD_EXPECTED_MAX, "a string of at most %" PRIu64 " bytes", field->maximum);
@@ -47,6 +45,7 @@ const char *field_expected(const struct field *field, char text[FIELD_EXPECTED_M
         snprintf(text, FIELD_EXPECTED_MAX, "an integer from %u to %" PRIu64, field->minimum, field->maximum);
         break;
     case FIELD_ENUM:
+    case FIELD_WORD:
         append_names(text, 0, FIELD_EXPECTED_MAX, field->names);
         break;
     case FIELD_STRING:

@@ -114,12 +114,12 @@ static void put_right_value(struct body *body, struct fuzz_input *input, const s
     case FIELD_INTEGER:
         put_integer(body, input, field);
         break;
-    case FIELD_STRING:
+    case FIELD_WORD:
     case FIELD_ENUM:
-        if (field->names != NULL)
-            put_name(body, input, field->names);
-        else
-            put_string(body, input);
+        put_name(body, input, field->names);
+        break;
+    case FIELD_STRING:
+        put_string(body, input);
         break;
     case FIELD_OBJECT:
         put_object(body, input, field->object);

@@ -27,12 +27,12 @@ static void write_value(FILE *out, const struct field *field)
         fprintf(out, "%u", field->initial != 0 ? field->initial : field->minimum);
         break;
     case FIELD_ENUM:
+    case FIELD_WORD:
         fprintf(out, "\"%s\"", field->names[0]);
         break;
     case FIELD_STRING:
         fprintf(out, "\"%s\"",
                 strcmp(field->name, "ipv4_address") == 0 ? "169.254.1.1"
-                : field->names != NULL                   ? field->names[0]
                 : field->minimum > 1                     ? "06:00:ac:10:00:02"
                                                          : "x");
         break;
@@ -143,8 +143,8 @@ static void visit(const struct schema *schema, schema_visitor *visitor)
 {
     visitor(schema);
     for (size_t i = 0; i < schema->field_count; i++)
-        if (schema->fields[i].object != NULL)
-            visit(schema->fields[i].object, visitor);
+        if (field_object(&schema->fields[i]) != NULL)
+            visit(field_object(&schema->fields[i]), visitor);
 }
 
 static void visit_all(schema_visitor *visitor)
@@ -204,7 +204,7 @@ static bool takes(const struct field *field, const char *value)
     if (strcmp(value, "true") == 0)
         return field->type == FIELD_BOOL;
     if (strcmp(value, "\"true\"") == 0)
-        return field->type == FIELD_STRING && field->names == NULL && field->minimum < 2;
+        return field->type == FIELD_STRING && field->minimum < 2;
     return false;
 }
 
@@ -277,7 +277,7 @@ static void check_lengths(const struct schema *schema)
         cleanup_free char *value = calloc(1, field->type == FIELD_STRING ? field->maximum + 4 : 1);
         struct change change = {.field = field, .value = value};
 
-        if (field->type != FIELD_STRING || field->names != NULL || strcmp(field->name, "output_path") == 0)
+        if (field->type != FIELD_STRING || strcmp(field->name, "output_path") == 0)
             continue;
         value[0] = '"';
         memset(value + 1, 'a', field->maximum + 1);
@@ -303,7 +303,7 @@ static void check_names(const struct schema *schema)
         char value[64];
         struct change change = {.field = field, .value = value};
 
-        if (field->names == NULL)
+        if (field->type != FIELD_ENUM && field->type != FIELD_WORD)
             continue;
         for (size_t j = 0; field->names[j] != NULL; j++) {
             snprintf(value, sizeof(value), "\"%s\"", field->names[j]);
