@@ -56,10 +56,12 @@ struct error *guest_memory_clear(const struct guest_memory *memory, enum huge_pa
 
 /*
  * Gives the whole pages within [gpa, gpa + length) back to the host: the guest finds zeros there, whatever was there
- * before, when it comes again. Pages of 2M only as a whole. False when the range is not guest memory, or the host
- * refuses. (guest_memory_release.c)
+ * before, when it comes again. Pages of 2M only as a whole. With GUEST_RELEASE_BUT_FILES those of a mapped file stay
+ * as they are: what a vCPU's thread may do. False when the range is not guest memory, or the host refuses.
+ * (guest_memory_release.c)
  */
-bool guest_memory_release(const struct guest_memory *memory, uint64_t gpa, uint64_t length);
+enum guest_release { GUEST_RELEASE_ALL, GUEST_RELEASE_BUT_FILES };
+bool guest_memory_release(const struct guest_memory *memory, uint64_t gpa, uint64_t length, enum guest_release what);
 
 /* Maps fresh pages over [hva, hva + length), or pages that nobody may touch: for what is within guest memory. */
 bool guest_pages_map(uint8_t *hva, uint64_t length, enum huge_pages huge_pages);

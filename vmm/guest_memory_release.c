@@ -57,7 +57,7 @@ static uint64_t same_kind(const struct guest_memory *memory, uint64_t gpa, uint6
     return end;
 }
 
-bool guest_memory_release(const struct guest_memory *memory, uint64_t gpa, uint64_t length)
+bool guest_memory_release(const struct guest_memory *memory, uint64_t gpa, uint64_t length, enum guest_release what)
 {
     uint64_t unit = memory->huge_pages == HUGE_PAGES_2M ? HUGE_PAGE_SIZE : PAGE_SIZE;
 
@@ -73,8 +73,10 @@ bool guest_memory_release(const struct guest_memory *memory, uint64_t gpa, uint6
         uint8_t *hva = guest_memory_at(memory, at, next - at);
         if (hva == NULL)
             return false;
-        if (file)
+        if (file && what == GUEST_RELEASE_ALL)
             release_file_pages(hva, next - at, memory->huge_pages);
+        else if (file)
+            continue;
         /* What others map as well is a hole in its file then, for them, too. */
         else if (madvise(hva, next - at, memory->shared ? MADV_REMOVE : MADV_DONTNEED) < 0)
             return false;

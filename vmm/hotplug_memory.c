@@ -2,7 +2,6 @@
 
 #include "vmm/base/checked.h"
 #include "vmm/guest_memory.h"
-#include "vmm/kvm.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -47,7 +46,6 @@ struct error *hotplug_memory_new(struct hotplug_memory *memory, const struct mem
         .hva = reserve(size, 2ull << 20),
         .plugged = calloc(config->total_size_mib / config->block_size_mib, sizeof(*memory->plugged)),
         .slot_blocks = calloc(config->total_size_mib / config->slot_size_mib, sizeof(*memory->slot_blocks)),
-        .vm_fd = -1,
         .huge_pages = huge_pages,
     };
     if (memory->hva != NULL && memory->plugged != NULL && memory->slot_blocks != NULL)
@@ -109,12 +107,8 @@ static bool memslot_set(const struct hotplug_memory *memory, uint64_t slot, bool
         .size = there ? memory->slot_size : 0,
         .hva = memory->hva + slot * memory->slot_size,
     };
-    struct error *error =
-        kvm_memslot_set(memory->vm_fd, (uint32_t)(MEMSLOT_FIRST + slot), &region, there ? memory->memslot_flags : 0);
-    bool done = error == NULL;
 
-    error_free(error);
-    return done;
+    return memory->memslot_set(memory->owner, (uint32_t)(MEMSLOT_FIRST + slot), &region);
 }
 
 /* How many blocks of [gpa, end) are in `slot`. */

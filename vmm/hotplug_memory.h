@@ -11,6 +11,8 @@
 #include "vmm/base/error.h"
 #include "vmm/config.h"
 
+struct guest_region;
+
 struct hotplug_memory {
     uint64_t gpa;
     uint64_t size;
@@ -21,12 +23,14 @@ struct hotplug_memory {
     uint8_t *plugged;      /* 1 for each block that is */
     uint32_t *slot_blocks; /* how many blocks of each slot are */
     uint32_t runs;         /* how many stretches of plugged blocks there are: each is a mapping of the process */
-    int vm_fd;
-    uint32_t memslot_flags;
     enum huge_pages huge_pages;
+
+    /* Sets memslot `slot`, or removes it when the region's size is 0. False when that cannot be. */
+    bool (*memslot_set)(void *owner, uint32_t slot, const struct guest_region *region);
+    void *owner;
 };
 
-/* Reserves address space for `config` at `gpa`, nothing of it plugged. */
+/* Reserves address space for `config` at `gpa`, nothing of it plugged. The caller then sets memslot_set and owner. */
 struct error *hotplug_memory_new(struct hotplug_memory *memory, const struct memory_hotplug_config *config,
                                  uint64_t gpa, enum huge_pages huge_pages);
 /* Gives everything back; `memory` is then none. */

@@ -2,7 +2,9 @@
 #include "vmm/machine_parts.h"
 
 #include "vmm/base/cleanup.h"
+#include "vmm/base/log.h"
 #include "vmm/hotplug_memory.h"
+#include "vmm/kvm.h"
 #include "vmm/virtio/devices.h"
 
 #include <linux/kvm.h>
@@ -46,6 +48,19 @@ struct error *machine_memory_hotplug_new(struct machine *machine, const struct m
     return error != NULL ? error : machine_device_attach(machine, device, transport);
 }
 
+static bool memslot_set(void *owner, uint32_t slot, const struct guest_region *region)
+{
+    const struct machine *machine = owner;
+    bool log = region->size > 0 && machine->config.machine.track_dirty_pages;
+    struct error *error = kvm_memslot_set(machine->vm_fd, slot, region, log ? KVM_MEM_LOG_DIRTY_PAGES : 0);
+    bool done = error == NULL;
+
+    if (!done)
+        log_warning("hotplug/memory: %s", error->message);
+    error_free(error);
+    return done;
+}
+
 struct error *machine_memory_hotplug_reserve(struct machine *machine)
 {
     const struct memory_hotplug_config *config = &machine->config.memory_hotplug;
@@ -53,15 +68,12 @@ struct error *machine_memory_hotplug_reserve(struct machine *machine)
 
     if (!config->present)
         return NULL;
-    if (machine->memory.shared)
-        return error_new(ERROR_INPUT, "total_size_mib: memory that comes and goes cannot be shared, expected no device "
-                                      "that another process serves beside it");
     error = hotplug_memory_new(&machine->hotplug, config, arch_hotplug_start(&machine->memory),
                                machine->config.machine.huge_pages);
     if (error != NULL)
         return error;
-    machine->hotplug.vm_fd = machine->vm_fd;
-    machine->hotplug.memslot_flags = machine->config.machine.track_dirty_pages ? KVM_MEM_LOG_DIRTY_PAGES : 0;
+    machine->hotplug.memslot_set = memslot_set;
+    machine->hotplug.owner = machine;
     machine->memory.hotplug = &machine->hotplug;
     return NULL;
 }
@@ -99,6 +111,10 @@ struct error *machine_put_memory_hotplug(struct machine *machine, struct memory_
 
     if (error == NULL)
         error = check_config(machine, config);
+    if (error == NULL && machine_shares_memory(machine))
+        error =
+            error_new(ERROR_INPUT, "total_size_mib: memory that comes and goes cannot be shared, expected no device "
+                                   "that another process serves (vhost-user) beside it");
     if (error == NULL && !machine->config.memory_hotplug.present)
         error = machine_check_room(machine, "hotplug/memory");
     if (error == NULL)

@@ -8,6 +8,7 @@
 #include "vmm/metrics.h"
 #include "vmm/vcpu.h"
 
+#include <errno.h>
 #include <linux/kvm.h>
 #include <stdio.h>
 #include <string.h>
@@ -203,10 +204,29 @@ bool vcpu_exit_handle(struct vcpu *vcpu)
     return end_guest(vcpu, EXIT_CODE_ERROR, reason);
 }
 
+/* Newer than the headers of many hosts: flags, address and size follow, 64 bits each. */
+enum { EXIT_MEMORY_FAULT = 39 };
+
+/* Memory that the guest has no right to, or that the host cannot give. Some kernels say where. */
+static void describe_fault(const struct vcpu *vcpu, char *reason, size_t size)
+{
+    const struct kvm_run *run = vcpu->run;
+    uint64_t gpa;
+
+    memcpy(&gpa, run->padding + sizeof(gpa), sizeof(gpa));
+    int used = snprintf(reason, size, "KVM_RUN of %s: the guest touched memory that is not plugged or cannot be had",
+                        vcpu->name);
+    if (run->exit_reason == EXIT_MEMORY_FAULT && used > 0 && (size_t)used < size)
+        snprintf(reason + used, size - (size_t)used, ", at 0x%llx", (unsigned long long)gpa);
+}
+
 void vcpu_exit_failed(struct vcpu *vcpu, int code)
 {
     char reason[REASON_MAX];
 
-    snprintf(reason, sizeof(reason), "KVM_RUN of %s: %s", vcpu->name, strerror(code));
+    if (code == EFAULT)
+        describe_fault(vcpu, reason, sizeof(reason));
+    else
+        snprintf(reason, sizeof(reason), "KVM_RUN of %s: %s", vcpu->name, strerror(code));
     end_guest(vcpu, EXIT_CODE_ERROR, reason);
 }

@@ -11,6 +11,7 @@
 #include <linux/io_uring.h>
 #include <linux/kvm.h>
 #include <linux/memfd.h>
+#include <linux/mman.h>
 #include <linux/sched.h>
 #include <linux/seccomp.h>
 #include <linux/sockios.h>
@@ -58,6 +59,8 @@ static const struct {
     NAMED(MAP_ANONYMOUS),
     NAMED(MAP_NORESERVE),
     NAMED(MAP_POPULATE),
+    NAMED(MAP_HUGETLB),
+    NAMED(MAP_HUGE_2MB),
     NAMED(MADV_DONTNEED),
     NAMED(MADV_REMOVE),
     NAMED(MADV_DONTDUMP),

@@ -1,7 +1,7 @@
 /*
  * A balloon of pages= pages from 32 MiB on: fills them, and each time that it gets a 'g' goes a step further: inflates
  * (by= pages a request), names them free (reporting, hints), tells statistics, deflates and looks at them. own: also
- * inflates a page of its own image. hostile: asks for what is not there.
+ * inflates (hints) a page of its own image. hostile: asks for what is not there.
  */
 #include "tests/guest/lib/virtio.h"
 
@@ -86,13 +86,40 @@ static void command(unsigned queue, uint32_t value)
     virtio_request(&balloon, queue, &(struct buffer){&value, sizeof(value), false}, 1);
 }
 
+/* Whether what is notified has been served by the next instruction. */
+static bool hint_is_served_at_once(unsigned queue)
+{
+    bool at_once = true;
+
+    for (unsigned i = 0; i < 100; i++) {
+        uint32_t stop = 0;
+
+        queue_add(&balloon.queues[queue], &(struct buffer){&stop, sizeof(stop), false}, 1);
+        virtio_notify(&balloon, queue);
+        at_once = at_once && queue_has_used(&balloon.queues[queue]);
+        queue_wait(&balloon.queues[queue]);
+    }
+    return at_once;
+}
+
+/* A page of the guest's own image, which is the host's file. */
+static void hint_own(unsigned queue)
+{
+    command(queue, virtio_read(&balloon, REG_CONFIG + CONFIG_RUN));
+    virtio_request(&balloon, queue, &(struct buffer){own, PAGE, true}, 1);
+    serial_result("own", *(volatile uint8_t *)own);
+}
+
 /* A run of hints: the number that the host chose, the pages, stop. */
 static void hint(unsigned queue, uint64_t pages)
 {
     uint32_t run = virtio_read(&balloon, REG_CONFIG + CONFIG_RUN);
 
+    serial_result("prompt", hint_is_served_at_once(queue));
     name_free(queue, pages);
     serial_result("early", filled(pages));
+    if (cmdline_has("own"))
+        hint_own(queue);
     command(queue, run);
     name_free(queue, pages);
     step("hinted", run);
@@ -128,7 +155,7 @@ void guest_main(void)
                  "no balloon device");
     if (cmdline_has("hostile"))
         inflate_what_is_not_there();
-    if (cmdline_has("own"))
+    if (cmdline_has("own") && !cmdline_has("hinting"))
         inflate_own();
     if (cmdline_has("statistics"))
         tell_statistics();

@@ -1,7 +1,8 @@
 /*
  * Memory that comes and goes: waits for the host's wish, plugs all of it, uses it, gives it back. Prints what each
  * request is answered with. hostile: asks for what may not be had, and answers into what it gives away. rings: lays
- * a queue into plugged memory. touch: then goes where memory was; leave: where it never was.
+ * a queue into plugged memory. short: the host has a block less than it wishes for. touch: then goes where memory was;
+ * leave: where it never was.
  */
 #include "tests/guest/lib/virtio.h"
 
@@ -153,6 +154,10 @@ void guest_main(void)
         ask_for_what_may_not_be_had(wanted);
     if (cmdline_has("pieces"))
         plug_in_pieces(wanted);
+    if (cmdline_has("short")) {
+        say("too many", PLUG, start, wanted / BLOCK);
+        wanted -= BLOCK;
+    }
     say("plug", PLUG, start, wanted / BLOCK);
     say("state", STATE, start, wanted / BLOCK);
     say("beyond", STATE, start, wanted / BLOCK + 1);

@@ -420,3 +420,20 @@ void vm_expect_log(struct vm *vm, const char *text)
     if (!found)
         vm_fail(vm, "the log does not say \"%s\"", text);
 }
+
+unsigned long vm_pss_mib(const struct vm *vm)
+{
+    char path[64];
+    cleanup_free char *line = NULL;
+    size_t size = 0;
+    unsigned long kib = 0;
+
+    snprintf(path, sizeof(path), "/proc/%d/smaps_rollup", vm->pid);
+    FILE *file = fopen(path, "re");
+    assert_non_null(file);
+    while (getline(&line, &size, file) > 0)
+        if (strncmp(line, "Pss:", 4) == 0)
+            kib = strtoul(line + 4, NULL, 10);
+    fclose(file);
+    return kib >> 10;
+}

@@ -76,6 +76,9 @@ void vm_expect_killed(struct vm *vm, int signal);
 char *vm_log(const struct vm *vm);
 void vm_expect_log(struct vm *vm, const char *text);
 
+/* What the process takes of the host's memory, in MiB. */
+unsigned long vm_pss_mib(const struct vm *vm);
+
 /* A path in the VM's directory; valid until the eighth call after this one. */
 const char *vm_path(const struct vm *vm, const char *name);
 /* Makes a file of `size` bytes there, filled with `fill`; returns its path. */

@@ -1,5 +1,6 @@
 /* What backs the guest's memory, and the largest machines. */
 #include "tests/machine/fake_backend.h"
+#include "tests/machine/huge_pages.h"
 #include "tests/machine/machine.h"
 
 #include <fcntl.h>
@@ -9,67 +10,6 @@
 #include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-static const char nr_hugepages[] = "/proc/sys/vm/nr_hugepages";
-
-static unsigned long meminfo(const char *name)
-{
-    FILE *file = fopen("/proc/meminfo", "re");
-    cleanup_free char *line = NULL;
-    size_t size = 0;
-    unsigned long value = 0;
-
-    assert_non_null(file);
-    while (getline(&line, &size, file) > 0)
-        if (strncmp(line, name, strlen(name)) == 0 && line[strlen(name)] == ':')
-            value = strtoul(line + strlen(name) + 1, NULL, 10);
-    fclose(file);
-    return value;
-}
-
-static void set_pool(unsigned long pages)
-{
-    cleanup_fd int fd = open(nr_hugepages, O_WRONLY | O_CLOEXEC);
-    char text[32];
-    int length = snprintf(text, sizeof(text), "%lu", pages);
-
-    if (fd >= 0 && write(fd, text, (size_t)length) != length)
-        print_message("cannot write %s\n", nr_hugepages);
-}
-
-static unsigned long pool_before;
-
-static int pool_teardown(void **state)
-{
-    machine_teardown(state);
-    set_pool(pool_before);
-    return 0;
-}
-
-/* Makes exactly `pages` huge pages free, or skips the test. */
-static void reserve(unsigned long pages)
-{
-    unsigned long used = meminfo("HugePages_Total") - meminfo("HugePages_Free");
-
-    if (meminfo("Hugepagesize") != 2048 || access(nr_hugepages, W_OK) != 0) {
-        print_message("skipped: huge pages of 2 MiB cannot be reserved here\n");
-        skip();
-    }
-    set_pool(used + pages);
-    if (meminfo("HugePages_Free") - meminfo("HugePages_Rsvd") != pages) {
-        print_message("skipped: the host has no %lu huge pages to give\n", pages);
-        skip();
-    }
-}
-
-static int pool_setup(void **state)
-{
-    (void)state;
-    pool_before = meminfo("HugePages_Total");
-    return 0;
-}
-
-#define pool_test(function) cmocka_unit_test_setup_teardown(function, pool_setup, pool_teardown)
 
 static void put_huge(struct vm *vm, unsigned vcpus, unsigned mib, const char *pages)
 {
@@ -97,11 +37,11 @@ static void test_too_few_huge_pages_refuse_the_start(void **state)
     struct vm *vm = vm_start();
 
     (void)state;
-    reserve(31);
+    huge_pages_reserve(31);
     vm_boot_source(vm, "hello", NULL);
     put_huge(vm, 1, 64, "2M");
     vm_refuses(vm, "PUT", "/actions", "{\"action_type\":\"InstanceStart\"}", "mem_size_mib: cannot map 64 MiB");
-    vm_refuses(vm, "PUT", "/actions", "{\"action_type\":\"InstanceStart\"}", nr_hugepages);
+    vm_refuses(vm, "PUT", "/actions", "{\"action_type\":\"InstanceStart\"}", "/proc/sys/vm/nr_hugepages");
     put_huge(vm, 1, 62, "2M");
     vm_action(vm, "InstanceStart");
     vm_expect(vm, "hello\n");
@@ -113,12 +53,12 @@ static void test_guest_of_huge_pages_uses_them(void **state)
     struct vm *vm = vm_start();
 
     (void)state;
-    reserve(32);
+    huge_pages_reserve(32);
     put_huge(vm, 1, 64, "2M");
     vm_boot(vm, "spin", NULL);
     vm_expect(vm, "spinning\n");
-    assert_int_equal(meminfo("HugePages_Free") - meminfo("HugePages_Rsvd"), 0); /* all of it is reserved */
-    assert_true(meminfo("HugePages_Free") < 32);                                /* some of it is there */
+    assert_int_equal(huge_pages_left(), 0); /* all of it is reserved */
+    assert_true(huge_pages_free() < 32);    /* some of it is there */
     vm_say(vm, "q");
     vm_expect_exit(vm, 0);
 }
@@ -130,7 +70,7 @@ static void test_kernel_is_read_into_huge_pages(void **state)
     const char *kernel = vm_path(vm, "kernel");
 
     (void)state;
-    reserve(32);
+    huge_pages_reserve(32);
     copy_image("image_end", kernel);
     put_huge(vm, 1, 64, "2M");
     vm_put(vm, "/boot-source", "{\"kernel_image_path\":\"%s\"}", kernel);
@@ -146,7 +86,7 @@ static void test_kernel_is_read_into_huge_pages(void **state)
 static void test_prepared_vm_gives_its_huge_pages_to_the_next(void **state)
 {
     (void)state;
-    reserve(32);
+    huge_pages_reserve(32);
     for (unsigned round = 0; round < 10; round++) {
         struct vm *vm = vm_start();
 
@@ -171,7 +111,7 @@ static void test_huge_pages_can_be_shared_with_a_back_end(void **state)
     const char *disk = vm_file(vm, "disk", 1 << 20, 0);
 
     (void)state;
-    reserve(32);
+    huge_pages_reserve(32);
     pid_t backend = backend_start(vm_path(vm, "b.sock"), disk, BACKEND_WORKS);
     put_huge(vm, 1, 64, "2M");
     vm_put(vm, "/drives/disk", "{\"drive_id\":\"disk\",\"is_root_device\":false,\"socket\":\"%s\"}",
@@ -226,8 +166,9 @@ static void test_all_of_32_processors_start(void **state)
     vm_expect_exit(vm, 0);
 }
 
-TEST_MAIN(pool_test(test_too_few_huge_pages_refuse_the_start), pool_test(test_guest_of_huge_pages_uses_them),
-          pool_test(test_kernel_is_read_into_huge_pages), pool_test(test_prepared_vm_gives_its_huge_pages_to_the_next),
-          pool_test(test_huge_pages_can_be_shared_with_a_back_end),
+TEST_MAIN(huge_pages_test(test_too_few_huge_pages_refuse_the_start),
+          huge_pages_test(test_guest_of_huge_pages_uses_them), huge_pages_test(test_kernel_is_read_into_huge_pages),
+          huge_pages_test(test_prepared_vm_gives_its_huge_pages_to_the_next),
+          huge_pages_test(test_huge_pages_can_be_shared_with_a_back_end),
           machine_test(test_transparent_and_tracked_memory_is_memory),
           machine_test(test_disk_works_with_dirty_pages_tracked), machine_test(test_all_of_32_processors_start))

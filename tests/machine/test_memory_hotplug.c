@@ -1,4 +1,6 @@
 /* Memory that a guest gets and loses while it runs. */
+#include "tests/machine/fake_backend.h"
+#include "tests/machine/huge_pages.h"
 #include "tests/machine/machine.h"
 
 #include <stdio.h>
@@ -6,23 +8,6 @@
 #include <string.h>
 
 static const char beginning[] = "block 200000\nstart 100000000\nsize 40000000\nplugged 0\nearly 1\nready\n";
-
-static unsigned long pss_mib(const struct vm *vm)
-{
-    char path[64];
-    cleanup_free char *line = NULL;
-    size_t size = 0;
-    unsigned long kib = 0;
-
-    snprintf(path, sizeof(path), "/proc/%d/smaps_rollup", vm->pid);
-    FILE *file = fopen(path, "re");
-    assert_non_null(file);
-    while (getline(&line, &size, file) > 0)
-        if (strncmp(line, "Pss:", 4) == 0)
-            kib = strtoul(line + 4, NULL, 10);
-    fclose(file);
-    return kib >> 10;
-}
 
 /* A processor lets the guest fall where memory is forbidden; a KVM that emulates it lets the access come to nothing. */
 static bool guest_code_is_emulated(void)
@@ -52,10 +37,8 @@ static void assert_sizes(struct vm *vm, unsigned plugged, unsigned requested)
 }
 
 /* A VM that may have 1024 MiB more, which is asked to have `mib`. */
-static struct vm *start(const char *cmdline, unsigned mib)
+static struct vm *start_with(struct vm *vm, const char *cmdline, unsigned mib)
 {
-    struct vm *vm = vm_start();
-
     vm_put(vm, "/entropy", "{}");
     vm_put(vm, "/hotplug/memory", "{\"total_size_mib\":1024}");
     vm_boot(vm, "memory_hotplug", cmdline);
@@ -65,24 +48,54 @@ static struct vm *start(const char *cmdline, unsigned mib)
     return vm;
 }
 
+static struct vm *start(const char *cmdline, unsigned mib)
+{
+    return start_with(vm_start(), cmdline, mib);
+}
+
 static void test_plugged_memory_is_used_and_goes_back_to_the_host(void **state)
 {
     struct vm *vm = start(NULL, 32);
-    unsigned long before = pss_mib(vm);
+    unsigned long before = vm_pss_mib(vm);
 
     (void)state;
     vm_say(vm, "g");
     vm_expect(vm, "wanted 2000000\nplug 0\nstate 0\nbeyond 20000\nplugged 2000000\n");
     assert_sizes(vm, 32, 32);
-    assert_true(pss_mib(vm) + 1 >= before + 32);
+    assert_true(vm_pss_mib(vm) + 1 >= before + 32);
     vm_patch(vm, "/hotplug/memory", "{\"requested_size_mib\":4}");
     vm_say(vm, "g");
     vm_expect(vm, "unplug 0\nrest fffffffffeffffff\nhalf\n");
     assert_sizes(vm, 16, 4);
-    assert_true(pss_mib(vm) <= before + 17);
+    assert_true(vm_pss_mib(vm) <= before + 17);
     vm_say(vm, "g");
     /* Nothing is where memory was, and nothing of it is in memory that comes again. */
     vm_expect(vm, "all 0\nstate 10000\nnothing ffffffffffffffff\nplugged 0\nplug 0\nempty 0\ndone\n");
+    vm_expect_exit(vm, 0);
+}
+
+/* Where the host has not enough of them the guest is told so, and goes on. */
+static void test_huge_pages_are_plugged_and_go_back_to_the_host(void **state)
+{
+    struct vm *vm = vm_start();
+
+    (void)state;
+    huge_pages_reserve(32 + 16);
+    vm_put(vm, "/machine-config", "{\"vcpu_count\":1,\"mem_size_mib\":64,\"huge_pages\":\"2M\"}");
+    start_with(vm, "short", 34);
+    assert_int_equal(huge_pages_left(), 16);
+    vm_say(vm, "g");
+    vm_expect(vm, "wanted 2200000\ntoo many 2\n");
+    assert_int_equal(huge_pages_left(), 16);
+    vm_expect(vm, "plug 0\nstate 0\nbeyond 20000\nplugged 2000000\n");
+    assert_int_equal(huge_pages_left(), 0);
+    assert_sizes(vm, 32, 34);
+    vm_say(vm, "g");
+    vm_expect(vm, "unplug 0\nrest fffffffffeffffff\nhalf\n");
+    assert_int_equal(huge_pages_left(), 8);
+    vm_say(vm, "g");
+    vm_expect(vm, "all 0\n");
+    vm_expect(vm, "empty 0\ndone\n");
     vm_expect_exit(vm, 0);
 }
 
@@ -97,6 +110,7 @@ static void test_unplugged_memory_is_out_of_the_guests_reach(void **state)
     vm_say(vm, "g");
     if (!guest_code_is_emulated()) {
         vm_expect_exit(vm, 1);
+        vm_expect_log(vm, "the guest touched memory that is not plugged");
         return;
     }
     vm_expect(vm, "reached 0\n");
@@ -169,7 +183,36 @@ static void test_wrong_configurations_are_refused(void **state)
     vm_refuses(other, "PATCH", "/hotplug/memory", "{\"requested_size_mib\":2}", "hotplug/memory: there is none");
 }
 
+/* Whichever of the two comes second is refused, and changes nothing. */
+static void test_memory_that_is_shared_does_not_come_and_go(void **state)
+{
+    const char *drive = "{\"drive_id\":\"disk\",\"is_root_device\":false,\"socket\":\"%s\"}";
+    struct vm *vm = vm_start();
+    char body[256];
+
+    (void)state;
+    vm_file(vm, "disk", 1 << 20, 0);
+    pid_t backend = backend_start(vm_path(vm, "b.sock"), vm_path(vm, "disk"), BACKEND_WORKS);
+    snprintf(body, sizeof(body), drive, vm_path(vm, "b.sock"));
+    vm_put(vm, "/drives/disk", "%s", body);
+    vm_refuses(vm, "PUT", "/hotplug/memory", "{\"total_size_mib\":1024}",
+               "total_size_mib: memory that comes and goes cannot be shared");
+    vm_drive(vm, "disk", vm_path(vm, "disk"), "");
+    vm_put(vm, "/hotplug/memory", "{\"total_size_mib\":1024}");
+    vm_refuses(vm, "PUT", "/drives/disk", body, "socket: a device that another process serves");
+    snprintf(body, sizeof(body), "{\"fs_id\":\"a\",\"tag\":\"share\",\"socket_path\":\"%s\"}", vm_path(vm, "b.sock"));
+    vm_refuses(vm, "PUT", "/mayfly/file-systems/a", body, "socket_path: a device that another process serves");
+    snprintf(body, sizeof(body), "{\"iface_id\":\"e\",\"backend\":{\"type\":\"vhost-user\",\"socket_path\":\"%s\"}}",
+             vm_path(vm, "b.sock"));
+    vm_refuses(vm, "PUT", "/network-interfaces/e", body, "backend: a device that another process serves");
+    vm_boot(vm, "memory_hotplug", NULL);
+    vm_expect(vm, "ready\n");
+    backend_end(backend);
+}
+
 TEST_MAIN(machine_test(test_plugged_memory_is_used_and_goes_back_to_the_host),
+          huge_pages_test(test_huge_pages_are_plugged_and_go_back_to_the_host),
+          machine_test(test_memory_that_is_shared_does_not_come_and_go),
           machine_test(test_unplugged_memory_is_out_of_the_guests_reach),
           machine_test(test_wrong_requests_change_nothing), machine_test(test_memory_in_many_pieces_comes_and_goes),
           machine_test(test_ring_of_a_device_keeps_its_memory), machine_test(test_wrong_configurations_are_refused))

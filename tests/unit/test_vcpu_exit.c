@@ -70,7 +70,7 @@ static void test_failure_with_a_truncated_file_has_its_own_exit_code(void **stat
     assert_int_equal(ftruncate(fd, 8192), 0);
     mapped_file_add(fd, "kernel");
     vcpu_exit_failed(vcpu, EFAULT); /* the file is whole */
-    assert_ended(EXIT_CODE_ERROR, strerror(EFAULT));
+    assert_ended(EXIT_CODE_ERROR, "KVM_RUN of vcpu0: the guest touched memory that is not plugged");
 
     fixture.ends = 0;
     assert_int_equal(ftruncate(fd, 4096), 0);
@@ -90,6 +90,25 @@ static void test_failure_with_a_truncated_file_has_its_own_exit_code(void **stat
     assert_ended(EXIT_CODE_OK, "reset");
     mapped_file_forget(fd);
     assert_null(mapped_file_truncated());
+}
+
+static void test_touched_memory_that_is_not_there_is_told_with_its_address(void **state)
+{
+    static const uint64_t fault[] = {0, 0x123456789000, 4096};
+    struct vcpu *vcpu = setup_vcpu();
+
+    (void)state;
+    fixture.run.exit_reason = 39; /* KVM_EXIT_MEMORY_FAULT */
+    memcpy(fixture.run.padding, fault, sizeof(fault));
+    vcpu_exit_failed(vcpu, EFAULT);
+    assert_ended(EXIT_CODE_ERROR, "cannot be had, at 0x123456789000");
+}
+
+static void test_other_failures_of_kvm_are_told_by_their_names(void **state)
+{
+    (void)state;
+    vcpu_exit_failed(setup_vcpu(), EIO);
+    assert_ended(EXIT_CODE_ERROR, strerror(EIO));
 }
 
 static void test_exits_that_are_errors_end_the_guest_with_a_reason(void **state)
@@ -137,4 +156,7 @@ static void test_exits_that_are_errors_end_the_guest_with_a_reason(void **state)
 }
 
 TEST_MAIN(cmocka_unit_test_setup_teardown(test_failure_with_a_truncated_file_has_its_own_exit_code, setup, teardown),
+          cmocka_unit_test_setup_teardown(test_touched_memory_that_is_not_there_is_told_with_its_address, setup,
+                                          teardown),
+          cmocka_unit_test_setup_teardown(test_other_failures_of_kvm_are_told_by_their_names, setup, teardown),
           cmocka_unit_test_setup_teardown(test_exits_that_are_errors_end_the_guest_with_a_reason, setup, teardown))

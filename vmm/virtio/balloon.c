@@ -52,10 +52,10 @@ static void release_pages(struct balloon *balloon, uint64_t first, uint64_t coun
     const struct guest_memory *memory = balloon->device.memory;
     const uint64_t page = 1u << BALLOON_PAGE_SHIFT;
 
-    if (guest_memory_release(memory, first * page, count * page))
+    if (guest_memory_release(memory, first * page, count * page, GUEST_RELEASE_ALL))
         return;
     for (uint64_t i = 0; i < count; i++)
-        if (!guest_memory_release(memory, (first + i) * page, page))
+        if (!guest_memory_release(memory, (first + i) * page, page, GUEST_RELEASE_ALL))
             METRIC_INCREMENT(balloon.event_fails);
 }
 
@@ -80,13 +80,14 @@ static void inflate(struct balloon *balloon, const struct virtqueue_chain *chain
 uint64_t balloon_release_buffers(struct balloon *balloon, const struct virtqueue_chain *chain, uint64_t *fails)
 {
     const struct guest_memory *memory = balloon->device.memory;
+    enum guest_release what = balloon->device.prompt_queues != 0 ? GUEST_RELEASE_BUT_FILES : GUEST_RELEASE_ALL;
     uint64_t freed = 0;
 
     for (size_t i = chain->readable_count; i < (size_t)chain->readable_count + chain->writable_count; i++) {
         uint64_t gpa;
 
         if (guest_memory_gpa(memory, chain->iov[i].iov_base, &gpa) &&
-            guest_memory_release(memory, gpa, chain->iov[i].iov_len))
+            guest_memory_release(memory, gpa, chain->iov[i].iov_len, what))
             freed += chain->iov[i].iov_len;
         else
             (*fails)++;
@@ -217,14 +218,15 @@ static void serve(struct balloon *balloon, unsigned index, const struct virtqueu
     virtqueue_push(&balloon->queues[index], chain->head, 0);
 }
 
-/* Returns true when the queue has more than a turn's worth. */
+/* Returns true when the queue has more than a turn's worth. A guest that shall wait for us must notify each time. */
 static bool serve_queue(struct balloon *balloon, unsigned index)
 {
     struct virtqueue *queue = &balloon->queues[index];
     struct virtqueue_chain chain;
     unsigned served = 0;
 
-    virtqueue_disarm(queue);
+    if ((balloon->device.prompt_queues & 1ull << index) == 0)
+        virtqueue_disarm(queue);
     while (served < TURN) {
         enum virtqueue_result result = virtqueue_pop(queue, &chain);
 
@@ -261,6 +263,7 @@ static void turn_expired(struct event_timer *timer)
     serve_all(container_of(timer, struct balloon, turn_timer));
 }
 
+/* A driver may have put something into a queue by now: Linux does so with its buffer for statistics. */
 static bool balloon_activate(struct virtio_device *device)
 {
     struct balloon *balloon = balloon_of(device);
@@ -279,9 +282,10 @@ static bool balloon_activate(struct virtio_device *device)
         METRIC_INCREMENT(balloon.activate_fails);
         return false;
     }
-    event_timer_set(device->loop, &balloon->poll_timer, clock_monotonic_us() + (uint64_t)balloon->interval_s * 1000000);
-    if (balloon->interval_s == 0)
-        event_timer_cancel(&balloon->poll_timer);
+    if (balloon->interval_s > 0)
+        event_timer_set(device->loop, &balloon->poll_timer,
+                        clock_monotonic_us() + (uint64_t)balloon->interval_s * 1000000);
+    event_timer_set(device->loop, &balloon->turn_timer, 0);
     return true;
 }
 
@@ -421,6 +425,7 @@ struct error *virtio_balloon_new(const struct balloon_config *config, struct eve
                     (config->free_page_hinting ? 1ull << VIRTIO_BALLOON_F_FREE_PAGE_HINT : 0) |
                     (config->free_page_reporting ? 1ull << VIRTIO_BALLOON_F_REPORTING : 0),
         .queues = balloon->queues,
+        .prompt_queues = config->free_page_hinting ? BALLOON_PROMPT_QUEUES : 0,
     };
     balloon->device.queue_count = queue_count(balloon->device.features);
     *device = &balloon->device;

@@ -15,6 +15,9 @@ enum balloon_role {
     BALLOON_ROLES,
 };
 
+/* One of these has the hints, when there are hints; which, is known when the driver is ready. */
+#define BALLOON_PROMPT_QUEUES (1ull << 2 | 1ull << 3)
+
 /* What is asked for and told about free pages (balloon_hinting.c). */
 struct balloon_hints {
     uint32_t host_cmd; /* as the guest reads it: 0 stop, 1 done, else the number of a run */

@@ -1,7 +1,7 @@
 /*
  * The one interface between a virtio device and its transport. The transport knows no device, a device knows no
- * transport, the event loop knows neither. Everything here runs with the event loop's lock held: notify, timers and
- * backends on the loop's thread; configuration, activate and reset on a vCPU's.
+ * transport, the event loop knows neither. Everything here runs with the event loop's lock held: notify (but see
+ * prompt_queues), timers and backends on the loop's thread; configuration, activate and reset on a vCPU's.
  */
 #pragma once
 
@@ -65,6 +65,11 @@ struct virtio_device {
      * event loop, and interrupts come through interrupt_fd without a call.
      */
     bool served_elsewhere;
+    /*
+     * Bit n: a vCPU that notifies queue n calls notify itself, and does not go on before that returns. Else it does,
+     * and notify comes later. What notify does then must be allowed to a vCPU's thread (vmm.rules).
+     */
+    uint64_t prompt_queues;
     uint64_t driver_features; /* agreed; 0 before FEATURES_OK */
     struct virtqueue *queues; /* queue_count of them, within the private struct */
     unsigned queue_count;

@@ -1,0 +1,75 @@
+#include "tests/machine/huge_pages.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static const char nr_hugepages[] = "/proc/sys/vm/nr_hugepages";
+
+static unsigned long meminfo(const char *name)
+{
+    FILE *file = fopen("/proc/meminfo", "re");
+    cleanup_free char *line = NULL;
+    size_t size = 0;
+    unsigned long value = 0;
+
+    assert_non_null(file);
+    while (getline(&line, &size, file) > 0)
+        if (strncmp(line, name, strlen(name)) == 0 && line[strlen(name)] == ':')
+            value = strtoul(line + strlen(name) + 1, NULL, 10);
+    fclose(file);
+    return value;
+}
+
+static void set_pool(unsigned long pages)
+{
+    cleanup_fd int fd = open(nr_hugepages, O_WRONLY | O_CLOEXEC);
+    char text[32];
+    int length = snprintf(text, sizeof(text), "%lu", pages);
+
+    if (fd >= 0 && write(fd, text, (size_t)length) != length)
+        print_message("cannot write %s\n", nr_hugepages);
+}
+
+static unsigned long pool_before;
+
+int huge_pages_teardown(void **state)
+{
+    machine_teardown(state);
+    set_pool(pool_before);
+    return 0;
+}
+
+unsigned long huge_pages_free(void)
+{
+    return meminfo("HugePages_Free");
+}
+
+unsigned long huge_pages_left(void)
+{
+    return meminfo("HugePages_Free") - meminfo("HugePages_Rsvd");
+}
+
+void huge_pages_reserve(unsigned long pages)
+{
+    unsigned long used = meminfo("HugePages_Total") - meminfo("HugePages_Free");
+
+    if (meminfo("Hugepagesize") != 2048 || access(nr_hugepages, W_OK) != 0) {
+        print_message("skipped: huge pages of 2 MiB cannot be reserved here\n");
+        skip();
+    }
+    set_pool(used + pages);
+    if (huge_pages_left() != pages) {
+        print_message("skipped: the host has no %lu huge pages to give\n", pages);
+        skip();
+    }
+}
+
+int huge_pages_setup(void **state)
+{
+    (void)state;
+    pool_before = meminfo("HugePages_Total");
+    return 0;
+}
