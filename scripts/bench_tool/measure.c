@@ -3,6 +3,7 @@
  * same), does one thing to it many times, prints what each time cost as one JSON object a line.
  *
  *   measure api      VMM RUNS                       exec to a served GET /
+ *   measure requests VMM COUNT kept|fresh           GET / again and again, on one connection or on one each
  *   measure start    VMM KERNEL PAUSE_MS RUNS       InstanceStart to the guest's first byte on the serial port
  *   measure parallel VMM KERNEL COUNT CALLERS       exec to the first byte, many at once
  *   measure memory   VMM MEM_MIB TEXT               private dirty memory of a VM that has said TEXT on its serial port
@@ -17,6 +18,7 @@
  */
 #include "api/client/client.h"
 #include "api/client/connect.h"
+#include "scripts/bench_tool/counters.h"
 #include "vmm/base/cleanup.h"
 #include "vmm/base/clock.h"
 
@@ -169,18 +171,12 @@ static void vmm_request(struct vmm *vmm, const char *method, const char *path, c
     api_response_free(&response);
 }
 
-/* The first number of /proc/<pid>/schedstat of each thread: nanoseconds on a processor. */
 static double vmm_cpu_us(const struct vmm *vmm)
 {
-    char path[64];
-    unsigned long long nanoseconds = 0;
+    const struct counters none = {.pid = vmm->pid};
+    struct counts counts = counters_read(&none);
 
-    snprintf(path, sizeof(path), "/proc/%d/schedstat", vmm->pid);
-    FILE *file = fopen(path, "re");
-    if (file == NULL || fscanf(file, "%llu", &nanoseconds) != 1)
-        die(path, NULL);
-    fclose(file);
-    return (double)nanoseconds / 1000;
+    return counts.cpu_us + counts.vcpu_us;
 }
 
 struct mapping {
@@ -310,6 +306,43 @@ static void measure_api(const char *path, unsigned runs)
                (unsigned long long)(served - vmm.spawned_us), cpu, vmm_private_dirty(&vmm, 0).outside_kib);
         vmm_end(&vmm);
     }
+}
+
+static void connect_again(struct vmm *vmm)
+{
+    int fd;
+    struct error *error = socket_connect_when_ready(vmm->socket, vmm->process_fd, UINT64_MAX, &fd);
+
+    if (error != NULL)
+        die("connecting", error);
+    api_client_free(vmm->api);
+    vmm->api = api_client_new(fd);
+}
+
+/* What each of `count` requests takes, after one that nobody measures. */
+static void measure_requests(const char *path, unsigned count, bool fresh)
+{
+    struct vmm vmm;
+    struct counters counters;
+
+    vmm_spawn(&vmm, path, 0);
+    vmm_request(&vmm, "GET", "/", NULL);
+    bool traced = counters_open(&counters, vmm.pid);
+    struct counts before = counters_read(&counters);
+    uint64_t began = clock_monotonic_us();
+    for (unsigned i = 0; i < count; i++) {
+        if (fresh)
+            connect_again(&vmm);
+        vmm_request(&vmm, "GET", "/", NULL);
+    }
+    uint64_t wall = clock_monotonic_us() - began;
+    struct counts after = counters_read(&counters);
+    printf("{\"wall_us\":%.2f,\"cpu_us\":%.3f", (double)wall / count, (after.cpu_us - before.cpu_us) / count);
+    if (traced)
+        printf(",\"syscalls\":%.3f", (double)(after.syscalls - before.syscalls) / count);
+    puts("}");
+    counters_close(&counters);
+    vmm_end(&vmm);
 }
 
 /* A reply to InstanceStart may come after the guest's first byte: the byte ends the measure, not the reply. */
@@ -482,6 +515,8 @@ int main(int argc, char *argv[])
         measure_jails(number(argv[6]), number(argv[7]));
     } else if (argc == 4 && strcmp(argv[1], "api") == 0)
         measure_api(argv[2], number(argv[3]));
+    else if (argc == 5 && strcmp(argv[1], "requests") == 0)
+        measure_requests(argv[2], number(argv[3]), strcmp(argv[4], "fresh") == 0);
     else if (argc == 6 && strcmp(argv[1], "start") == 0)
         measure_start(argv[2], argv[3], number(argv[4]), number(argv[5]));
     else if (argc == 6 && strcmp(argv[1], "parallel") == 0)
@@ -491,7 +526,7 @@ int main(int argc, char *argv[])
     else if (argc == 3 && strcmp(argv[1], "life") == 0)
         measure_life(argv[2]);
     else {
-        fprintf(stderr, "measure: expected api|start|parallel|memory|life|jail|jails and their arguments\n");
+        fprintf(stderr, "measure: expected api|requests|start|parallel|memory|life|jail|jails and their arguments\n");
         return EXIT_FAILURE;
     }
     return EXIT_SUCCESS;

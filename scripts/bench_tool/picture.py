@@ -4,9 +4,10 @@ import subprocess
 
 
 def draw(rows, path):
+    """False when there is nothing to draw, or nothing to draw with."""
     drawable = [row for row in rows if row.mayfly and any(v for v in (row.firecracker, row.qemu, row.goal))]
     if not drawable or shutil.which("gnuplot") is None:
-        return
+        return False
     lines = []
     for row in drawable:
         # Logarithmic: the peers are up to a hundred times away.
@@ -37,3 +38,4 @@ plot $rows using (0.001):($0-0.25):(0.001):2:($0-0.25-h):($0-0.25+h) with boxxye
 """
     # Quoted first words hold spaces: gnuplot's word() keeps them together.
     subprocess.run(["gnuplot"], input=script, text=True, check=True)
+    return True

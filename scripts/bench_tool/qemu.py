@@ -17,18 +17,22 @@ MACHINE = ["-M", "microvm,x-option-roms=off,rtc=off,pic=off,pit=off", "-nodefaul
 class Qemu:
     """One QEMU, stopped before its first instruction (-S), with a QMP connection that has been greeted."""
 
-    def __init__(self, scratch, arguments):
+    def __init__(self, scratch, arguments, within=()):
         path = str(Path(scratch) / "qmp")
         if os.path.exists(path):
             os.unlink(path)
         accel = ["-accel", "kvm" if os.access("/dev/kvm", os.W_OK) else "tcg"]
+        self.path = path
         self.started = time.monotonic()
-        self.process = subprocess.Popen([QEMU, *MACHINE, *accel, "-S", "-qmp", f"unix:{path},server=on,wait=off", *arguments],
+        self.process = subprocess.Popen([*within, QEMU, *MACHINE, *accel, "-S", "-qmp", f"unix:{path},server=on,wait=off", *arguments],
                                         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        self.connect()
+
+    def connect(self):
         self.socket = socket.socket(socket.AF_UNIX)
         while True:
             try:
-                self.socket.connect(path)
+                self.socket.connect(self.path)
                 break
             except OSError:
                 if self.process.poll() is not None or time.monotonic() > self.started + 20:
@@ -36,6 +40,11 @@ class Qemu:
         self.stream = self.socket.makefile("rw")
         self.stream.readline()  # the greeting
         self.ask("qmp_capabilities")
+
+    def connect_again(self):
+        self.stream.close()
+        self.socket.close()
+        self.connect()
 
     def ask(self, command):
         self.stream.write(json.dumps({"execute": command}) + "\n")
