@@ -92,13 +92,13 @@ static struct error *carry_out(const struct api_context *context, const struct r
             return error_new(ERROR_INPUT, "a GET with a body of %zu bytes, expected none", request->body_length);
         return route->handle(context, NULL, &reply->body);
     }
-    if (route->handle_text != NULL)
-        return route->handle_text(context, request->body, request->body_length);
-    if (route->current != NULL)
-        route->current(context->machine, &body);
+    if (route->body->open)
+        return route->handle(context, &(struct api_text){request->body, request->body_length}, &reply->body);
+    if (route->current != 0)
+        memcpy(&body, (const char *)machine_configuration(context->machine) + route->current - 1, route->body->size);
     bool empty = route->body_optional && request->body_length == 0;
     error = schema_decode(route->body, empty ? "{}" : request->body, empty ? 2 : request->body_length,
-                          route->current != NULL, &body, &given);
+                          route->current != 0, &body, &given);
     if (error != NULL)
         return error;
     reply->deprecation = schema_deprecated(route->body, given) != NULL;
@@ -182,6 +182,11 @@ static const struct route *find_route(const struct api_request *request, const c
     return NULL;
 }
 
+static struct request_metrics *counts_of(const struct route *route)
+{
+    return (struct request_metrics *)(void *)((char *)&metrics + route->counts);
+}
+
 static unsigned status_of(const struct error *error)
 {
     return error->kind == ERROR_INTERNAL ? 500 : error->kind == ERROR_TOO_LARGE ? 413 : 400;
@@ -209,13 +214,13 @@ void api_handle(const struct api_context *context, const struct api_request *req
         reply->status = 200;
         json_writer_init(&reply->body);
     }
-    __atomic_fetch_add(&route->counts->count, 1, __ATOMIC_RELAXED);
+    __atomic_fetch_add(&counts_of(route)->count, 1, __ATOMIC_RELAXED);
     struct error *error = carry_out(context, route, id, request, reply);
     if (error == NULL) {
         log_debug("The request was executed successfully. Status code: %u.", reply->status);
         return;
     }
-    __atomic_fetch_add(&route->counts->fails, 1, __ATOMIC_RELAXED);
+    __atomic_fetch_add(&counts_of(route)->fails, 1, __ATOMIC_RELAXED);
     refuse(reply, status_of(error), error);
 }
 

@@ -249,7 +249,7 @@ static void write_route(FILE *out, const struct route *route)
     write_parameter(out, route);
     if (route->body != NULL) {
         fprintf(out, "      requestBody:\n        required: %s\n", route->body_optional ? "false" : "true");
-        write_content(out, 8, route->body, route->current != NULL);
+        write_content(out, 8, route->body, route->current != 0);
     }
     fputs("      responses:\n", out);
     if (route->reply != NULL) {
@@ -279,7 +279,7 @@ static void write_components(FILE *out)
 
     for (size_t i = 0; i < route_count; i++) {
         if (routes[i].body != NULL)
-            collect(&collection, routes[i].body, routes[i].current != NULL);
+            collect(&collection, routes[i].body, routes[i].current != 0);
         if (routes[i].reply != NULL)
             collect(&collection, routes[i].reply, false);
     }

@@ -46,11 +46,6 @@ static struct error *get_vm_config(const struct api_context *context, void *body
     return NULL;
 }
 
-static void current_machine_config(const struct machine *machine, void *body)
-{
-    *(struct machine_config *)body = machine_configuration(machine)->machine;
-}
-
 static struct error *put_machine_config(const struct api_context *context, void *body, struct json_writer *reply)
 {
     (void)reply;
@@ -271,11 +266,13 @@ static struct error *get_mmds(const struct api_context *context, void *body, str
     return NULL;
 }
 
-static struct error *put_mmds(const struct api_context *context, const char *text, size_t length)
+static struct error *put_mmds(const struct api_context *context, void *body, struct json_writer *reply)
 {
+    const struct api_text *given = body;
     struct mmds_value *contents = NULL;
-    struct error *error = mmds_json_decode(text, length, &contents);
+    struct error *error = mmds_json_decode(given->text, given->length, &contents);
 
+    (void)reply;
     if (error != NULL)
         return error;
     error = machine_put_mmds(context->machine, contents);
@@ -284,11 +281,13 @@ static struct error *put_mmds(const struct api_context *context, const char *tex
     return error;
 }
 
-static struct error *patch_mmds(const struct api_context *context, const char *text, size_t length)
+static struct error *patch_mmds(const struct api_context *context, void *body, struct json_writer *reply)
 {
+    const struct api_text *given = body;
     struct mmds_value *patch = NULL;
-    struct error *error = mmds_json_decode(text, length, &patch);
+    struct error *error = mmds_json_decode(given->text, given->length, &patch);
 
+    (void)reply;
     if (error != NULL)
         return error;
     error = machine_patch_mmds(context->machine, patch);
@@ -336,97 +335,91 @@ static struct error *patch_vm(const struct api_context *context, void *body, str
     return error;
 }
 
+#define COUNTS(member) .counts = offsetof(struct metrics, api_server.member)
+#define CURRENT(member) .current = offsetof(struct vm_config, member) + 1
+
 const struct route routes[] = {
-    {"/", API_GET, WHEN_ANY, get_instance, .reply = &instance_info_schema,
-     .counts = &metrics.api_server.get_instance_info, SUMMARY("What this instance is")},
-    {"/version", API_GET, WHEN_ANY, get_version, .reply = &version_info_schema,
-     .counts = &metrics.api_server.get_vmm_version, SUMMARY("The version of the API")},
-    {"/machine-config", API_GET, WHEN_ANY, get_machine_config, .reply = &machine_config_schema,
-     .counts = &metrics.api_server.get_machine_cfg, SUMMARY("The vCPUs and the memory")},
-    {"/machine-config", API_PUT, WHEN_NOT_STARTED, put_machine_config, &machine_config_schema,
-     .counts = &metrics.api_server.put_machine_cfg,
+    {"/", API_GET, WHEN_ANY, get_instance, .reply = &instance_info_schema, COUNTS(get_instance_info),
+     SUMMARY("What this instance is")},
+    {"/version", API_GET, WHEN_ANY, get_version, .reply = &version_info_schema, COUNTS(get_vmm_version),
+     SUMMARY("The version of the API")},
+    {"/machine-config", API_GET, WHEN_ANY, get_machine_config, .reply = &machine_config_schema, COUNTS(get_machine_cfg),
+     SUMMARY("The vCPUs and the memory")},
+    {"/machine-config", API_PUT, WHEN_NOT_STARTED, put_machine_config, &machine_config_schema, COUNTS(put_machine_cfg),
      SUMMARY("Sets the vCPUs and the memory; what is not given gets its default")},
-    {"/machine-config", API_PATCH, WHEN_NOT_STARTED, put_machine_config, &machine_config_schema, current_machine_config,
-     .counts = &metrics.api_server.patch_machine_cfg,
-     SUMMARY("Changes the vCPUs or the memory; what is not given stays")},
-    {"/boot-source", API_PUT, WHEN_NOT_STARTED, put_boot_source, &boot_source_schema,
-     .counts = &metrics.api_server.put_boot_source,
+    {"/machine-config", API_PATCH, WHEN_NOT_STARTED, put_machine_config, &machine_config_schema, CURRENT(machine),
+     COUNTS(patch_machine_cfg), SUMMARY("Changes the vCPUs or the memory; what is not given stays")},
+    {"/boot-source", API_PUT, WHEN_NOT_STARTED, put_boot_source, &boot_source_schema, COUNTS(put_boot_source),
      SUMMARY("Sets the kernel, its initial RAM disk and its command line")},
-    {"/drives/{drive_id}", API_PUT, WHEN_NOT_STARTED, put_drive, &drive_schema, .counts = &metrics.api_server.put_drive,
+    {"/drives/{drive_id}", API_PUT, WHEN_NOT_STARTED, put_drive, &drive_schema, COUNTS(put_drive),
      SUMMARY("Adds or replaces a disk")},
-    {"/drives/{drive_id}", API_PATCH, WHEN_STARTED, patch_drive, &drive_update_schema,
-     .counts = &metrics.api_server.patch_drive, SUMMARY("Changes a disk's file or its limits")},
+    {"/drives/{drive_id}", API_PATCH, WHEN_STARTED, patch_drive, &drive_update_schema, COUNTS(patch_drive),
+     SUMMARY("Changes a disk's file or its limits")},
     {"/network-interfaces/{iface_id}", API_PUT, WHEN_NOT_STARTED, put_network_interface, &network_interface_schema,
-     .counts = &metrics.api_server.put_network, SUMMARY("Adds or replaces a network interface")},
+     COUNTS(put_network), SUMMARY("Adds or replaces a network interface")},
     {"/network-interfaces/{iface_id}", API_PATCH, WHEN_STARTED, patch_network_interface,
-     &network_interface_update_schema, .counts = &metrics.api_server.patch_network,
-     SUMMARY("Changes a network interface's limits")},
-    {"/pmem/{id}", API_PUT, WHEN_NOT_STARTED, put_pmem, &pmem_schema, .counts = &metrics.api_server.put_pmem,
+     &network_interface_update_schema, COUNTS(patch_network), SUMMARY("Changes a network interface's limits")},
+    {"/pmem/{id}", API_PUT, WHEN_NOT_STARTED, put_pmem, &pmem_schema, COUNTS(put_pmem),
      SUMMARY("Adds or replaces a file that the guest has as memory")},
-    {"/pmem/{id}", API_PATCH, WHEN_STARTED, patch_pmem, &pmem_update_schema, .counts = &metrics.api_server.patch_pmem,
+    {"/pmem/{id}", API_PATCH, WHEN_STARTED, patch_pmem, &pmem_update_schema, COUNTS(patch_pmem),
      SUMMARY("Changes the limits of flushes")},
-    {"/entropy", API_PUT, WHEN_NOT_STARTED, put_entropy, &entropy_schema, .counts = &metrics.api_server.put_entropy,
+    {"/entropy", API_PUT, WHEN_NOT_STARTED, put_entropy, &entropy_schema, COUNTS(put_entropy),
      SUMMARY("Adds or replaces the source of random numbers")},
-    {"/balloon", API_GET, WHEN_ANY, get_balloon, .reply = &balloon_schema, .counts = &metrics.api_server.get_balloon,
-     SUMMARY("The balloon")},
-    {"/balloon", API_PUT, WHEN_NOT_STARTED, put_balloon, &balloon_schema, .counts = &metrics.api_server.put_balloon,
+    {"/balloon", API_GET, WHEN_ANY, get_balloon, .reply = &balloon_schema, COUNTS(get_balloon), SUMMARY("The balloon")},
+    {"/balloon", API_PUT, WHEN_NOT_STARTED, put_balloon, &balloon_schema, COUNTS(put_balloon),
      SUMMARY("Adds or replaces the balloon")},
-    {"/balloon", API_PATCH, WHEN_ANY, patch_balloon, &balloon_update_schema,
-     .counts = &metrics.api_server.patch_balloon, SUMMARY("Changes the balloon's size")},
+    {"/balloon", API_PATCH, WHEN_ANY, patch_balloon, &balloon_update_schema, COUNTS(patch_balloon),
+     SUMMARY("Changes the balloon's size")},
     {"/balloon/statistics", API_GET, WHEN_ANY, get_balloon_statistics, .reply = &balloon_statistics_schema,
-     .counts = &metrics.api_server.get_balloon_statistics, SUMMARY("What the guest said last about its memory")},
+     COUNTS(get_balloon_statistics), SUMMARY("What the guest said last about its memory")},
     {"/balloon/statistics", API_PATCH, WHEN_ANY, patch_balloon_statistics, &balloon_statistics_update_schema,
-     .counts = &metrics.api_server.patch_balloon_statistics, SUMMARY("Changes how often the guest says it")},
+     COUNTS(patch_balloon_statistics), SUMMARY("Changes how often the guest says it")},
     {"/balloon/hinting/start", API_PATCH, WHEN_STARTED, start_balloon_hinting, &balloon_hinting_start_schema,
-     .body_optional = true, .counts = &metrics.api_server.start_balloon_hinting,
-     SUMMARY("Asks the guest to name its free pages")},
+     .body_optional = true, COUNTS(start_balloon_hinting), SUMMARY("Asks the guest to name its free pages")},
     {"/balloon/hinting/status", API_GET, WHEN_STARTED, get_balloon_hinting, .reply = &balloon_hinting_status_schema,
-     .counts = &metrics.api_server.get_balloon_hinting, SUMMARY("How far the guest is with that")},
+     COUNTS(get_balloon_hinting), SUMMARY("How far the guest is with that")},
     {"/balloon/hinting/stop", API_PATCH, WHEN_STARTED, stop_balloon_hinting, &balloon_hinting_stop_schema,
-     .body_optional = true, .counts = &metrics.api_server.stop_balloon_hinting, SUMMARY("Ends that")},
+     .body_optional = true, COUNTS(stop_balloon_hinting), SUMMARY("Ends that")},
     {"/hotplug/memory", API_GET, WHEN_STARTED, get_memory_hotplug, .reply = &memory_hotplug_status_schema,
-     .counts = &metrics.api_server.get_hotplug_memory, SUMMARY("How much memory is plugged")},
+     COUNTS(get_hotplug_memory), SUMMARY("How much memory is plugged")},
     {"/hotplug/memory", API_PUT, WHEN_NOT_STARTED, put_memory_hotplug, &memory_hotplug_schema,
-     .counts = &metrics.api_server.put_hotplug_memory, SUMMARY("Adds or replaces memory that can be plugged")},
+     COUNTS(put_hotplug_memory), SUMMARY("Adds or replaces memory that can be plugged")},
     {"/hotplug/memory", API_PATCH, WHEN_STARTED, patch_memory_hotplug, &memory_hotplug_update_schema,
-     .counts = &metrics.api_server.patch_hotplug_memory, SUMMARY("Says how much memory to plug")},
-    {"/serial", API_PUT, WHEN_NOT_STARTED, put_serial, &serial_schema, .counts = &metrics.api_server.put_serial,
+     COUNTS(patch_hotplug_memory), SUMMARY("Says how much memory to plug")},
+    {"/serial", API_PUT, WHEN_NOT_STARTED, put_serial, &serial_schema, COUNTS(put_serial),
      SUMMARY("Says where the serial port's output goes")},
-    {"/logger", API_PUT, WHEN_ANY, put_logger, &logger_schema, .counts = &metrics.api_server.put_logger,
+    {"/logger", API_PUT, WHEN_ANY, put_logger, &logger_schema, COUNTS(put_logger),
      SUMMARY("Says where the log goes and what is in it; once the guest is started, the file must be there already")},
-    {"/metrics", API_PUT, WHEN_NOT_STARTED, put_metrics, &metrics_schema, .counts = &metrics.api_server.put_metrics,
+    {"/metrics", API_PUT, WHEN_NOT_STARTED, put_metrics, &metrics_schema, COUNTS(put_metrics),
      SUMMARY("Says where the metrics go; once")},
-    {"/actions", API_PUT, WHEN_ANY, put_action, &action_info_schema, .counts = &metrics.api_server.put_actions,
+    {"/actions", API_PUT, WHEN_ANY, put_action, &action_info_schema, COUNTS(put_actions),
      SUMMARY("Starts the guest, or asks it something")},
-    {"/vm", API_PATCH, WHEN_STARTED, patch_vm, &vm_update_schema, .counts = &metrics.api_server.patch_vm,
+    {"/vm", API_PATCH, WHEN_STARTED, patch_vm, &vm_update_schema, COUNTS(patch_vm),
      SUMMARY("Pauses or resumes the vCPUs")},
-    {"/vm/config", API_GET, WHEN_ANY, get_vm_config, .reply = &vm_config_schema,
-     .counts = &metrics.api_server.get_vm_config, SUMMARY("The whole configuration")},
-    {"/cpu-config", API_PUT, WHEN_NOT_STARTED, put_cpu_config, &cpu_config_schema,
-     .counts = &metrics.api_server.put_cpu_cfg, SUMMARY("Sets the CPU features that the guest finds")},
+    {"/vm/config", API_GET, WHEN_ANY, get_vm_config, .reply = &vm_config_schema, COUNTS(get_vm_config),
+     SUMMARY("The whole configuration")},
+    {"/cpu-config", API_PUT, WHEN_NOT_STARTED, put_cpu_config, &cpu_config_schema, COUNTS(put_cpu_cfg),
+     SUMMARY("Sets the CPU features that the guest finds")},
     {"/mayfly/drives/{drive_id}", API_PUT, WHEN_NOT_STARTED, put_drive_options, &drive_options_schema,
-     .counts = &metrics.api_server.put_drive_options,
-     SUMMARY("Sets a disk's queues, and whether it goes around the page cache")},
+     COUNTS(put_drive_options), SUMMARY("Sets a disk's queues, and whether it goes around the page cache")},
     {"/mayfly/actions", API_PUT, WHEN_STARTED, put_mayfly_action, &mayfly_action_info_schema,
-     .counts = &metrics.api_server.put_mayfly_actions, SUMMARY("Presses the guest's power button")},
-    {"/mayfly/console", API_PUT, WHEN_NOT_STARTED, put_console, &console_schema,
-     .counts = &metrics.api_server.put_console, SUMMARY("Adds or replaces a virtio console with several ports")},
+     COUNTS(put_mayfly_actions), SUMMARY("Presses the guest's power button")},
+    {"/mayfly/console", API_PUT, WHEN_NOT_STARTED, put_console, &console_schema, COUNTS(put_console),
+     SUMMARY("Adds or replaces a virtio console with several ports")},
     {"/mayfly/file-systems/{fs_id}", API_PUT, WHEN_NOT_STARTED, put_file_system, &file_system_schema,
-     .counts = &metrics.api_server.put_file_system, SUMMARY("Adds or replaces a shared directory")},
-    {"/vsock", API_PUT, WHEN_NOT_STARTED, put_vsock, &vsock_schema, .counts = &metrics.api_server.put_vsock,
+     COUNTS(put_file_system), SUMMARY("Adds or replaces a shared directory")},
+    {"/vsock", API_PUT, WHEN_NOT_STARTED, put_vsock, &vsock_schema, COUNTS(put_vsock),
      SUMMARY("Adds or replaces the vsock device")},
-    {"/mmds", API_GET, WHEN_ANY, get_mmds, .reply = &mmds_contents_schema, .counts = &metrics.api_server.get_mmds,
-     SUMMARY("The metadata")},
-    {"/mmds", API_PUT, WHEN_ANY, .body = &mmds_contents_schema, .handle_text = put_mmds,
-     .counts = &metrics.api_server.put_mmds, SUMMARY("Sets the metadata that the guest can read")},
-    {"/mmds", API_PATCH, WHEN_ANY, .body = &mmds_contents_schema, .handle_text = patch_mmds,
-     .counts = &metrics.api_server.patch_mmds, SUMMARY("Merges into the metadata; null takes a member away")},
-    {"/mmds/config", API_PUT, WHEN_NOT_STARTED, put_mmds_config, &mmds_config_schema,
-     .counts = &metrics.api_server.put_mmds_config, SUMMARY("Says how the guest reaches the metadata")},
+    {"/mmds", API_GET, WHEN_ANY, get_mmds, .reply = &mmds_contents_schema, COUNTS(get_mmds), SUMMARY("The metadata")},
+    {"/mmds", API_PUT, WHEN_ANY, put_mmds, &mmds_contents_schema, COUNTS(put_mmds),
+     SUMMARY("Sets the metadata that the guest can read")},
+    {"/mmds", API_PATCH, WHEN_ANY, patch_mmds, &mmds_contents_schema, COUNTS(patch_mmds),
+     SUMMARY("Merges into the metadata; null takes a member away")},
+    {"/mmds/config", API_PUT, WHEN_NOT_STARTED, put_mmds_config, &mmds_config_schema, COUNTS(put_mmds_config),
+     SUMMARY("Says how the guest reaches the metadata")},
     {"/mayfly/vsock-seqpacket", API_PUT, WHEN_NOT_STARTED, put_vsock_seqpacket, &vsock_seqpacket_schema,
-     .counts = &metrics.api_server.put_vsock_seqpacket,
-     SUMMARY("Lets host programs send messages to the guest's sockets")},
-    {"/mayfly/console", API_PATCH, WHEN_STARTED, patch_console, &console_update_schema,
-     .counts = &metrics.api_server.patch_console, SUMMARY("Plugs a port in or out, changes a terminal's window")},
+     COUNTS(put_vsock_seqpacket), SUMMARY("Lets host programs send messages to the guest's sockets")},
+    {"/mayfly/console", API_PATCH, WHEN_STARTED, patch_console, &console_update_schema, COUNTS(patch_console),
+     SUMMARY("Plugs a port in or out, changes a terminal's window")},
 };
 const size_t route_count = array_length(routes);

@@ -4,6 +4,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "api/json.h"
 #include "api/schema.h"
@@ -31,26 +32,28 @@ struct api_context {
 };
 
 /*
- * `body` is the decoded request, NULL when the route has none; what it owns is freed afterwards, so a handler that
- * gives it away leaves it zeroed (as the calls of vmm/control.h do). `reply` takes one JSON value when the route has a
- * reply.
+ * `body` is the decoded request, NULL when the route has none, a struct api_text when its schema is an open one; what
+ * it owns is freed afterwards, so a handler that gives it away leaves it zeroed (as the calls of vmm/control.h do).
+ * `reply` takes one JSON value when the route has a reply.
  */
 typedef struct error *route_handler(const struct api_context *context, void *body, struct json_writer *reply);
 
-/* Of a route whose body is no table's: the text itself. */
-typedef struct error *route_text_handler(const struct api_context *context, const char *text, size_t length);
+/* A body that no table describes. */
+struct api_text {
+    const char *text;
+    size_t length;
+};
 
 struct route {
     const char *path; /* a segment in braces matches any, and must equal the body's identifying field */
     enum api_method method : 8;
     unsigned states : 8;
     route_handler *handle;
-    const struct schema *body;                                  /* of the request, or NULL */
-    void (*current)(const struct machine *machine, void *body); /* fields not given keep these values; NULL: defaults */
-    const struct schema *reply;                                 /* of a 200, or NULL: success is a 204 */
-    bool body_optional;                                         /* none at all counts as {} */
-    route_text_handler *handle_text;                            /* instead of `handle`; `body` then only describes */
-    struct request_metrics *counts;
+    const struct schema *body;  /* of the request, or NULL */
+    const struct schema *reply; /* of a 200, or NULL: success is a 204 */
+    uint16_t counts;            /* offset of its struct request_metrics in the metrics */
+    uint16_t current;           /* offset + 1 in struct vm_config: fields not given keep these values; 0: defaults */
+    bool body_optional;         /* none at all counts as {} */
 #ifndef MAYFLY_WITHOUT_OPENAPI
     const char *summary;
 #endif

@@ -62,6 +62,8 @@ static struct error *add_legacy_devices(struct machine *machine)
 struct error *machine_new(struct event_loop *loop, const struct machine_options *options, struct machine **machine)
 {
     /* Fresh pages from the kernel: malloc would touch them all to clear them, and most are never needed. */
+    _Static_assert(offsetof(struct machine, config.machine) + sizeof(struct machine_config) <= 4096,
+                   "what every process touches is in the first page");
     struct machine *made = mmap(NULL, sizeof(*made), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (made == MAP_FAILED)
         return error_errno(errno, "cannot make the machine");

@@ -31,6 +31,8 @@ struct machine {
     int serial_irq_fd;
     int keyboard_irq_fd;
     int power_button_irq_fd;
+    int kernel_fd; /* the boot source: open since it was put */
+    int initrd_fd;
     struct arch_cpuid *cpuid;                     /* the host's, as the template has it: survives the VM */
     const struct arch_cpu_template *cpu_template; /* NULL: none */
     struct guest_memory memory;                   /* count > 0: the memslots are set */
@@ -43,22 +45,19 @@ struct machine {
     int metrics_fd;
     struct event_source termination; /* signalfd for SIGTERM and SIGINT */
 
-    /* Legacy devices and what finds them. */
+    /* Legacy devices and what finds them; of `vcpus` and a bus the head. */
     struct serial serial;
     struct i8042 i8042;
     struct pit pit;
     struct acpi_sleep acpi_sleep;
     struct boot_timer boot_timer;
-    struct bus ports;
-    struct bus mmio;
-
     struct custom_cpu *custom_cpu; /* what cpu_template is when it was put to /cpu-config */
     struct vcpus vcpus;
-    struct vm_config config;
+    struct bus ports;
+    struct vm_config config; /* of a machine without devices the head; up to there it is one page, see machine_new */
+    struct bus mmio;
 
-    /* The boot source: open since it was put; loaded into memory ahead of the start. */
-    int kernel_fd;
-    int initrd_fd;
+    /* What is loaded of the boot source, ahead of the start. */
     bool boot_loaded;
     bool memory_dirty; /* something was loaded that is no longer wanted */
     struct arch_kernel kernel;

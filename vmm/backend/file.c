@@ -7,6 +7,7 @@
 #include <linux/falloc.h>
 #include <linux/fs.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
@@ -30,9 +31,11 @@ static const char *file_type_name(mode_t mode)
 /* Tried out: only newer kernels tell (STATX_DIOALIGN). Never more than a page. */
 static uint32_t direct_alignment(int fd)
 {
-    static uint8_t memory[2 * DISK_ALIGNMENT_MAX] __attribute__((aligned(DISK_ALIGNMENT_MAX)));
+    cleanup_free uint8_t *memory = aligned_alloc(DISK_ALIGNMENT_MAX, 2 * DISK_ALIGNMENT_MAX);
     struct iovec sector = {.iov_base = memory + DISK_SECTOR, .iov_len = DISK_SECTOR};
 
+    if (memory == NULL)
+        return DISK_ALIGNMENT_MAX; /* which is right for every disk */
     return preadv(fd, &sector, 1, 0) < 0 && errno == EINVAL ? DISK_ALIGNMENT_MAX : DISK_SECTOR;
 }
 
