@@ -55,6 +55,23 @@ static char *mount_words(const struct run_options *options)
     return words;
 }
 
+/* " mayfly.net=eth0,ADDRESS/BITS[,GATEWAY[,DNS]]", or "" for a guest that configures itself. */
+static char *network_word(const struct run_net_options *net)
+{
+    char *word = NULL;
+
+    if (!net->wanted || net->address[0] == '\0')
+        word = strdup("");
+    else if (asprintf(&word, " mayfly.net=eth0,%s/%u%s%s%s%s", net->address, net->bits,
+                      net->gateway[0] != '\0' || net->resolver[0] != '\0' ? "," : "",
+                      net->gateway[0] != '\0' || net->resolver[0] == '\0' ? net->gateway : "0.0.0.0",
+                      net->resolver[0] != '\0' ? "," : "", net->resolver) < 0)
+        word = NULL;
+    if (word == NULL)
+        abort();
+    return word;
+}
+
 /* Paths are passed on as they are: the VMM has the same working directory, or, in a jail, they are its own. */
 static struct error *put_boot_source(struct api_client *client, const struct run_options *options,
                                      const struct located *located)
@@ -62,10 +79,11 @@ static struct error *put_boot_source(struct api_client *client, const struct run
     struct body *body = body_new();
     cleanup_free char *boot_args = NULL;
     cleanup_free char *mounts = mount_words(options);
+    cleanup_free char *network = network_word(&options->net);
     bool overlay = located->rootfs != NULL && !options->writable;
 
-    if (asprintf(&boot_args, "%s%s%s%s%s", located->cmdline != NULL ? located->cmdline : default_cmdline,
-                 overlay ? " mayfly.overlay" : "", mounts, options->boot_args != NULL ? " " : "",
+    if (asprintf(&boot_args, "%s%s%s%s%s%s", located->cmdline != NULL ? located->cmdline : default_cmdline,
+                 overlay ? " mayfly.overlay" : "", mounts, network, options->boot_args != NULL ? " " : "",
                  options->boot_args != NULL ? options->boot_args : "") < 0)
         abort();
     body_string(body, "kernel_image_path", located->kernel);
@@ -149,10 +167,13 @@ static struct error *put_mounts(struct api_client *client, const struct run_opti
 }
 
 struct error *configure(struct api_client *client, const struct run_options *options, const struct located *located,
-                        struct vmm_process *process)
+                        struct vmm_process *process, struct run_net *net)
 {
     struct error *error = put_machine(client, options);
 
+    /* First of the devices: passt takes tens of milliseconds to start, and does so beside the rest. */
+    if (error == NULL)
+        error = run_net_configure(net, client, process, &options->net);
     if (error == NULL)
         error = put_boot_source(client, options, located);
     if (error == NULL)

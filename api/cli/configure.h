@@ -2,6 +2,7 @@
 #pragma once
 
 #include "api/cli/locate.h"
+#include "api/cli/run_net.h"
 #include "api/cli/vmm_process.h"
 #include "api/client/client.h"
 
@@ -10,7 +11,7 @@ enum run_port { RUN_PORT_STDIN, RUN_PORT_STDOUT, RUN_PORT_STDERR, RUN_PORT_CONTR
 
 /* Every request but InstanceStart. */
 struct error *configure(struct api_client *client, const struct run_options *options, const struct located *located,
-                        struct vmm_process *process);
+                        struct vmm_process *process, struct run_net *net);
 
 /* Connects to the ports' sockets, once InstanceStart has been answered. Stores descriptors that the caller owns. */
 struct error *configure_connect_ports(struct vmm_process *process, int fds[RUN_PORT_COUNT]);

@@ -160,6 +160,11 @@ char *locate_virtiofsd(void)
     return found;
 }
 
+char *locate_passt(void)
+{
+    return find_on_path("passt");
+}
+
 void located_free(struct located *located)
 {
     free(located->vmm);

@@ -19,5 +19,7 @@ struct located {
 struct error *locate(struct located *located, const struct run_options *options);
 /* virtiofsd, on PATH or where distributions put it; the caller frees it. NULL: there is none. */
 char *locate_virtiofsd(void);
+/* passt, on PATH; the same. */
+char *locate_passt(void);
 
 void located_free(struct located *located);

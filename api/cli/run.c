@@ -10,6 +10,7 @@
 #include "api/cli/configure.h"
 #include "api/cli/locate.h"
 #include "api/cli/run_mounts.h"
+#include "api/cli/run_net.h"
 #include "api/cli/run_options.h"
 #include "api/cli/session.h"
 #include "api/cli/timeline.h"
@@ -70,13 +71,15 @@ static struct error *start_process(struct vmm_process *process, const struct loc
 }
 
 /* From there to a running vCPU. */
-static struct error *start(struct vmm_process *process, struct run_mounts *mounts, const struct run_options *options,
-                           struct timeline *timeline, struct tail *log)
+static struct error *start(struct vmm_process *process, struct run_mounts *mounts, struct run_net *net,
+                           const struct run_options *options, struct timeline *timeline, struct tail *log)
 {
     struct located located;
     struct api_client *client = NULL;
     struct error *error = locate(&located, options);
 
+    if (error == NULL)
+        error = run_net_prepare(net, &options->net);
     if (error == NULL)
         error = run_mounts_start(mounts, options);
     if (mounts->directory[0] != '\0')
@@ -86,13 +89,15 @@ static struct error *start(struct vmm_process *process, struct run_mounts *mount
     if (error == NULL)
         error = start_process(process, &located, timeline, log, &client);
     if (error == NULL)
-        error = run_mounts_explain(mounts, configure(client, options, &located, process));
+        error = run_mounts_explain(mounts, configure(client, options, &located, process, net));
     if (error == NULL) {
         timeline_end(timeline, STAGE_CONFIGURED);
         error = api_client_action(client, "InstanceStart");
     }
     if (error == NULL)
         timeline_end(timeline, STAGE_VCPU_RUNNING);
+    if (error == NULL)
+        error = run_net_await(net); /* the kernel boots meanwhile */
     api_client_free(client);
     located_free(&located);
     return error;
@@ -144,28 +149,32 @@ static int run(const struct run_options *options, struct timeline *timeline, boo
 {
     struct vmm_process process;
     struct run_mounts mounts;
+    struct run_net net;
     struct session session;
     int signal_fd = -1, console_fd = -1, exit_code = EXIT_MAYFLY_FAILED;
     struct error *error;
 
     vmm_process_init(&process);
     run_mounts_init(&mounts);
+    run_net_init(&net);
     error = session_take_signals(&signal_fd);
     if (error == NULL)
         error = open_console(options->console_path, &console_fd);
     session_init(&session, &process, timeline, signal_fd, console_fd);
     if (error == NULL)
-        error = start(&process, &mounts, options, timeline, &session.log);
+        error = start(&process, &mounts, &net, options, timeline, &session.log);
     if (error == NULL)
         error = session_run(&session, options, has_stdin, &exit_code);
     if (error != NULL) {
         dprintf(STDERR_FILENO, "mayfly: %s\n", error->message);
         session_show_last_words(&session);
     }
+    run_net_tell(&net);
     report(options, timeline, exit_code, error != NULL ? error->message : NULL);
     error_free(error);
     vmm_process_end(&process);
     run_mounts_end(&mounts);
+    run_net_end(&net);
     session_free(&session);
     return exit_code;
 }

@@ -247,9 +247,8 @@ static struct error *add_files(struct run_jail *jail, const struct run_options *
 
 static struct error *prepare(struct run_jail *jail, const struct run_options *options, struct located *located)
 {
-    static const char *const walls[] = {"--new-pid-ns", "--new-net-ns",     "--new-ipc-ns",
-                                        "--new-uts-ns", "--new-cgroup-ns",  "--new-time-ns",
-                                        "--no-tun",     "--no-userfaultfd", "--announce"};
+    static const char *const walls[] = {"--new-pid-ns",  "--new-ipc-ns",     "--new-uts-ns", "--new-cgroup-ns",
+                                        "--new-time-ns", "--no-userfaultfd", "--announce"};
     cleanup_free char *vmm = realpath(located->vmm, NULL);
     cleanup_free char *base = NULL;
     struct error *error;
@@ -275,6 +274,11 @@ static struct error *prepare(struct run_jail *jail, const struct run_options *op
     add_word(jail, "--memory-limit=%llu", (unsigned long long)memory_limit(options->memory_mib));
     for (size_t i = 0; i < array_length(walls); i++)
         add_word(jail, "%s", walls[i]);
+    /* A tap is opened by its name, in the network namespace that it is in: the caller's. */
+    if (options->net.tap[0] == '\0') {
+        add_word(jail, "--new-net-ns");
+        add_word(jail, "--no-tun");
+    }
     error = add_files(jail, options, located);
     add_word(jail, "--");
     add_option(jail, "--api-sock", RUN_JAIL_SOCKETS "/api");

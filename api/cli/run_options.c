@@ -26,6 +26,12 @@ const char run_help[] = "Usage: mayfly run [OPTION...] [--] COMMAND [ARG...]\n"
                         "  --mount HOST:GUEST[:ro]\n"
                         "                     shows the guest the directory HOST at GUEST, by virtiofsd; may be\n"
                         "                     repeated\n"
+                        "  --net[=passt|=tap:NAME][,address=A/BITS][,gateway=A][,dns=A]\n"
+                        "                     a network interface: through passt, which needs no root, or on the\n"
+                        "                     host's tap NAME\n"
+                        "  --publish [ADDRESS:]PORT:PORT[/udp]\n"
+                        "                     passes a port of the host (of 127.0.0.1 unless told otherwise, which\n"
+                        "                     udp has to be) on to one of the guest, by passt; may be repeated\n"
                         "  --vsock PATH[:CID] sockets between guest and host by way of the Unix socket PATH, which\n"
                         "                     \"mayfly connect\" talks to; the guest's CID is 3 unless given\n"
                         "\n"
@@ -75,6 +81,8 @@ enum option_code {
     OPTION_CONSOLE,
     OPTION_VSOCK,
     OPTION_MOUNT,
+    OPTION_NET,
+    OPTION_PUBLISH,
 };
 
 static const struct option long_options[] = {
@@ -97,6 +105,8 @@ static const struct option long_options[] = {
     {"console", required_argument, NULL, OPTION_CONSOLE},
     {"vsock", required_argument, NULL, OPTION_VSOCK},
     {"mount", required_argument, NULL, OPTION_MOUNT},
+    {"net", optional_argument, NULL, OPTION_NET},
+    {"publish", required_argument, NULL, OPTION_PUBLISH},
     {"help", no_argument, NULL, 'h'},
     {0},
 };
@@ -275,6 +285,10 @@ static struct error *take_option(struct run_options *options, int option, const 
         return NULL;
     case OPTION_MOUNT:
         return add_mount(options, value);
+    case OPTION_NET:
+        return run_net_options_parse(&options->net, value);
+    case OPTION_PUBLISH:
+        return run_net_options_publish(&options->net, value);
     case OPTION_NO_JAIL:
         options->no_jail = true;
         return NULL;
@@ -334,6 +348,9 @@ struct error *run_options_parse(struct run_options *options, int argc, char **ar
         if (error != NULL)
             return error;
     }
+    struct error *error = run_net_options_complete(&options->net);
+    if (error != NULL)
+        return error;
     options->command = argv + optind;
     options->command_count = (size_t)(argc - optind);
     if (options->command_count == 0 && !options->help)

@@ -5,6 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "api/cli/run_net_options.h"
 #include "vmm/base/error.h"
 
 enum { RUN_MOUNTS_MAX = 8 };
@@ -39,6 +40,7 @@ struct run_options {
     uint32_t vsock_cid;
     struct run_mount mounts[RUN_MOUNTS_MAX];
     size_t mount_count;
+    struct run_net_options net;
     bool no_jail;
     const char *jail_dir;
     bool has_jail_uid;

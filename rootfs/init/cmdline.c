@@ -66,6 +66,7 @@ static void option_apply(struct cmdline *cmdline, const char *word)
         {"root=", offsetof(struct cmdline, root)},
         {"rootfstype=", offsetof(struct cmdline, root_type)},
         {"rootflags=", offsetof(struct cmdline, root_flags)},
+        {"mayfly.net=", offsetof(struct cmdline, network)},
     };
 
     const char *mount = value_of(word, "mayfly.mount=");

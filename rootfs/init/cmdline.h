@@ -21,6 +21,7 @@ struct cmdline {
     bool overlay;                           /* mayfly.overlay: a tmpfs over the root takes the writes */
     const char *mounts[CMDLINE_MOUNTS_MAX]; /* mayfly.mount=TAG:ro:PATH or TAG:rw:PATH: what stands behind the '=' */
     size_t mount_count;
+    const char *network;                   /* mayfly.net=: what stands behind the '='; NULL: none */
     size_t argc;                           /* words after "--" */
     char *argv[CMDLINE_ARGUMENTS_MAX + 1]; /* NULL-terminated */
 };

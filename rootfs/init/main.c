@@ -10,6 +10,7 @@
 #include "control.h"
 #include "failure.h"
 #include "mounts.h"
+#include "network.h"
 #include "ports.h"
 #include "relay.h"
 #include "root.h"
@@ -54,7 +55,7 @@ static void loopback_up(void)
     close(fd);
 }
 
-/* The file systems, the root, the loopback interface: all that a command finds when it starts. */
+/* The file systems, the root, the network: all that a command finds when it starts. */
 static int guest_prepare(struct cmdline *cmdline, struct failure *failure)
 {
     if (mounts_early(failure) != 0 || cmdline_read(cmdline, failure) != 0) {
@@ -70,6 +71,9 @@ static int guest_prepare(struct cmdline *cmdline, struct failure *failure)
         }
     }
     loopback_up();
+    if (cmdline->network != NULL) {
+        return network_up(cmdline->network, cmdline->root == NULL || cmdline->overlay, failure);
+    }
     return 0;
 }
 

@@ -92,6 +92,97 @@ static void test_mount_option_is_two_paths_and_perhaps_ro(void **state)
     }
 }
 
+static void test_network_option_has_defaults_that_can_be_replaced(void **state)
+{
+    struct run_options options;
+
+    (void)state;
+    assert_no_error(parse(&options, WORDS("true")));
+    assert_false(options.net.wanted);
+    run_options_free(&options);
+    assert_no_error(parse(&options, WORDS("--net", "true")));
+    assert_true(options.net.wanted && options.net.tap[0] == '\0' && !options.net.own_resolver);
+    assert_string_equal(options.net.address, "10.0.2.15");
+    assert_int_equal(options.net.bits, 24);
+    assert_string_equal(options.net.gateway, "10.0.2.2");
+    assert_string_equal(options.net.resolver, "10.0.2.3");
+    assert_string_equal(options.command[0], "true");
+    run_options_free(&options);
+    assert_no_error(parse(&options, WORDS("--net=passt,address=172.16.0.9/12,gateway=172.16.0.1", "true")));
+    assert_string_equal(options.net.address, "172.16.0.9");
+    assert_int_equal(options.net.bits, 12);
+    assert_string_equal(options.net.resolver, "172.16.0.1");
+    run_options_free(&options);
+    assert_no_error(parse(&options, WORDS("--net=passt,dns=192.0.2.53", "true")));
+    assert_true(options.net.own_resolver);
+    assert_string_equal(options.net.address, "10.0.2.15");
+    assert_string_equal(options.net.resolver, "192.0.2.53");
+    run_options_free(&options);
+    assert_no_error(parse(&options, WORDS("--net=tap:tap0", "true")));
+    assert_string_equal(options.net.tap, "tap0");
+    assert_string_equal(options.net.address, "");
+    run_options_free(&options);
+}
+
+static void test_published_ports_are_of_the_loopback_interface_unless_told_otherwise(void **state)
+{
+    struct run_options options;
+
+    (void)state;
+    assert_no_error(
+        parse(&options, WORDS("--publish", "8080:80", "--net", "--publish", "0.0.0.0:53:5353/udp", "true")));
+    assert_true(options.net.wanted);
+    assert_int_equal(options.net.publish_count, 2);
+    assert_string_equal(options.net.publish[0].address, "127.0.0.1");
+    assert_int_equal(options.net.publish[0].host, 8080);
+    assert_int_equal(options.net.publish[0].guest, 80);
+    assert_false(options.net.publish[0].udp);
+    assert_string_equal(options.net.publish[1].address, "0.0.0.0");
+    assert_int_equal(options.net.publish[1].host, 53);
+    assert_int_equal(options.net.publish[1].guest, 5353);
+    assert_true(options.net.publish[1].udp);
+    run_options_free(&options);
+}
+
+static void test_wrong_networks_are_named(void **state)
+{
+    static const struct {
+        const char *words[4];
+        const char *message;
+    } wrong[] = {
+        {{"--net=", "x"}, "--net \"\""},
+        {{"--net=tap", "x"}, "--net \"tap\""},
+        {{"--net=tap:", "x"}, "--net \"tap:\""},
+        {{"--net=tap:0123456789abcdef", "x"}, "--net \"tap:0123456789abcdef\""},
+        {{"--net=passt,", "x"}, "--net \"passt,\""},
+        {{"--net=passt,mtu=9", "x"}, "--net \"passt,mtu=9\""},
+        {{"--net=passt,address=10.0.0.1", "x"}, "address=A.B.C.D/BITS"},
+        {{"--net=passt,address=10.0.0.1/33", "x"}, "address=A.B.C.D/BITS"},
+        {{"--net=passt,address=10.0.0/8", "x"}, "address=A.B.C.D/BITS"},
+        {{"--net=passt,dns=0.0.0.0", "x"}, "dns=A.B.C.D"},
+        {{"--net=passt,address=10.0.0.1/24", "x"}, "expected both or neither"},
+        {{"--net=passt,address=10.0.0.1/24,gateway=10.0.1.1", "x"}, "expected a gateway in the network of 10.0.0.1/24"},
+        {{"--net=tap:tap0,dns=10.0.0.1", "x"}, "whose address is given"},
+        {{"--net=tap:tap0", "--publish", "1:1", "x"}, "a tap has no ports"},
+        {{"--publish", "80", "x"}, "--publish \"80\""},
+        {{"--publish", "80:", "x"}, "--publish \"80:\""},
+        {{"--publish", "0:80", "x"}, "--publish \"0:80\""},
+        {{"--publish", "80:65536", "x"}, "--publish \"80:65536\""},
+        {{"--publish", "80:80/sctp", "x"}, "--publish \"80:80/sctp\""},
+        {{"--publish", "80:80/udp", "x"}, "--publish \"80:80/udp\": passt brings no answers back to 127.0.0.1"},
+        {{"--publish", "localhost:80:80", "x"}, "--publish \"localhost:80:80\""},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < array_length(wrong); i++) {
+        struct run_options options;
+        const char *const words[] = {wrong[i].words[0], wrong[i].words[1], wrong[i].words[2], wrong[i].words[3], NULL};
+
+        assert_error(parse(&options, words), ERROR_INPUT, wrong[i].message);
+        run_options_free(&options);
+    }
+}
+
 static void test_options_have_their_defaults(void **state)
 {
     struct run_options options;
@@ -454,7 +545,9 @@ static void test_pump_whose_reader_is_gone_counts_and_throws_away(void **state)
 }
 
 TEST_MAIN(cmocka_unit_test(test_options_end_where_the_command_begins),
-          cmocka_unit_test(test_options_have_their_defaults),
+          cmocka_unit_test(test_network_option_has_defaults_that_can_be_replaced),
+          cmocka_unit_test(test_published_ports_are_of_the_loopback_interface_unless_told_otherwise),
+          cmocka_unit_test(test_wrong_networks_are_named), cmocka_unit_test(test_options_have_their_defaults),
           cmocka_unit_test(test_mount_option_is_two_paths_and_perhaps_ro),
           cmocka_unit_test(test_vsock_option_is_a_path_and_perhaps_a_cid),
           cmocka_unit_test(test_options_take_values_that_may_be_left_out),

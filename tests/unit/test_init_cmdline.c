@@ -2,7 +2,9 @@
 #include "tests/unit/harness.h"
 
 #include "rootfs/init/cmdline.h"
+#include "rootfs/init/network.h"
 
+#include <arpa/inet.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -89,6 +91,40 @@ static void test_mounts_are_kept_in_their_order_and_no_more_than_fit(void **stat
     assert_int_equal(cmdline->mount_count, CMDLINE_MOUNTS_MAX);
 }
 
+static void test_network_is_read_whole_or_refused(void **state)
+{
+    static const char *const wrong[] = {"",
+                                        "eth0",
+                                        "eth0,10.0.2.15",
+                                        "eth0,10.0.2.15/0",
+                                        "eth0,10.0.2.15/33",
+                                        "eth0,10.0.2.15/x",
+                                        "eth0,10.0.2.15/+8",
+                                        ",10.0.2.15/24",
+                                        "eth0,10.0.2/24",
+                                        "eth0,10.0.2.15/24,",
+                                        "eth0,10.0.2.15/24,gate",
+                                        "eth0,10.0.2.15/24,10.0.2.2,10.0.2.3,1",
+                                        "interface-of-16-b,10.0.2.15/24"};
+    struct network network;
+    char text[INET_ADDRSTRLEN];
+
+    (void)state;
+    assert_string_equal(parse("mayfly.net=eth0,10.0.2.15/24 -- mayfly.net=x")->network, "eth0,10.0.2.15/24");
+    assert_null(parse("mayfly.net")->network);
+    assert_true(network_parse(&network, "eth0,10.0.2.15/23,10.0.2.2,10.0.2.3"));
+    assert_string_equal(network.interface, "eth0");
+    assert_string_equal(inet_ntop(AF_INET, &network.address, text, sizeof(text)), "10.0.2.15");
+    assert_string_equal(inet_ntop(AF_INET, &network.mask, text, sizeof(text)), "255.255.254.0");
+    assert_string_equal(inet_ntop(AF_INET, &network.gateway, text, sizeof(text)), "10.0.2.2");
+    assert_string_equal(inet_ntop(AF_INET, &network.dns, text, sizeof(text)), "10.0.2.3");
+    assert_true(network_parse(&network, "eth1,172.16.0.2/32"));
+    assert_int_equal(network.gateway.s_addr | network.dns.s_addr, 0);
+    for (size_t i = 0; i < array_length(wrong); i++) {
+        assert_false(network_parse(&network, wrong[i]));
+    }
+}
+
 static void test_words_after_dashes_are_the_command(void **state)
 {
     struct cmdline *cmdline = parse("ro nomodule -- sh -c  true root=/dev/vdz --");
@@ -136,6 +172,7 @@ TEST_MAIN(cmocka_unit_test(test_empty_line_asks_for_nothing),
           cmocka_unit_test(test_root_options_are_found_among_others), cmocka_unit_test(test_last_of_several_counts),
           cmocka_unit_test(test_empty_value_is_none), cmocka_unit_test(test_names_must_match_whole),
           cmocka_unit_test(test_mounts_are_kept_in_their_order_and_no_more_than_fit),
+          cmocka_unit_test(test_network_is_read_whole_or_refused),
           cmocka_unit_test(test_words_after_dashes_are_the_command),
           cmocka_unit_test(test_quotes_protect_spaces_as_in_the_kernel),
           cmocka_unit_test(test_longest_line_of_shortest_words_fits))
