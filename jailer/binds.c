@@ -1,6 +1,7 @@
 #include "jailer/binds.h"
 
 #include "jailer/idmap.h"
+#include "jailer/mounts.h"
 #include "vmm/base/cleanup.h"
 
 #include <errno.h>
@@ -13,6 +14,9 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+/* Where a device's node is, below the jail's root, until it is mounted. */
+#define NODE_NAME "dev/.node"
 
 static int open_without_links(const char *path)
 {
@@ -123,7 +127,7 @@ static struct error *set_attributes(const struct jail_config *config, const stru
         attributes.attr_set |= MOUNT_ATTR_NODEV;
     if (bind->read_only)
         attributes.attr_set |= MOUNT_ATTR_RDONLY;
-    if (bind->own) {
+    if (bind->own && !bind->node) {
         struct stat status;
 
         if (fstat(tree, &status) < 0)
@@ -147,6 +151,51 @@ static struct error *set_attributes(const struct jail_config *config, const stru
     return error_errno(errno, "--bind: cannot set the mount flags of \"%s\" (mount_setattr)", bind->source);
 }
 
+/*
+ * A device as the jail is to have it: a new node of the same number, as no mount keeps who may write to a device from
+ * doing so, and the host's /dev takes no other owner. With own the group is the jail's; its user could chmod(2) what it
+ * owns. Once it is mounted elsewhere the name goes.
+ */
+static struct error *clone_node(const struct jail_config *config, const struct jail_bind *bind, int fd, int root,
+                                int *tree)
+{
+    const char *name = NODE_NAME + strlen("dev/");
+    cleanup_fd int dev = openat(root, "dev", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    struct stat status;
+
+    if (dev < 0 || fstat(fd, &status) < 0)
+        return error_errno(errno, "--bind: cannot look at \"%s\"", bind->source);
+    mode_t mode = bind->own ? 0660 : status.st_mode & 0666;
+    if (bind->read_only)
+        mode &= (mode_t)~0222;
+    if (mknodat(dev, name, status.st_mode & S_IFMT, status.st_rdev) < 0)
+        return error_errno(errno, "--bind: cannot make a node for the device \"%s\"", bind->source);
+
+    struct error *error = NULL;
+    uid_t uid = bind->own ? 0 : status.st_uid;
+    gid_t gid = bind->own ? config->gid : status.st_gid;
+    if (fchownat(dev, name, uid, gid, AT_SYMLINK_NOFOLLOW) < 0 || fchmodat(dev, name, mode, 0) < 0)
+        error = error_errno(errno, "--bind: cannot give the jail the device \"%s\"", bind->source);
+    if (error == NULL && (*tree = mount_clone(dev, name, 0)) < 0)
+        error = error_errno(errno, "--bind: cannot take \"%s\" along (open_tree)", bind->source);
+    return error;
+}
+
+/* The source as a mount of the jail's own, attached nowhere. */
+static struct error *clone_source(const struct jail_config *config, const struct jail_bind *bind, int fd, int root,
+                                  int *tree)
+{
+    if (bind->node && config->mode == JAIL_ROOT)
+        return clone_node(config, bind, fd, root, tree);
+    if (bind->node && bind->read_only)
+        return error_new(ERROR_INPUT,
+                         "--bind: \"%s\" is a device, which only root can show as read-only; expected rw, and the "
+                         "limits that the device itself sets",
+                         bind->source);
+    *tree = mount_clone(fd, "", AT_EMPTY_PATH | AT_RECURSIVE);
+    return *tree >= 0 ? NULL : error_errno(errno, "--bind: cannot take \"%s\" along (open_tree)", bind->source);
+}
+
 static struct error *mount_bind(const struct jail_config *config, const struct jail_bind *bind, int fd, int root,
                                 struct undo *undo)
 {
@@ -159,17 +208,17 @@ static struct error *mount_bind(const struct jail_config *config, const struct j
     cleanup_fd int place = openat(parent, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
     if (place < 0)
         return error_errno(errno, "--bind: cannot open \"%s\" in the jail", bind->target);
-    cleanup_fd int tree = (int)syscall(SYS_open_tree, fd, "",
-                                       AT_EMPTY_PATH | AT_RECURSIVE | OPEN_TREE_CLONE | (unsigned)OPEN_TREE_CLOEXEC);
-    if (tree < 0)
-        return error_errno(errno, "--bind: cannot take \"%s\" along (open_tree)", bind->source);
-    error = set_attributes(config, bind, tree);
-    if (error == NULL &&
-        syscall(SYS_move_mount, tree, "", place, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) < 0)
+    cleanup_fd int tree = -1;
+    error = clone_source(config, bind, fd, root, &tree);
+    if (error == NULL)
+        error = set_attributes(config, bind, tree);
+    if (error == NULL && mount_attach(tree, place) < 0)
         error = error_errno(errno, "--bind: cannot mount \"%s\" on \"%s\" in the jail (move_mount)", bind->source,
                             bind->target);
     if (error == NULL)
         undo_push(undo, UNDO_BIND, parent, name);
+    if (error == NULL && bind->node && config->mode == JAIL_ROOT && unlinkat(root, NODE_NAME, 0) < 0)
+        error = error_errno(errno, "--bind: cannot remove the node of \"%s\"", bind->source);
     return error;
 }
 

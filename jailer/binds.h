@@ -11,8 +11,7 @@
 /* Opens the sources; in the jail's mount namespace, before anything is changed in it. */
 struct error *binds_open(struct jail_config *config, int fds[JAIL_BINDS_MAX]);
 
-/* Makes the file or folder that each will be mounted on, below `root`. Before root_mount, so that undo comes after it.
- */
+/* Makes the file or folder that each will be mounted on, below `root`, as root_mount made it: /dev is there. */
 struct error *binds_make_places(const struct jail_config *config, const int fds[JAIL_BINDS_MAX], int root,
                                 struct undo *undo);
 

@@ -101,7 +101,7 @@ struct error *devices_create(const struct jail_config *config, const struct devi
         return error;
     }
     fd_close(&folder);
-    if (mount("tmpfs", ".", "tmpfs", MS_NOSUID | MS_NOEXEC, "mode=755,size=4k,nr_inodes=16") < 0)
+    if (mount("tmpfs", ".", "tmpfs", MS_NOSUID | MS_NOEXEC, "mode=755,size=4k,nr_inodes=64") < 0)
         return error_errno(errno, "cannot mount the jail's /dev");
 
     int dev = openat(root, "dev", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);

@@ -116,9 +116,10 @@ static struct error *build_root(struct jail *jail)
         return reduced_enter_root(&jail->config, &jail->devices, jail->root_fd, &jail->undo, &jail->missing,
                                   &jail->outside);
     if (error == NULL)
-        error = binds_make_places(&jail->config, jail->bind_fds, jail->root_fd, &jail->undo);
-    if (error == NULL)
         error = root_mount(&jail->config, &jail->devices, &jail->undo, &jail->root_fd);
+    /* In the jail's mounts: a place may be in its /dev. */
+    if (error == NULL)
+        error = binds_make_places(&jail->config, jail->bind_fds, jail->root_fd, &jail->undo);
     if (error == NULL)
         error = binds_mount(&jail->config, jail->bind_fds, jail->root_fd, &jail->undo);
     if (error == NULL)

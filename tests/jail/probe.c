@@ -479,7 +479,6 @@ static int report(void)
     return 0;
 }
 
-/* Exits with the code that the argument before says. */
 /* Prints the file that the word before names, and whether it may be written. */
 static int show(void)
 {
@@ -493,6 +492,7 @@ static int show(void)
     return 0;
 }
 
+/* Exits with the code that the argument before says. */
 static int leave(void)
 {
     return atoi(words[count - 2]);

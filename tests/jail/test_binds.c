@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "api/client/client.h"
@@ -67,6 +68,45 @@ static void test_a_file_of_the_hosts_root_is_the_jails_with_own(void **state)
     assert_int_equal(status.st_uid, geteuid());
 }
 
+/* A device that this test knows and no jail has: /dev/full reads as zeroes. */
+static const char *node(struct jail *jail, mode_t mode)
+{
+    const char *path = jail_path(jail, "node");
+
+    unlink(path);
+    assert_int_equal(mknod(path, S_IFCHR | 0600, makedev(1, 7)), 0);
+    assert_int_equal(chmod(path, mode), 0);
+    return path;
+}
+
+/* A disk, say; the jail's own /dev is there already. */
+static void test_a_device_is_shown_as_its_mode_and_options_say(void **state)
+{
+    static const struct {
+        mode_t mode;
+        const char *rest;
+        int code;
+        const char *says;
+    } ways[] = {
+        {0666, "/dev/disks/first", 0, "writable\n"},         {0600, "/dev/disks/first", EACCES, NULL},
+        {0600, "/dev/disks/first:own", 0, "writable\n"},     {0666, "/dev/disks/first:ro", 0, "read-only\n"},
+        {0600, "/dev/disks/first:ro,own", 0, "read-only\n"}, {0600, "/disk:own", 0, "writable\n"},
+    };
+    struct jail *jail = *state;
+    struct outcome outcome;
+
+    for (size_t i = 0; i < array_length(ways); i++) {
+        char target[64];
+
+        snprintf(target, sizeof(target), "%.*s", (int)strcspn(ways[i].rest, ":"), ways[i].rest);
+        run_reader(jail, &outcome, bind_of(node(jail, ways[i].mode), ways[i].rest), target, "show");
+        assert_exited(&outcome, ways[i].code);
+        if (ways[i].says != NULL && strstr(outcome.out, ways[i].says) == NULL)
+            fail_msg("mode %o as %s: \"%s\"", ways[i].mode, ways[i].rest, outcome.out);
+        jail_remove(jail);
+    }
+}
+
 static void test_a_bind_that_makes_no_sense_is_refused(void **state)
 {
     static const struct {
@@ -114,4 +154,5 @@ static void test_a_link_in_the_jail_is_not_followed(void **state)
 
 TEST_MAIN(jail_test(test_a_file_is_shown_and_nothing_is_left),
           jail_test(test_a_file_of_the_hosts_root_is_the_jails_with_own),
+          jail_test(test_a_device_is_shown_as_its_mode_and_options_say),
           jail_test(test_a_bind_that_makes_no_sense_is_refused), jail_test(test_a_link_in_the_jail_is_not_followed))

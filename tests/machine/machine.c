@@ -1,4 +1,4 @@
-#include "tests/machine/machine.h"
+#include "tests/machine/jailed.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -62,6 +62,8 @@ static void vm_free(struct vm *vm)
     fd_close(&vm->serial_in);
     fd_close(&vm->serial_out);
     nftw(vm->directory, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
+    if (machine_is_jailed())
+        jailed_remove(vm);
     free(vm->output);
     free(vm);
 }
@@ -117,7 +119,17 @@ const char *vm_file(const struct vm *vm, const char *name, size_t size, char fil
     return path;
 }
 
-static void child(const struct machine_options *options, char **arguments, int in, int out, int err)
+static const char *jailer_path(void)
+{
+    static char path[256];
+    const char *build = getenv("MAYFLY_BUILD");
+
+    snprintf(path, sizeof(path), "%s/release/mayfly-jailer", build != NULL ? build : "build");
+    return path;
+}
+
+static void child(const struct machine_options *options, const char *program, char **arguments, int in, int out,
+                  int err)
 {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (dup2(out, STDOUT_FILENO) < 0 || dup2(err, STDERR_FILENO) < 0)
@@ -128,8 +140,8 @@ static void child(const struct machine_options *options, char **arguments, int i
         _exit(126);
     if (options->before_exec != NULL)
         options->before_exec();
-    execv(vmm_path(), arguments);
-    dprintf(STDERR_FILENO, "cannot execute %s: %s\n", vmm_path(), strerror(errno));
+    execv(program, arguments);
+    dprintf(STDERR_FILENO, "cannot execute %s: %s\n", program, strerror(errno));
     _exit(127);
 }
 
@@ -138,6 +150,8 @@ static void spawn(struct vm *vm, const struct machine_options *options)
     const char *log = vm_path(vm, "log");
     char *arguments[ARGUMENTS_MAX] = {(char *)"mayfly-vmm", (char *)"--id", (char *)"test"};
     size_t count = 3;
+    char *jailer[JAILED_ARGUMENTS_MAX];
+    cleanup_free char *text = NULL;
     int in[2], out[2];
     cleanup_fd int err = -1;
 
@@ -155,13 +169,16 @@ static void spawn(struct vm *vm, const struct machine_options *options)
         assert_true(count + 1 < ARGUMENTS_MAX);
         arguments[count++] = (char *)(uintptr_t)options->arguments[i];
     }
+    if (machine_is_jailed())
+        jailed_arguments(vm, options, vmm_path(), arguments, jailer, &text);
     assert_int_equal(pipe2(in, O_CLOEXEC), 0);
     assert_int_equal(pipe2(out, O_CLOEXEC), 0);
     err = open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     assert_true(err >= 0);
     vm->pid = fork();
     if (vm->pid == 0)
-        child(options, arguments, in[0], out[1], err);
+        child(options, machine_is_jailed() ? jailer_path() : vmm_path(), machine_is_jailed() ? jailer : arguments,
+              in[0], out[1], err);
     assert_true(vm->pid > 0);
     close(in[0]);
     close(out[1]);
@@ -184,12 +201,18 @@ struct vm *vm_start_with(const struct machine_options *options)
         free(vm);
         skip();
     }
+    if (machine_is_jailed() && options->unjailed != NULL) {
+        print_message("skipped: not in a jail: %s\n", options->unjailed);
+        free(vm);
+        skip();
+    }
     while (slot < VMS_MAX && vms[slot] != NULL)
         slot++;
     assert_true(slot < VMS_MAX);
     strcpy(vm->directory, "/tmp/mayfly-test-XXXXXX");
     assert_non_null(mkdtemp(vm->directory));
     snprintf(vm->api_path, sizeof(vm->api_path), "%s/api.sock", vm->directory);
+    assert_int_equal(mkdir(vm_path(vm, "shared"), 0755), 0);
     spawn(vm, options);
     vms[slot] = vm;
     if (options->no_api)

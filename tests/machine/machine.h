@@ -3,7 +3,8 @@
  * port, waits for its end. Every wait has a deadline; a wait that fails shows the serial output and the log, and fails
  * the test.
  *
- * The VMM is $MAYFLY_VMM, by default build/release/mayfly-vmm; guests come from $MAYFLY_BUILD/guests.
+ * The VMM is $MAYFLY_VMM, by default build/release/mayfly-vmm; guests come from $MAYFLY_BUILD/guests. With
+ * $MAYFLY_JAILED set the jailer starts it (jailed.h).
  */
 #pragma once
 
@@ -23,10 +24,12 @@ struct machine_options {
     bool no_api;                  /* do not connect (nor pass --api-sock) */
     bool no_log_path;             /* the log stays on stderr, which goes to the same file */
     bool stdin_closed;
+    const char *shows;    /* what before_exec made, or a device: a jail has it at the same path */
+    const char *unjailed; /* why this cannot be tested in a jail; NULL: it can */
 };
 
 struct vm {
-    char directory[40];
+    char directory[40]; /* in it "shared", which a jailed VMM may only read: kernels there are mapped */
     char api_path[64];
     pid_t pid;
     int process_fd; /* pidfd */

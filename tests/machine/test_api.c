@@ -1,4 +1,5 @@
 /* The API of the real VMM: what its document says, its states, and callers that misbehave. */
+#include "tests/machine/jailed.h"
 #include "tests/machine/machine.h"
 
 #include <ctype.h>
@@ -397,7 +398,7 @@ static void test_shown_configuration_makes_the_same_vm_again(void **state)
     write_config(path, shown);
 
     const char *arguments[] = {"--config-file", path, NULL};
-    struct vm *again = vm_start_with(&(struct machine_options){.arguments = arguments});
+    struct vm *again = vm_start_with(&(struct machine_options){.arguments = arguments, .shows = vm->directory});
     vm_expect(again, "spinning\n");
     assert_contains(again, "/", "\"state\":\"Running\"");
     cleanup_free char *shown_again = vm_get(again, "/vm/config");
@@ -418,14 +419,16 @@ static void assert_socket(const struct vm *vm, mode_t mode, gid_t gid)
 
 static void test_socket_is_its_owners_alone_or_a_groups(void **state)
 {
-    gid_t group = geteuid() == 0 ? 64321 : getegid();
+    /* In a jail the group is the jail's; the folder that the jail shows gives it back to the folder's owner. */
+    gid_t group = geteuid() != 0 ? getegid() : machine_is_jailed() ? JAILED_GID : 64321;
     char number[16];
     const char *const arguments[] = {"--api-sock-group", number, NULL};
 
     (void)state;
     assert_socket(vm_start(), 0600, getegid());
     snprintf(number, sizeof(number), "%u", group);
-    assert_socket(vm_start_with(&(struct machine_options){.arguments = arguments}), 0660, group);
+    assert_socket(vm_start_with(&(struct machine_options){.arguments = arguments}), 0660,
+                  machine_is_jailed() ? getegid() : group);
 }
 
 static void test_callers_of_another_user_are_turned_away(void **state)

@@ -184,7 +184,7 @@ static void test_disk_that_cannot_be_written_must_be_called_read_only(void **sta
         print_message("skipped: mounting a file system needs root\n");
         skip();
     }
-    vm = vm_start_with(&(struct machine_options){.before_exec = mount_read_only_disk});
+    vm = vm_start_with(&(struct machine_options){.before_exec = mount_read_only_disk, .shows = "/mnt"});
     vm_refuses(vm, "PUT", "/drives/disk",
                "{\"drive_id\":\"disk\",\"path_on_host\":\"/mnt/disk\",\"is_root_device\":false}",
                "cannot open \"/mnt/disk\" for writing");
@@ -202,7 +202,7 @@ static void test_full_host_disk_is_an_io_error_in_the_guest(void **state)
         skip();
     }
     for (size_t i = 0; i < array_length(engines); i++) {
-        struct vm *vm = vm_start_with(&(struct machine_options){.before_exec = mount_small_disk});
+        struct vm *vm = vm_start_with(&(struct machine_options){.before_exec = mount_small_disk, .shows = "/mnt"});
         char ops[256] = "ops=w0:A";
 
         for (unsigned page = 1; page < 18; page++)

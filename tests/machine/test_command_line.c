@@ -141,6 +141,7 @@ static void test_start_times_of_the_caller_are_in_the_metrics(void **state)
     close(mkstemp(path));
     snprintf(start, sizeof(start), "%" PRIu64, clock_monotonic_us() - 5000000);
     struct vm *vm = vm_start_with(&(struct machine_options){
+        .unjailed = "the jailer gives these options itself",
         .arguments = ARGUMENTS("--metrics-path", path, "--start-time-us", start, "--start-time-cpu-us", "0",
                                "--parent-cpu-time-us", "7000000")});
 
@@ -199,13 +200,18 @@ static void test_options_that_cannot_be_met_end_with_code_152(void **state)
 
     (void)state;
     for (size_t i = 0; i < array_length(wrong); i++) {
-        char socket[64] = "--api-sock=/tmp/mayfly-test-unused.sock";
-        struct vm *vm = vm_start_with(&(struct machine_options){
-            .arguments = ARGUMENTS(wrong[i].arguments[0], wrong[i].arguments[1], socket), .no_api = true});
+        char folder[] = "/tmp/mayfly-unused-XXXXXX", socket[64];
+
+        assert_non_null(mkdtemp(folder));
+        snprintf(socket, sizeof(socket), "--api-sock=%s/socket", folder);
+        struct vm *vm = vm_start_with(
+            &(struct machine_options){.arguments = ARGUMENTS(wrong[i].arguments[0], wrong[i].arguments[1], socket),
+                                      .no_api = true,
+                                      .shows = folder});
 
         vm_expect_exit(vm, 152);
         vm_expect_log(vm, wrong[i].text);
-        assert_int_equal(access("/tmp/mayfly-test-unused.sock", F_OK), -1);
+        assert_int_equal(rmdir(folder), 0); /* nothing was made in it */
     }
 }
 

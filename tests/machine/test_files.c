@@ -130,14 +130,14 @@ static void test_tap_that_does_not_exist_is_refused_by_name(void **state)
 static void test_kernel_truncated_under_the_vm_ends_it(void **state)
 {
     struct vm *vm = vm_start();
-    const char *kernel = vm_path(vm, "kernel");
+    const char *kernel = vm_path(vm, "shared/kernel");
 
     (void)state;
     copy_image("image_end", kernel, 0);
     vm_put(vm, "/boot-source", "{\"kernel_image_path\":\"%s\"}", kernel);
     vm_action(vm, "InstanceStart");
     vm_expect(vm, "waiting\n");
-    assert_int_equal(truncate(vm_path(vm, "kernel"), 65536), 0);
+    assert_int_equal(truncate(vm_path(vm, "shared/kernel"), 65536), 0);
     vm_say(vm, "\n");
     vm_expect_exit(vm, 149);
     vm_expect_log(vm, "truncated");
@@ -149,10 +149,10 @@ static void test_initrd_truncated_under_the_vm_ends_it(void **state)
 
     (void)state;
     vm_put(vm, "/boot-source", "{\"kernel_image_path\":\"%s\",\"initrd_path\":\"%s\",\"boot_args\":\"initrd\"}",
-           guest_image("image_end"), vm_file(vm, "initrd", 1 << 20, 'i'));
+           guest_image("image_end"), vm_file(vm, "shared/initrd", 1 << 20, 'i'));
     vm_action(vm, "InstanceStart");
     vm_expect(vm, "waiting\n");
-    assert_int_equal(truncate(vm_path(vm, "initrd"), 4096), 0);
+    assert_int_equal(truncate(vm_path(vm, "shared/initrd"), 4096), 0);
     vm_say(vm, "\n");
     vm_expect_exit(vm, 149);
     vm_expect_log(vm, "initrd' was truncated");
@@ -170,11 +170,12 @@ static void test_device_that_meets_a_truncated_kernel_ends_the_vm(void **state)
 
         snprintf(more, sizeof(more), ",\"io_engine\":\"%s\"", engines[i]);
         vm_drive(vm, "disk", vm_file(vm, "disk", 1 << 20, 'd'), more);
-        copy_image("image_end", vm_path(vm, "kernel"), 0);
-        vm_put(vm, "/boot-source", "{\"kernel_image_path\":\"%s\",\"boot_args\":\"status\"}", vm_path(vm, "kernel"));
+        copy_image("image_end", vm_path(vm, "shared/kernel"), 0);
+        vm_put(vm, "/boot-source", "{\"kernel_image_path\":\"%s\",\"boot_args\":\"status\"}",
+               vm_path(vm, "shared/kernel"));
         vm_action(vm, "InstanceStart");
         vm_expect(vm, "waiting\n");
-        assert_int_equal(truncate(vm_path(vm, "kernel"), 65536), 0);
+        assert_int_equal(truncate(vm_path(vm, "shared/kernel"), 65536), 0);
         vm_say(vm, "\n");
         vm_expect_exit(vm, 149);
         vm_expect_log(vm, "SIGBUS: '");
@@ -187,14 +188,14 @@ static void test_kernel_that_was_read_may_be_truncated(void **state)
 {
     struct vm *vm =
         vm_start_with(&(struct machine_options){.arguments = (const char *[]){"--no-kernel-sharing", NULL}});
-    const char *kernel = vm_path(vm, "kernel");
+    const char *kernel = vm_path(vm, "shared/kernel");
 
     (void)state;
     copy_image("image_end", kernel, 0);
     vm_put(vm, "/boot-source", "{\"kernel_image_path\":\"%s\"}", kernel);
     vm_action(vm, "InstanceStart");
     vm_expect(vm, "waiting\n");
-    assert_int_equal(truncate(vm_path(vm, "kernel"), 0), 0);
+    assert_int_equal(truncate(vm_path(vm, "shared/kernel"), 0), 0);
     vm_say(vm, "\n");
     vm_expect(vm, "last 0\n");
     vm_expect_exit(vm, 0);
@@ -223,7 +224,8 @@ static void start_is_refused_without_kvm(void (*before_exec)(void), const char *
         print_message("skipped: hiding /dev/kvm needs root\n");
         skip();
     }
-    vm = vm_start_with(&(struct machine_options){.before_exec = before_exec});
+    vm = vm_start_with(
+        &(struct machine_options){.before_exec = before_exec, .unjailed = "the jailer is the one who refuses"});
     vm_boot_source(vm, "hello", NULL);
     vm_refuses(vm, "PUT", "/actions", "{\"action_type\":\"InstanceStart\"}", "/dev/kvm");
     vm_refuses(vm, "PUT", "/actions", "{\"action_type\":\"InstanceStart\"}", reason);
@@ -261,6 +263,7 @@ static void test_without_permission_for_dev_kvm_the_start_is_refused(void **stat
         &(struct machine_options){.no_api = true,
                                   .no_log_path = true,
                                   .before_exec = become_nobody,
+                                  .unjailed = "the jailer is the one who refuses",
                                   .arguments = (const char *[]){"--no-api", "--config-file", path, NULL}});
     vm_expect_exit(vm, 152);
     unlink(path);

@@ -52,7 +52,9 @@ static int vcpu_thread(const struct vm *vm)
     for (struct dirent *entry; found < 0 && (entry = readdir(folder)) != NULL;) {
         snprintf(path, sizeof(path), "/proc/%d/task/%d/comm", vm->pid, atoi(entry->d_name));
         cleanup_fd int fd = open(path, O_RDONLY | O_CLOEXEC);
-        if (fd >= 0 && read(fd, name, sizeof(name) - 1) > 0 && strstr(name, "vcpu") != NULL)
+        /* The newest: one of a VM that was prepared and thrown away may not have ended yet. */
+        if (fd >= 0 && read(fd, name, sizeof(name) - 1) > 0 && strstr(name, "vcpu") != NULL &&
+            atoi(entry->d_name) > found)
             found = atoi(entry->d_name);
     }
     closedir(folder);

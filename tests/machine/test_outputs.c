@@ -98,7 +98,7 @@ static void test_full_file_system_holds_nobody_up(void **state)
         print_message("skipped: mounting a small file system needs root\n");
         skip();
     }
-    vm = vm_start_with(&(struct machine_options){.before_exec = mount_full_folder});
+    vm = vm_start_with(&(struct machine_options){.before_exec = mount_full_folder, .shows = "/mnt"});
     vm_put(vm, "/metrics", "{\"metrics_path\":\"/mnt/metrics\"}");
     vm_put(vm, "/serial", "{\"serial_out_path\":\"/mnt/serial\"}");
     vm_put(vm, "/logger", "{\"log_path\":\"/mnt/log\",\"level\":\"Debug\"}");

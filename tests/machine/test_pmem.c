@@ -131,7 +131,7 @@ static void test_wrong_files_and_second_roots_are_refused(void **state)
 
     (void)state;
     vm_refuses(vm, "PUT", "/pmem/p", "{\"id\":\"p\",\"path_on_host\":\"/nowhere\"}", "path_on_host: cannot open");
-    vm_refuses(vm, "PUT", "/pmem/p", "{\"id\":\"p\",\"path_on_host\":\"/dev/null\"}", "is a character device");
+    vm_refuses(vm, "PUT", "/pmem/p", "{\"id\":\"p\",\"path_on_host\":\"/dev/urandom\"}", "is a character device");
     snprintf(json, sizeof(json), "{\"id\":\"p\",\"path_on_host\":\"%s\"}", empty);
     vm_refuses(vm, "PUT", "/pmem/p", json, "is empty, expected a file of at least one byte");
     put_pmem(vm, "a", path, ",\"root_device\":true");

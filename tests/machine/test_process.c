@@ -437,16 +437,20 @@ static int attach_loop(int file, char path[32])
 
 static void test_block_device_can_be_discarded(void **state)
 {
-    struct vm *vm = vm_start();
-    cleanup_fd int file = open(vm_file(vm, "disk", MEBIBYTE, 'd'), O_RDWR | O_CLOEXEC);
-    char path[32];
-    cleanup_fd int loop = attach_loop(file, path);
+    char disk[] = "/tmp/mayfly-disk-XXXXXX", path[32];
+    cleanup_fd int file = mkostemp(disk, O_CLOEXEC);
 
     (void)state;
+    assert_true(file >= 0);
+    unlink(disk);
+    for (char bytes[4096], *end = memset(bytes, 'd', sizeof(bytes)); lseek(file, 0, SEEK_CUR) < MEBIBYTE;)
+        assert_int_equal(write(file, end, sizeof(bytes)), sizeof(bytes));
+    cleanup_fd int loop = attach_loop(file, path);
     if (loop < 0) {
         print_message("skipped: no loop device: %s\n", strerror(errno));
         skip();
     }
+    struct vm *vm = vm_start_with(&(struct machine_options){.shows = path});
     vm_drive(vm, "disk", path, "");
     vm_boot(vm, "block", "ops=d8,r8,r0");
     vm_expect(vm, "discard 0\nread 0 ");
@@ -484,6 +488,7 @@ static void test_ordinary_user_runs_a_guest(void **state)
         &(struct machine_options){.no_api = true,
                                   .no_log_path = true,
                                   .before_exec = become_nobody_with_kvm,
+                                  .unjailed = "an ordinary user's jail is tested in tests/jail/test_rootless",
                                   .arguments = (const char *[]){"--no-api", "--config-file", path, NULL}});
     vm_expect(vm, "hello\n");
     vm_expect_exit(vm, 0);
