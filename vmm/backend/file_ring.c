@@ -105,8 +105,7 @@ static void settle(struct file_ring *ring, struct disk_request *request, int res
     request->complete(request, code);
 }
 
-/* Takes all completions that are there. Returns how many. */
-static unsigned reap(struct file_ring *ring)
+unsigned file_ring_reap(struct file_ring *ring)
 {
     struct io_uring_cqe *cqe;
     unsigned count = 0;
@@ -127,7 +126,7 @@ static void ring_ready(struct event_source *source, uint32_t events)
     struct file_ring *ring = container_of(source, struct file_ring, source);
 
     (void)events;
-    if (reap(ring) == 0)
+    if (file_ring_reap(ring) == 0)
         return;
     ring->settled(ring->owner);
     file_ring_submit(ring);
@@ -168,7 +167,7 @@ bool file_ring_full(const struct file_ring *ring)
 void file_ring_drain(struct file_ring *ring)
 {
     while (ring->in_flight > 0) {
-        if (reap(ring) > 0)
+        if (file_ring_reap(ring) > 0)
             continue;
         /* Any failure passes or is met again: guest memory may be written until the last request is back. */
         io_uring_submit_and_wait(&ring->uring, 1);

@@ -29,6 +29,11 @@ bool file_ring_full(const struct file_ring *ring);
 void file_ring_queue(struct file_ring *ring, struct disk_request *request);
 /* Hands what was queued to the kernel. */
 void file_ring_submit(struct file_ring *ring);
+/*
+ * Completes what is done already, without a system call: what the kernel did while it was handed over (a read from the
+ * page cache) need not wait for the event loop. Does not call `settled`. Returns how many operations came back.
+ */
+unsigned file_ring_reap(struct file_ring *ring);
 /* Waits until nothing is in flight. Completes requests, does not call `settled`. */
 void file_ring_drain(struct file_ring *ring);
 /* The same, but what has come half-way is not continued: it completes with ECANCELED. Makes no system call but waits.

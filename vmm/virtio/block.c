@@ -40,6 +40,7 @@ struct block {
     bool direct;                      /* around the host's page cache */
     bool writeback;                   /* flushes reach the medium; else they are ignored (cache type Unsafe) */
     struct file_ring *ring;           /* NULL: synchronous */
+    bool ring_was_full;               /* a request of this turn waits for room in it */
     struct block_request *unfinished; /* synchronous: one too large for a turn; it goes on before the next */
     uint64_t turn_bytes;              /* transferred in this turn */
     struct rate_limiter limiter;
@@ -388,6 +389,7 @@ static enum turn serve_next(struct block *block, struct virtqueue *queue, struct
 
     if (block->ring != NULL && file_ring_full(block->ring)) {
         METRIC_INCREMENT(block.io_engine_throttled_events);
+        block->ring_was_full = true;
         return TURN_WAIT;
     }
     switch (virtqueue_pop(queue, chain)) {
@@ -439,7 +441,29 @@ static bool serve_queue(struct block *block, struct virtqueue *queue, unsigned *
 }
 
 /*
- * Serves `count` queues from `first` on; one submission for all of them, and one interrupt for each. Who comes after
+ * Hands over what this turn queued. What the kernel has done at once is complete before the guest is told of the turn:
+ * one interrupt, no wake-up. Returns whether that made room for which a request waits.
+ */
+static bool submit(struct block *block)
+{
+    unsigned completed;
+
+    if (block->ring == NULL)
+        return false;
+    file_ring_submit(block->ring);
+    completed = file_ring_reap(block->ring);
+    file_ring_submit(block->ring); /* what came back half-way goes on in a turn of its own */
+    return completed > 0 && block->ring_was_full;
+}
+
+static void signal_all(struct block *block)
+{
+    for (unsigned i = 0; i < block->device.queue_count; i++)
+        virtio_device_signal(&block->device, i);
+}
+
+/*
+ * Serves `count` queues from `first` on; one submission for all of them, and one interrupt each. Who comes after
  * the queue at which the turn ended is the first in the next.
  */
 static void serve(struct block *block, unsigned first, unsigned count)
@@ -451,26 +475,18 @@ static void serve(struct block *block, unsigned first, unsigned count)
     if (!block->device.active || block->device.failed || block->device.paused || block->timer.loop != NULL)
         return;
     block->turn_bytes = 0;
+    block->ring_was_full = false;
     while (visited < count && !more && block->timer.loop == NULL && !block->device.failed)
         more = serve_queue(block, &block->queues[(first + visited++) % block->device.queue_count], &served);
     block->next_queue = (first + visited) % block->device.queue_count;
-    if (more)
+    if (submit(block) || more)
         event_timer_set(block->device.loop, &block->timer, 0);
-    if (block->ring != NULL)
-        file_ring_submit(block->ring);
-    while (visited-- > 0)
-        virtio_device_signal(&block->device, (first + visited) % block->device.queue_count);
+    signal_all(block);
 }
 
 static void serve_all(struct block *block)
 {
     serve(block, block->next_queue, block->device.queue_count);
-}
-
-static void signal_all(struct block *block)
-{
-    for (unsigned i = 0; i < block->device.queue_count; i++)
-        virtio_device_signal(&block->device, i);
 }
 
 static void timer_expired(struct event_timer *timer)
