@@ -263,6 +263,7 @@ struct error *machine_pause(struct machine *machine)
 {
     struct virtio_mmio *list[VIRTIO_DEVICES_MAX];
     size_t count = machine_transports(machine, list);
+    uint64_t start_us = clock_monotonic_us();
 
     if (machine->state == MACHINE_PAUSED)
         return NULL;
@@ -276,6 +277,7 @@ struct error *machine_pause(struct machine *machine)
     for (size_t i = 0; i < count; i++)
         virtio_mmio_pause(list[i]);
     machine->state = MACHINE_PAUSED;
+    METRIC_SET(latencies.vmm_pause_vm, clock_monotonic_us() - start_us);
     return NULL;
 }
 
@@ -283,6 +285,7 @@ struct error *machine_resume(struct machine *machine)
 {
     struct virtio_mmio *list[VIRTIO_DEVICES_MAX];
     size_t count = machine_transports(machine, list);
+    uint64_t start_us = clock_monotonic_us();
 
     if (machine->state == MACHINE_RUNNING)
         return NULL;
@@ -291,12 +294,15 @@ struct error *machine_resume(struct machine *machine)
 
     /* Or the guest takes the pause for a soft lockup. EINVAL: it has no kvm-clock. */
     for (uint32_t i = 0; i < machine->vcpus.count; i++)
-        if (ioctl(machine->vcpus.vcpu[i].fd, KVM_KVMCLOCK_CTRL, 0) < 0 && errno != EINVAL)
+        if (ioctl(machine->vcpus.vcpu[i].fd, KVM_KVMCLOCK_CTRL, 0) < 0 && errno != EINVAL) {
+            METRIC_INCREMENT(vcpu.kvmclock_ctrl_fails);
             log_warning("KVM_KVMCLOCK_CTRL of vCPU %u failed, errno %d", i, errno);
+        }
     for (size_t i = 0; i < count; i++)
         virtio_mmio_resume(list[i]);
     machine->state = MACHINE_RUNNING;
     vcpus_run(&machine->vcpus);
+    METRIC_SET(latencies.vmm_resume_vm, clock_monotonic_us() - start_us);
     return NULL;
 }
 

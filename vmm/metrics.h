@@ -1,6 +1,7 @@
 /*
  * Counters, one JSON object a line, with the keys that Firecracker's readers know where both have the thing. The
- * table in metrics.c maps groups and keys onto the fields here. Counters only grow; any thread adds with METRIC_ADD.
+ * table in metrics_table.c maps groups and keys onto the fields here. Counters only grow; any thread adds with
+ * METRIC_ADD. Of what there may be several, each device has counters of its own (DEVICE_METRICS).
  */
 #pragma once
 
@@ -37,7 +38,7 @@ struct net_metrics {
     uint64_t activate_fails, cfg_fails, event_fails, rx_queue_event_count, tx_queue_event_count, rx_tap_event_count,
         rx_bytes_count, rx_packets_count, rx_fails, rx_count, tap_read_fails, tap_write_fails, tx_bytes_count,
         tx_malformed_frames, tx_fails, tx_count, tx_packets_count, rx_rate_limiter_throttled, tx_rate_limiter_throttled,
-        no_rx_avail_buffer;
+        no_rx_avail_buffer, no_tx_avail_buffer, rx_event_rate_limiter_count, tx_rate_limiter_event_count;
 };
 
 struct pmem_metrics {
@@ -47,7 +48,7 @@ struct pmem_metrics {
 
 struct entropy_metrics {
     uint64_t activate_fails, entropy_event_fails, entropy_event_count, entropy_bytes, host_rng_fails,
-        entropy_rate_limiter_throttled;
+        entropy_rate_limiter_throttled, rate_limiter_event_count;
 };
 
 struct balloon_metrics {
@@ -72,6 +73,7 @@ struct vsock_metrics {
         rx_read_fails;
 };
 
+/* The times are how long the last one took. */
 struct vhost_user_metrics {
     uint64_t activate_fails, cfg_fails, init_time_us, activate_time_us, config_change_time_us, reconnects;
 };
@@ -91,7 +93,8 @@ struct i8042_metrics {
 };
 
 struct vcpu_metrics {
-    uint64_t exit_io_in, exit_io_out, exit_mmio_read, exit_mmio_write, failures, unknown_port, unknown_mmio;
+    uint64_t exit_io_in, exit_io_out, exit_mmio_read, exit_mmio_write, failures, unknown_port, unknown_mmio,
+        kvmclock_ctrl_fails;
 };
 
 /* What clients still use and will not be able to for ever. */
@@ -99,9 +102,9 @@ struct deprecated_metrics {
     uint64_t http_calls, command_line_calls;
 };
 
-/* How long the last one took, in microseconds. */
+/* How long the last one took, in microseconds; vmm_: without the API's part. */
 struct latency_metrics {
-    uint64_t pause_vm, resume_vm;
+    uint64_t pause_vm, resume_vm, vmm_pause_vm, vmm_resume_vm;
 };
 
 struct logger_metrics {
@@ -115,15 +118,16 @@ struct signal_metrics {
 
 struct metrics {
     struct api_metrics api_server;
+    /* Of these four, what devices counted that are gone; what those counted that are there, they have themselves. */
     struct block_metrics block;
     struct net_metrics net;
     struct pmem_metrics pmem;
+    struct vhost_user_metrics vhost_user;
     struct entropy_metrics entropy;
     struct balloon_metrics balloon;
     struct memory_hotplug_metrics memory_hotplug;
     struct console_metrics console;
     struct vsock_metrics vsock;
-    struct vhost_user_metrics vhost_user;
     struct mmds_metrics mmds;
     struct uart_metrics uart;
     struct i8042_metrics i8042;
@@ -132,6 +136,7 @@ struct metrics {
     struct latency_metrics latencies;
     struct logger_metrics logger;
     struct signal_metrics signals;
+    uint64_t interrupt_triggers;
     uint64_t sigpipe;           /* survived */
     uint64_t start_time_us;     /* exec to first API reply, wall */
     uint64_t start_time_cpu_us; /* the same, CPU */
@@ -139,8 +144,75 @@ struct metrics {
 
 extern struct metrics metrics;
 
-#define METRIC_ADD(field, amount) __atomic_fetch_add(&metrics.field, (uint64_t)(amount), __ATOMIC_RELAXED)
+#define COUNTER_ADD(counter, amount) __atomic_fetch_add(&(counter), (uint64_t)(amount), __ATOMIC_RELAXED)
+#define COUNTER_INCREMENT(counter) COUNTER_ADD(counter, 1)
+#define COUNTER_SET(counter, value) __atomic_store_n(&(counter), (uint64_t)(value), __ATOMIC_RELAXED)
+#define METRIC_ADD(field, amount) COUNTER_ADD(metrics.field, amount)
 #define METRIC_INCREMENT(field) METRIC_ADD(field, 1)
+#define METRIC_SET(field, value) COUNTER_SET(metrics.field, value)
+
+/* In the order of the line. */
+enum metric_group_name {
+    METRICS_API_SERVER,
+    METRICS_BALLOON,
+    METRICS_BLOCK,
+    METRICS_CONSOLE,
+    METRICS_DEPRECATED_API,
+    METRICS_ENTROPY,
+    METRICS_GET_API_REQUESTS,
+    METRICS_I8042,
+    METRICS_INTERRUPTS,
+    METRICS_LATENCIES_US,
+    METRICS_LOGGER,
+    METRICS_MEMORY_HOTPLUG,
+    METRICS_MMDS,
+    METRICS_NET,
+    METRICS_PATCH_API_REQUESTS,
+    METRICS_PMEM,
+    METRICS_PUT_API_REQUESTS,
+    METRICS_SECCOMP,
+    METRICS_SIGNALS,
+    METRICS_UART,
+    METRICS_VCPU,
+    METRICS_VHOST_USER,
+    METRICS_VMM,
+    METRICS_VSOCK,
+    METRICS_GROUPS,
+};
+
+/*
+ * What one device counts. It stands in the device's own struct, as DEVICE_METRICS(block_metrics) metrics, and every
+ * line tells it twice from metrics_device_add to metrics_device_remove: by itself, and in the sum of its group.
+ */
+struct device_metrics {
+    struct device_metrics *next;
+    struct device_metrics **link; /* what points here; NULL: not told */
+    enum metric_group_name group;
+    const char *prefix, *id;
+    const char *counters;
+    char *told;
+};
+#define DEVICE_METRICS(type)                                                                                           \
+    struct {                                                                                                           \
+        struct device_metrics device;                                                                                  \
+        struct type counters, told;                                                                                    \
+    }
+
+/*
+ * From now on lines have "<prefix>_<id>", with the counters of `own`, a DEVICE_METRICS(); prefix and id are borrowed.
+ * A line has room for as many devices as a machine can have: one more is only in the sum. Both with the event loop's
+ * lock held, as metrics_write.
+ */
+#define METRICS_DEVICE_ADD(own, group, prefix, id)                                                                     \
+    metrics_device_add(&(own)->device, group, prefix, id, &(own)->counters, &(own)->told)
+void metrics_device_add(struct device_metrics *device, enum metric_group_name group, const char *prefix, const char *id,
+                        const void *counters, void *told);
+/* The device goes; what it counted stays in the sum. Nothing happens to one that was never added. */
+void metrics_device_remove(struct device_metrics *device);
+
+/* What the line tells the sum of: METRIC_TOTAL(block.read_count). */
+#define METRIC_TOTAL(field) metrics_total(&metrics.field)
+uint64_t metrics_total(const uint64_t *counter);
 
 /*
  * Writes one line to `fd`: counters as what was added since the last line. What a full FIFO does not take is dropped

@@ -86,5 +86,7 @@ unsigned long vm_pss_mib(const struct vm *vm);
 const char *vm_path(const struct vm *vm, const char *name);
 /* Makes a file of `size` bytes there, filled with `fill`; returns its path. */
 const char *vm_file(const struct vm *vm, const char *name, size_t size, char fill);
+/* A stream socket that listens there, close-on-exec. */
+int vm_listen(const struct vm *vm, const char *name);
 /* The ELF image of a guest. */
 const char *guest_image(const char *guest);

@@ -15,7 +15,6 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 enum { ETHERTYPE_EXPERIMENT = 0x88b5, HEADER = 14, FRAME_MAX = 2000 };
@@ -232,18 +231,7 @@ static void test_tap_that_goes_down_and_up_and_away_leaves_the_guest_running(voi
     vm_expect_exit(vm, 0);
 }
 
-/* A backend's program: listens, serves the VMM that connects. */
-static int listen_as_backend(struct vm *vm)
-{
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-    snprintf(address.sun_path, sizeof(address.sun_path), "%s", vm_path(vm, "backend"));
-    assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof(address)), 0);
-    assert_int_equal(listen(fd, 1), 0);
-    return fd;
-}
-
+/* A backend's program is the test: it listens, and serves the VMM that connects. */
 static void put_backend(struct vm *vm)
 {
     vm_put(vm, "/network-interfaces/eth0",
@@ -287,7 +275,7 @@ static void test_frames_pass_over_a_stream_socket(void **state)
 {
     static const uint32_t lengths[] = {60, 64, 577, 1514};
     struct vm *vm = vm_start();
-    cleanup_fd int listener = listen_as_backend(vm);
+    cleanup_fd int listener = vm_listen(vm, "backend");
     uint8_t frame[FRAME_MAX];
 
     (void)state;
@@ -318,7 +306,7 @@ static void test_backend_that_dies_or_lies_leaves_the_guest_running(void **state
     (void)state;
     for (unsigned lies = 0; lies < 2; lies++) {
         struct vm *vm = vm_start();
-        cleanup_fd int listener = listen_as_backend(vm);
+        cleanup_fd int listener = vm_listen(vm, "backend");
         uint8_t frame[FRAME_MAX];
 
         put_backend(vm);
@@ -391,7 +379,7 @@ static void test_metadata_is_put_patched_and_held_to_its_limit(void **state)
 static void test_metadata_service_needs_an_interface_and_a_right_address(void **state)
 {
     struct vm *vm = vm_start();
-    cleanup_fd int listener = listen_as_backend(vm);
+    cleanup_fd int listener = vm_listen(vm, "backend");
 
     (void)state;
     vm_refuses(vm, "PUT", "/mmds/config", "{\"network_interfaces\":[\"eth0\"]}",

@@ -229,7 +229,7 @@ static bool run_rings(struct vhost_user *front)
     if (interrupted)
         log_info("%s \"%s\": the back end at \"%s\" is back", front->needs.name, front->needs.id, front->needs.path);
     if (interrupted)
-        METRIC_INCREMENT(vhost_user.reconnects);
+        COUNTER_INCREMENT(front->needs.metrics->reconnects);
     front->interrupted = false;
     front->again = true;
     return true;
@@ -386,10 +386,10 @@ struct error *vhost_user_open(struct vhost_user *front, const struct vhost_user_
         return error;
     if (!connect_once(front) || !vhost_user_wait(front, take_answer)) {
         disconnect(front);
-        METRIC_INCREMENT(vhost_user.cfg_fails);
+        COUNTER_INCREMENT(front->needs.metrics->cfg_fails);
         return error_new(ERROR_HOST, "\"%s\": the back end cannot be used: %s", needs->path, front->failure);
     }
-    METRIC_ADD(vhost_user.init_time_us, clock_monotonic_us() - start);
+    COUNTER_SET(front->needs.metrics->init_time_us, clock_monotonic_us() - start);
     return NULL;
 }
 
@@ -455,12 +455,12 @@ struct error *vhost_user_config_read(struct vhost_user *front)
         struct error *error =
             error_new(ERROR_HOST, "\"%s\": the back end is lost: %s", front->needs.path, front->failure);
 
-        METRIC_INCREMENT(vhost_user.cfg_fails);
+        COUNTER_INCREMENT(front->needs.metrics->cfg_fails);
         lost(front);
         return error;
     }
     look_after(front);
-    METRIC_ADD(vhost_user.config_change_time_us, clock_monotonic_us() - start);
+    COUNTER_SET(front->needs.metrics->config_change_time_us, clock_monotonic_us() - start);
     return NULL;
 }
 

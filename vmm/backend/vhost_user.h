@@ -20,6 +20,7 @@
 #include "vmm/base/error.h"
 #include "vmm/base/event_loop.h"
 #include "vmm/guest_memory.h"
+#include "vmm/metrics.h"
 
 enum {
     VHOST_USER_PATIENCE_MS = 3000,
@@ -45,13 +46,14 @@ struct vhost_user_ring {
 
 /* What a device wants of its back end. */
 struct vhost_user_needs {
-    const char *name; /* of the device, for messages: borrowed, as are the next two */
+    const char *name; /* of the device, for messages: borrowed, as are the next three */
     const char *id;
-    const char *path;     /* of the back end's socket */
-    uint64_t features;    /* the virtio features that we can pass on */
-    size_t config_size;   /* of the config space that the back end keeps; 0: it keeps none */
-    unsigned queue_count; /* that the device has */
-    bool resumable;       /* another back end process can go on where the one before ended */
+    const char *path;                   /* of the back end's socket */
+    struct vhost_user_metrics *metrics; /* the device's */
+    uint64_t features;                  /* the virtio features that we can pass on */
+    size_t config_size;                 /* of the config space that the back end keeps; 0: it keeps none */
+    unsigned queue_count;               /* that the device has */
+    bool resumable;                     /* another back end process can go on where the one before ended */
 };
 
 struct vhost_user_owner {

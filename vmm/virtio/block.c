@@ -35,6 +35,7 @@ struct block {
     struct virtio_device device;
     struct virtio_blk_config config;
     char *id;
+    DEVICE_METRICS(block_metrics) metrics;
     struct disk_file file;
     bool read_only;
     bool direct;                      /* around the host's page cache */
@@ -206,25 +207,25 @@ static int prepare(struct block *block, struct virtqueue *queue, struct virtqueu
 
 /* Completion. */
 
-static void count(const struct disk_request *disk)
+static void count(struct block *block, const struct disk_request *disk)
 {
     switch (disk->operation) {
     case DISK_READ:
-        METRIC_INCREMENT(block.read_count);
-        METRIC_ADD(block.read_bytes, disk->done);
+        COUNTER_INCREMENT(block->metrics.counters.read_count);
+        COUNTER_ADD(block->metrics.counters.read_bytes, disk->done);
         break;
     case DISK_WRITE:
-        METRIC_INCREMENT(block.write_count);
-        METRIC_ADD(block.write_bytes, disk->done);
+        COUNTER_INCREMENT(block->metrics.counters.write_count);
+        COUNTER_ADD(block->metrics.counters.write_bytes, disk->done);
         break;
     case DISK_SYNC:
-        METRIC_INCREMENT(block.flush_count);
+        COUNTER_INCREMENT(block->metrics.counters.flush_count);
         break;
     case DISK_DISCARD:
-        METRIC_INCREMENT(block.discard_count);
+        COUNTER_INCREMENT(block->metrics.counters.discard_count);
         break;
     case DISK_WRITE_ZEROES:
-        METRIC_INCREMENT(block.write_zeroes_count);
+        COUNTER_INCREMENT(block->metrics.counters.write_zeroes_count);
         break;
     default:
         break;
@@ -234,7 +235,7 @@ static void count(const struct disk_request *disk)
 static void finish(struct block_request *request, uint8_t status)
 {
     if (status == VIRTIO_BLK_S_OK)
-        count(&request->disk);
+        count(request->block, &request->disk);
     *request->status = status;
     virtqueue_push(request->queue, request->head, request->written + 1);
 }
@@ -251,7 +252,7 @@ static void complete(struct block_request *request, int code)
     if (disk->operation == DISK_READ)
         request->written = (uint32_t)disk->done;
     if (code != 0 && code != ECANCELED) {
-        METRIC_INCREMENT(block.execute_fails);
+        COUNTER_INCREMENT(request->block->metrics.counters.execute_fails);
         log_error("drive \"%s\": cannot %s %llu bytes at %llu: %s", request->block->id, operations[disk->operation],
                   (unsigned long long)disk->length, (unsigned long long)disk->offset, strerror(code));
     }
@@ -372,7 +373,7 @@ static bool admit(struct block *block, const struct block_request *request)
     uint64_t retry_us = rate_limiter_take(&block->limiter, transfer ? request->disk.length : 0, clock_monotonic_us());
     if (retry_us == 0)
         return true;
-    METRIC_INCREMENT(block.rate_limiter_throttled_events);
+    COUNTER_INCREMENT(block->metrics.counters.rate_limiter_throttled_events);
     event_timer_set(block->device.loop, &block->timer, retry_us);
     return false;
 }
@@ -388,7 +389,7 @@ static enum turn serve_next(struct block *block, struct virtqueue *queue, struct
     struct block_request request;
 
     if (block->ring != NULL && file_ring_full(block->ring)) {
-        METRIC_INCREMENT(block.io_engine_throttled_events);
+        COUNTER_INCREMENT(block->metrics.counters.io_engine_throttled_events);
         block->ring_was_full = true;
         return TURN_WAIT;
     }
@@ -396,7 +397,7 @@ static enum turn serve_next(struct block *block, struct virtqueue *queue, struct
     case VIRTQUEUE_EMPTY:
         return TURN_EMPTY;
     case VIRTQUEUE_BROKEN:
-        METRIC_INCREMENT(block.event_fails);
+        COUNTER_INCREMENT(block->metrics.counters.event_fails);
         virtio_device_fail(&block->device, "its queue breaks the rules");
         return TURN_WAIT;
     case VIRTQUEUE_CHAIN:
@@ -404,7 +405,7 @@ static enum turn serve_next(struct block *block, struct virtqueue *queue, struct
     }
     /* Without room for a status nothing can be told. */
     if (chain->writable_bytes == 0) {
-        METRIC_INCREMENT(block.invalid_reqs_count);
+        COUNTER_INCREMENT(block->metrics.counters.invalid_reqs_count);
         virtqueue_push(queue, chain->head, 0);
         return TURN_NEXT;
     }
@@ -419,7 +420,7 @@ static enum turn serve_next(struct block *block, struct virtqueue *queue, struct
         return TURN_NEXT;
     }
     if (status != VIRTIO_BLK_S_OK)
-        METRIC_INCREMENT(block.invalid_reqs_count);
+        COUNTER_INCREMENT(block->metrics.counters.invalid_reqs_count);
     finish(&request, (uint8_t)status);
     return TURN_NEXT;
 }
@@ -429,11 +430,14 @@ static bool serve_queue(struct block *block, struct virtqueue *queue, unsigned *
 {
     struct virtqueue_chain chain;
     enum turn turn = TURN_NEXT;
+    unsigned before = *served;
 
     virtqueue_disarm(queue);
     while (turn == TURN_NEXT && *served < TURN && run_unfinished(block) && block->turn_bytes < TURN_BYTES) {
         (*served)++;
         turn = serve_next(block, queue, &chain);
+        if (turn == TURN_EMPTY && *served == before + 1)
+            COUNTER_INCREMENT(block->metrics.counters.no_avail_buffer);
         if (turn == TURN_EMPTY && virtqueue_arm(queue))
             turn = TURN_NEXT;
     }
@@ -493,7 +497,7 @@ static void timer_expired(struct event_timer *timer)
 {
     struct block *block = container_of(timer, struct block, timer);
 
-    METRIC_INCREMENT(block.rate_limiter_event_count);
+    COUNTER_INCREMENT(block->metrics.counters.rate_limiter_event_count);
     serve_all(block);
 }
 
@@ -522,8 +526,10 @@ static bool block_activate(struct virtio_device *device)
 
 static void block_notify(struct virtio_device *device, unsigned index)
 {
-    METRIC_INCREMENT(block.queue_event_count);
-    serve(block_of(device), index, 1);
+    struct block *block = block_of(device);
+
+    COUNTER_INCREMENT(block->metrics.counters.queue_event_count);
+    serve(block, index, 1);
 }
 
 /* Ends what is in flight: no guest memory is read or written afterwards. */
@@ -563,6 +569,7 @@ static void block_destroy(struct virtio_device *device)
 
     event_timer_cancel(&block->timer);
     abandon_unfinished(block);
+    metrics_device_remove(&block->metrics.device);
     file_ring_free(block->ring);
     disk_file_close(&block->file);
     free(block->id);
@@ -672,6 +679,7 @@ struct error *virtio_block_new(const struct drive_config *config, struct event_l
     };
     block->device.features = offered_features(block);
     block->config = offered_config(block);
+    METRICS_DEVICE_ADD(&block->metrics, METRICS_BLOCK, "block", block->id);
     *device = &block->device;
     return NULL;
 }
@@ -715,12 +723,12 @@ struct error *virtio_block_update(struct virtio_device *device, const struct dri
         struct error *error = replace_file(block, update->path_on_host);
 
         if (error != NULL) {
-            METRIC_INCREMENT(block.update_fails);
+            COUNTER_INCREMENT(block->metrics.counters.update_fails);
             return error;
         }
     }
     rate_limiter_update(&block->limiter, &update->rate_limiter, clock_monotonic_us());
-    METRIC_INCREMENT(block.update_count);
+    COUNTER_INCREMENT(block->metrics.counters.update_count);
 
     /* What waited for the old limiter's tokens need not wait for the new one's. */
     event_timer_cancel(&block->timer);

@@ -137,6 +137,7 @@ static void serve_queue(struct entropy *entropy)
 
 static void timer_expired(struct event_timer *timer)
 {
+    METRIC_INCREMENT(entropy.rate_limiter_event_count);
     serve_queue(container_of(timer, struct entropy, timer));
 }
 

@@ -2,6 +2,7 @@
 
 #include "vmm/base/cleanup.h"
 #include "vmm/base/log.h"
+#include "vmm/metrics.h"
 
 #include <errno.h>
 #include <linux/kvm.h>
@@ -46,6 +47,7 @@ struct virtio_mmio {
 
 static void interrupt(struct virtio_mmio *mmio, uint32_t cause)
 {
+    METRIC_INCREMENT(interrupt_triggers);
     __atomic_fetch_or(&mmio->interrupt_status, cause, __ATOMIC_SEQ_CST);
     if (mmio->irq_fd >= 0 && eventfd_write(mmio->irq_fd, 1) < 0)
         log_error("%s \"%s\": cannot interrupt the guest: %s", mmio->device->ops->name, mmio->device->id,

@@ -93,7 +93,7 @@ uint64_t net_limiter_take(struct rate_limiter *limiter, size_t size)
 
 void net_fail(struct net *net, const char *reason)
 {
-    METRIC_INCREMENT(net.event_fails);
+    COUNTER_INCREMENT(net->metrics.counters.event_fails);
     if (net->backend != NULL)
         event_source_update(&net->wire, 0);
     virtio_device_fail(&net->device, reason);
@@ -111,7 +111,7 @@ enum tx_step {
 
 static enum tx_step tx_drop(struct net *net, const struct virtqueue_chain *chain, uint64_t *counter)
 {
-    __atomic_fetch_add(counter, 1, __ATOMIC_RELAXED);
+    COUNTER_INCREMENT(*counter);
     virtqueue_push(&net->queues[TX], chain->head, 0);
     return TX_DONE;
 }
@@ -125,23 +125,23 @@ static enum tx_step tx_refused(struct net *net, const struct virtqueue_chain *ch
         return TX_FULL;
     }
     if (code == EINVAL) /* the header contradicts itself or the frame */
-        return tx_drop(net, chain, &metrics.net.tx_malformed_frames);
-    METRIC_INCREMENT(net.tap_write_fails);
+        return tx_drop(net, chain, &net->metrics.counters.tx_malformed_frames);
+    COUNTER_INCREMENT(net->metrics.counters.tap_write_fails);
     log_debug("net \"%s\": the backend refuses a frame: %s", net->iface_id, strerror(code));
     if (code == ENOTCONN)
         net_lose(net);
-    return tx_drop(net, chain, &metrics.net.tx_fails);
+    return tx_drop(net, chain, &net->metrics.counters.tx_fails);
 }
 
 static enum tx_step tx_send(struct net *net, const struct virtqueue_chain *chain)
 {
-    METRIC_INCREMENT(net.tx_count);
+    COUNTER_INCREMENT(net->metrics.counters.tx_count);
     if (chain->readable_bytes < FRAME_MIN || chain->readable_bytes > FRAME_MAX)
-        return tx_drop(net, chain, &metrics.net.tx_malformed_frames);
+        return tx_drop(net, chain, &net->metrics.counters.tx_malformed_frames);
 
     uint64_t retry_us = net->tx_paid ? 0 : net_limiter_take(&net->tx_limiter, chain->readable_bytes);
     if (retry_us != 0) {
-        METRIC_INCREMENT(net.tx_rate_limiter_throttled);
+        COUNTER_INCREMENT(net->metrics.counters.tx_rate_limiter_throttled);
         virtqueue_unpop(&net->queues[TX]);
         event_timer_set(net->device.loop, &net->tx_timer, retry_us);
         return TX_LIMITED;
@@ -153,12 +153,12 @@ static enum tx_step tx_send(struct net *net, const struct virtqueue_chain *chain
         return TX_DONE;
     }
     if (net->backend == NULL)
-        return tx_drop(net, chain, &metrics.net.tx_fails);
+        return tx_drop(net, chain, &net->metrics.counters.tx_fails);
     int result = net->backend->ops->send(net->backend, chain->iov, chain->readable_count, chain->readable_bytes);
     if (result < 0)
         return tx_refused(net, chain, -result);
-    METRIC_INCREMENT(net.tx_packets_count);
-    METRIC_ADD(net.tx_bytes_count, chain->readable_bytes - HEADER_SIZE);
+    COUNTER_INCREMENT(net->metrics.counters.tx_packets_count);
+    COUNTER_ADD(net->metrics.counters.tx_bytes_count, chain->readable_bytes - HEADER_SIZE);
     virtqueue_push(&net->queues[TX], chain->head, 0);
     return TX_DONE;
 }
@@ -192,8 +192,11 @@ static void tx_run(struct net *net)
     if (tx_unsent(net))
         net->backend->ops->flush(net->backend);
     virtqueue_disarm(&net->queues[TX]);
-    for (unsigned frames = 0; frames < TURN_FRAMES && step == TX_DONE; frames++)
+    for (unsigned frames = 0; frames < TURN_FRAMES && step == TX_DONE; frames++) {
         step = tx_step(net);
+        if (step == TX_EMPTY && frames == 0)
+            COUNTER_INCREMENT(net->metrics.counters.no_tx_avail_buffer);
+    }
     if (step == TX_DONE)
         event_timer_set(net->device.loop, &net->turn, 0);
     net_watch(net, EPOLLOUT, step == TX_FULL || tx_unsent(net));
@@ -206,7 +209,10 @@ static void tx_run(struct net *net)
 
 static void tx_timer_expired(struct event_timer *timer)
 {
-    tx_run(container_of(timer, struct net, tx_timer));
+    struct net *net = container_of(timer, struct net, tx_timer);
+
+    COUNTER_INCREMENT(net->metrics.counters.tx_rate_limiter_event_count);
+    tx_run(net);
 }
 
 /* The backend, and both directions together. */
@@ -220,7 +226,7 @@ static void wire_ready(struct event_source *source, uint32_t events)
         tx_run(net);
     }
     if ((events & EPOLLIN) != 0) {
-        METRIC_INCREMENT(net.rx_tap_event_count);
+        COUNTER_INCREMENT(net->metrics.counters.rx_tap_event_count);
         net_receive(net);
     }
     if ((events & (EPOLLERR | EPOLLHUP)) != 0) {
@@ -265,7 +271,7 @@ static bool net_activate(struct virtio_device *device)
         if (has_feature(net, offload_table[i].feature))
             offloads |= offload_table[i].offload;
     if (offloads != net->offloads && net->backend != NULL && !net->backend->ops->set_offloads(net->backend, offloads)) {
-        METRIC_INCREMENT(net.activate_fails);
+        COUNTER_INCREMENT(net->metrics.counters.activate_fails);
         log_error("net \"%s\": cannot set the offloads of its tap to %#x: %s", net->iface_id, offloads,
                   strerror(errno));
         return false;
@@ -283,10 +289,10 @@ static void net_notify(struct virtio_device *device, unsigned index)
     struct net *net = net_of(device);
 
     if (index == RX) {
-        METRIC_INCREMENT(net.rx_queue_event_count);
+        COUNTER_INCREMENT(net->metrics.counters.rx_queue_event_count);
         net_receive(net);
     } else {
-        METRIC_INCREMENT(net.tx_queue_event_count);
+        COUNTER_INCREMENT(net->metrics.counters.tx_queue_event_count);
         tx_run(net);
     }
 }
@@ -316,6 +322,7 @@ static void net_destroy(struct virtio_device *device)
     struct net *net = net_of(device);
 
     net_stop(net);
+    metrics_device_remove(&net->metrics.device);
     event_source_remove(&net->wire);
     if (net->backend != NULL)
         net->backend->ops->close(net->backend);
@@ -416,6 +423,7 @@ struct error *virtio_net_new_on(const struct network_interface_config *config, s
     net->device.id = net->iface_id;
     net->device.queues = net->queues;
     net->device.queue_count = QUEUE_COUNT;
+    METRICS_DEVICE_ADD(&net->metrics, METRICS_NET, "net", net->iface_id);
     *device = &((struct net *)take_pointer(&net))->device;
     return NULL;
 }

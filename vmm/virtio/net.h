@@ -8,6 +8,7 @@
 #include "vmm/backend/net_backend.h"
 #include "vmm/base/event_loop.h"
 #include "vmm/config.h"
+#include "vmm/metrics.h"
 #include "vmm/virtio/device.h"
 #include "vmm/virtio/rate_limiter.h"
 
@@ -40,6 +41,7 @@ struct rx_window {
 struct net {
     struct virtio_device device;
     char *iface_id;
+    DEVICE_METRICS(net_metrics) metrics;
     struct virtio_net_config config;
     struct net_backend *backend; /* NULL: lost, the interface was deleted or the peer went away */
     struct event_source wire;    /* the backend's descriptor */

@@ -101,7 +101,7 @@ static enum rx_step rx_refused(struct net *net, int code)
 {
     if (code == EAGAIN)
         return RX_NO_FRAME;
-    METRIC_INCREMENT(net.tap_read_fails);
+    COUNTER_INCREMENT(net->metrics.counters.tap_read_fails);
     if (code == ENOTCONN)
         net_lose(net);
     return code == ENOTCONN || code == EBADFD ? RX_DEAD : RX_DONE;
@@ -127,9 +127,9 @@ static enum rx_step rx_fetch(struct net *net)
         size = net->backend->ops->receive(net->backend, window->iov, window->iov_count + 1);
     if (size < 0)
         return rx_refused(net, (int)-size);
-    METRIC_INCREMENT(net.rx_count);
+    COUNTER_INCREMENT(net->metrics.counters.rx_count);
     if (size < FRAME_MIN || size > FRAME_MAX || (uint64_t)size > window->bytes) {
-        METRIC_INCREMENT(net.rx_fails);
+        COUNTER_INCREMENT(net->metrics.counters.rx_fails);
         return RX_DONE;
     }
     net->rx_frame = (uint32_t)size;
@@ -159,12 +159,12 @@ static enum rx_step rx_deliver(struct net *net)
     uint64_t retry_us = net_limiter_take(&net->rx_limiter, left);
 
     if (retry_us != 0) {
-        METRIC_INCREMENT(net.rx_rate_limiter_throttled);
+        COUNTER_INCREMENT(net->metrics.counters.rx_rate_limiter_throttled);
         event_timer_set(net->device.loop, &net->rx_timer, retry_us);
         return RX_LIMITED;
     }
-    METRIC_INCREMENT(net.rx_packets_count);
-    METRIC_ADD(net.rx_bytes_count, left - HEADER_SIZE);
+    COUNTER_INCREMENT(net->metrics.counters.rx_packets_count);
+    COUNTER_ADD(net->metrics.counters.rx_bytes_count, left - HEADER_SIZE);
     for (; left > 0; count++) {
         const struct rx_chain *chain = &window->chains[count];
         uint32_t part = left < chain->bytes ? left : chain->bytes;
@@ -194,7 +194,7 @@ static enum rx_step rx_step(struct net *net)
 /* Out of buffers: asks for the driver's notification. Returns false when there are new ones already. */
 static bool rx_wait_for_buffers(struct net *net)
 {
-    METRIC_INCREMENT(net.no_rx_avail_buffer);
+    COUNTER_INCREMENT(net->metrics.counters.no_rx_avail_buffer);
     if (virtqueue_arm(&net->queues[RX]))
         return false;
     if (net->window.chain_count > 0)
@@ -229,6 +229,8 @@ void net_receive_later(struct event_timer *timer)
 {
     struct net *net = container_of(timer, struct net, rx_timer);
 
+    if (net->rx_frame != 0)
+        COUNTER_INCREMENT(net->metrics.counters.rx_event_rate_limiter_count);
     net->rx_settled = net->rx_frame == 0;
     net_receive(net);
 }

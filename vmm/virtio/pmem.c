@@ -42,6 +42,7 @@ struct pmem {
     struct virtqueue queue;
     struct virtio_pmem_config config;
     char *id;
+    DEVICE_METRICS(pmem_metrics) metrics;
     struct shared_file file;
     struct file_ring *ring; /* NULL: nothing is ever written, or the host has none */
     struct rate_limiter limiter;
@@ -79,7 +80,7 @@ static void answer(struct pmem *pmem, const struct flush *flush, uint32_t result
 static void answer_begun(struct pmem *pmem, int code)
 {
     if (code != 0) {
-        METRIC_INCREMENT(pmem.execute_fails);
+        COUNTER_INCREMENT(pmem->metrics.counters.execute_fails);
         log_error("pmem \"%s\": cannot flush \"%s\": %s", pmem->id, pmem->file.path, strerror(code));
     }
     for (unsigned i = 0; i < pmem->begun_count; i++)
@@ -98,7 +99,7 @@ static bool admit(struct pmem *pmem)
     uint64_t retry_us = rate_limiter_take(&pmem->limiter, pmem->file.file.size, clock_monotonic_us());
     if (retry_us == 0)
         return true;
-    METRIC_INCREMENT(pmem.rate_limiter_throttled_events);
+    COUNTER_INCREMENT(pmem->metrics.counters.rate_limiter_throttled_events);
     event_timer_set(pmem->device.loop, &pmem->timer, retry_us);
     return false;
 }
@@ -113,7 +114,7 @@ static void sync_ended(struct disk_request *sync, int code)
 
 static void begin_sync(struct pmem *pmem)
 {
-    METRIC_INCREMENT(pmem.flush_count);
+    COUNTER_INCREMENT(pmem->metrics.counters.flush_count);
     pmem->begun_count = pmem->flush_count;
     pmem->sync = (struct disk_request){.operation = DISK_SYNC, .complete = sync_ended};
     if (pmem->file.read_only) {
@@ -134,7 +135,7 @@ static void take(struct pmem *pmem, struct virtqueue_chain *chain)
     struct virtio_pmem_req request;
 
     if (chain->writable_bytes < RESULT_SIZE) {
-        METRIC_INCREMENT(pmem.event_fails);
+        COUNTER_INCREMENT(pmem->metrics.counters.event_fails);
         virtqueue_push(&pmem->queue, chain->head, 0);
         return;
     }
@@ -147,7 +148,7 @@ static void take(struct pmem *pmem, struct virtqueue_chain *chain)
         pmem->flush_count++;
         return;
     }
-    METRIC_INCREMENT(pmem.event_fails);
+    COUNTER_INCREMENT(pmem->metrics.counters.event_fails);
     answer(pmem, flush, RESULT_FAILED);
 }
 
@@ -162,7 +163,7 @@ static bool take_all(struct pmem *pmem)
             take(pmem, &chain);
             break;
         case VIRTQUEUE_BROKEN:
-            METRIC_INCREMENT(pmem.event_fails);
+            COUNTER_INCREMENT(pmem->metrics.counters.event_fails);
             virtio_device_fail(&pmem->device, "its queue breaks the rules");
             return false;
         case VIRTQUEUE_EMPTY:
@@ -198,8 +199,10 @@ static void ring_settled(void *owner)
 
 static void timer_expired(struct event_timer *timer)
 {
-    METRIC_INCREMENT(pmem.rate_limiter_event_count);
-    serve(container_of(timer, struct pmem, timer));
+    struct pmem *pmem = container_of(timer, struct pmem, timer);
+
+    COUNTER_INCREMENT(pmem->metrics.counters.rate_limiter_event_count);
+    serve(pmem);
 }
 
 /* The device. */
@@ -219,9 +222,11 @@ static bool pmem_activate(struct virtio_device *device)
 
 static void pmem_notify(struct virtio_device *device, unsigned index)
 {
+    struct pmem *pmem = pmem_of(device);
+
     (void)index;
-    METRIC_INCREMENT(pmem.queue_event_count);
-    serve(pmem_of(device));
+    COUNTER_INCREMENT(pmem->metrics.counters.queue_event_count);
+    serve(pmem);
 }
 
 /* On a vCPU's thread: a sync on its way goes on, it touches no guest memory, and nobody waits for its answer. */
@@ -255,6 +260,7 @@ static void pmem_destroy(struct virtio_device *device)
 
     event_timer_cancel(&pmem->timer);
     pmem->begun_count = pmem->flush_count = 0;
+    metrics_device_remove(&pmem->metrics.device);
     file_ring_free(pmem->ring);
     shared_file_close(&pmem->file);
     free(pmem->id);
@@ -313,6 +319,7 @@ struct error *virtio_pmem_new(const struct pmem_config *config, struct event_loo
         .queues = &pmem->queue,
         .queue_count = 1,
     };
+    METRICS_DEVICE_ADD(&pmem->metrics, METRICS_PMEM, "pmem", pmem->id);
     *device = &pmem->device;
     return NULL;
 }

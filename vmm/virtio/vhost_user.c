@@ -45,6 +45,7 @@ struct vhost_user_device {
     struct virtio_device device;
     struct virtqueue queues[QUEUES_MAX];
     struct vhost_user front;
+    DEVICE_METRICS(vhost_user_metrics) metrics;
     uint8_t *config; /* what the guest reads: the front end's, or our own */
     size_t config_size;
     union {
@@ -85,10 +86,10 @@ static bool activate(struct virtio_device *device)
         };
     }
     if (!vhost_user_start(&served->front, device->memory, device->driver_features, rings)) {
-        METRIC_INCREMENT(vhost_user.activate_fails);
+        COUNTER_INCREMENT(served->metrics.counters.activate_fails);
         return false;
     }
-    METRIC_ADD(vhost_user.activate_time_us, clock_monotonic_us() - start);
+    COUNTER_SET(served->metrics.counters.activate_time_us, clock_monotonic_us() - start);
     return true;
 }
 
@@ -116,6 +117,7 @@ static void destroy(struct virtio_device *device)
     struct vhost_user_device *served = device_of(device);
 
     vhost_user_close(&served->front);
+    metrics_device_remove(&served->metrics.device);
     free((void *)(uintptr_t)served->front.needs.path);
     free((void *)(uintptr_t)device->id);
     free(served);
@@ -142,9 +144,9 @@ static void failed(void *owner, const char *reason)
 static const struct vhost_user_owner owner_ops = {.config_changed = config_changed, .failed = failed};
 
 /* `needs` without its names. */
-static struct error *device_new(const struct virtio_ops *ops, const char *id, const char *path,
-                                struct vhost_user_needs *needs, uint16_t queue_size, struct event_loop *loop,
-                                struct vhost_user_device **made)
+static struct error *device_new(const struct virtio_ops *ops, const char *metrics_prefix, const char *id,
+                                const char *path, struct vhost_user_needs *needs, uint16_t queue_size,
+                                struct event_loop *loop, struct vhost_user_device **made)
 {
     struct vhost_user_device *served = calloc(1, sizeof(*served));
     char *own_id = strdup(id);
@@ -166,6 +168,8 @@ static struct error *device_new(const struct virtio_ops *ops, const char *id, co
     needs->name = ops->name;
     needs->id = own_id;
     needs->path = own_path;
+    needs->metrics = &served->metrics.counters;
+    METRICS_DEVICE_ADD(&served->metrics, METRICS_VHOST_USER, metrics_prefix, own_id);
 
     struct error *error = vhost_user_open(&served->front, needs, loop, &owner_ops, &served->device);
     if (error != NULL) {
@@ -193,8 +197,8 @@ struct error *virtio_vhost_user_block_new(const struct drive_config *config, str
     if (config->cache_type == CACHE_TYPE_WRITEBACK)
         needs.features |= 1ull << VIRTIO_BLK_F_FLUSH;
 
-    struct error *error =
-        device_new(&block_ops, config->drive_id, config->socket, &needs, VIRTQUEUE_SIZE_MAX, loop, &served);
+    struct error *error = device_new(&block_ops, "vhost_user_block", config->drive_id, config->socket, &needs,
+                                     VIRTQUEUE_SIZE_MAX, loop, &served);
     if (error != NULL)
         return error_wrap(error, "socket");
     *device = &served->device;
@@ -213,8 +217,8 @@ struct error *virtio_vhost_user_net_new(const struct network_interface_config *c
     struct vhost_user_device *served;
     struct vhost_user_needs needs = {.features = RING_FEATURES | NET_FEATURES, .queue_count = 2, .resumable = true};
 
-    struct error *error =
-        device_new(&net_ops, config->iface_id, config->backend.socket_path, &needs, VIRTQUEUE_SIZE_MAX, loop, &served);
+    struct error *error = device_new(&net_ops, "vhost_user_net", config->iface_id, config->backend.socket_path, &needs,
+                                     VIRTQUEUE_SIZE_MAX, loop, &served);
     if (error != NULL)
         return error_wrap(error, "backend.socket_path");
 
@@ -236,8 +240,8 @@ struct error *virtio_file_system_new(const struct file_system_config *config, st
     struct vhost_user_device *served;
     struct vhost_user_needs needs = {.features = RING_FEATURES, .queue_count = 1 + FS_REQUEST_QUEUES};
 
-    struct error *error =
-        device_new(&fs_ops, config->fs_id, config->socket_path, &needs, VIRTQUEUE_SIZE_MAX, loop, &served);
+    struct error *error = device_new(&fs_ops, "vhost_user_fs", config->fs_id, config->socket_path, &needs,
+                                     VIRTQUEUE_SIZE_MAX, loop, &served);
     if (error != NULL)
         return error_wrap(error, "socket_path");
     served->config = (uint8_t *)&served->fs;
