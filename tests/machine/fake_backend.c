@@ -1,47 +1,36 @@
 #include "tests/machine/fake_backend.h"
 
+#include "tests/machine/fake_backend_devices.h"
 #include "tests/unit/harness.h"
-#include "vmm/backend/vhost_user_message.h"
 
-#include <errno.h>
 #include <fcntl.h>
-#include <linux/virtio_blk.h>
 #include <linux/virtio_config.h>
-#include <linux/virtio_ring.h>
 #include <poll.h>
 #include <signal.h>
-#include <stdbool.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { SECTOR = 512, HEADER = sizeof(struct vhost_user_header), FDS_MAX = 8 };
+enum { HEADER = sizeof(struct vhost_user_header), FDS_MAX = 8 };
 
 struct region {
     struct vhost_user_region told;
     uint8_t *at;
 };
 
-static struct backend {
-    enum backend_behaviour behaviour;
-    int connection, channel, disk;
+struct backend backend;
+
+static struct {
+    int socket, channel;
+    uint64_t features, protocol;
     struct region regions[VHOST_USER_REGIONS_MAX];
     unsigned region_count;
-    bool running;
-    uint32_t size;
-    uint16_t next;
-    int kick, call;
-    struct vring_desc *descriptors;
-    struct vring_avail *available;
-    struct vring_used *used;
-} backend;
+} front;
 
 static volatile sig_atomic_t announce;
 
@@ -51,58 +40,85 @@ static void on_usr1(int signal)
     announce = 1;
 }
 
-/* By the guest's addresses, or by those of the front end. */
-static void *memory_at(uint64_t address, bool is_hva)
+void *backend_memory(uint64_t address, bool is_hva)
 {
-    for (unsigned i = 0; i < backend.region_count; i++) {
-        const struct vhost_user_region *told = &backend.regions[i].told;
+    for (unsigned i = 0; i < front.region_count; i++) {
+        const struct vhost_user_region *told = &front.regions[i].told;
         uint64_t start = is_hva ? told->hva : told->gpa;
 
         if (address >= start && address - start < told->size)
-            return backend.regions[i].at + (address - start);
+            return front.regions[i].at + (address - start);
     }
     _exit(3);
 }
 
-/* --- The disk --- */
+/* --- The rings --- */
 
-static void serve_request(uint16_t head)
+static bool event_index(void)
 {
-    struct virtio_blk_outhdr *header = memory_at(backend.descriptors[head].addr, false);
-    uint16_t at = head;
-    off_t offset = (off_t)header->sector * SECTOR;
-    uint32_t written = 0;
-    uint8_t *last = NULL;
-    uint8_t status = VIRTIO_BLK_S_OK;
-
-    while (backend.descriptors[at].flags & VRING_DESC_F_NEXT) {
-        at = backend.descriptors[at].next;
-        const struct vring_desc *descriptor = &backend.descriptors[at];
-        last = memory_at(descriptor->addr, false);
-        if (!(descriptor->flags & VRING_DESC_F_NEXT))
-            break;
-        if (header->type == VIRTIO_BLK_T_IN && pread(backend.disk, last, descriptor->len, offset) >= 0)
-            written += descriptor->len;
-        if (header->type == VIRTIO_BLK_T_OUT && pwrite(backend.disk, last, descriptor->len, offset) < 0)
-            status = VIRTIO_BLK_S_IOERR;
-        offset += descriptor->len;
-    }
-    *last = status;
-    backend.used->ring[backend.used->idx & (backend.size - 1)] = (vring_used_elem_t){.id = head, .len = written + 1};
-    __atomic_store_n(&backend.used->idx, (uint16_t)(backend.used->idx + 1), __ATOMIC_RELEASE);
+    return (front.features & 1ull << VIRTIO_RING_F_EVENT_IDX) != 0;
 }
 
-static void serve_queue(void)
+bool backend_take(struct backend_queue *queue, uint16_t *head)
 {
-    while (backend.running && __atomic_load_n(&backend.available->idx, __ATOMIC_ACQUIRE) != backend.next) {
-        uint16_t head = backend.available->ring[backend.next & (backend.size - 1)];
+    /* Asks to be notified of the next one, and then looks: both sides do, or one sleeps for ever. */
+    if (queue->running && event_index())
+        __atomic_store_n((uint16_t *)&queue->used->ring[queue->size], queue->next, __ATOMIC_SEQ_CST);
+    if (!queue->running || __atomic_load_n(&queue->available->idx, __ATOMIC_SEQ_CST) == queue->next)
+        return false;
+    *head = queue->available->ring[queue->next & (queue->size - 1)];
+    if (queue->in_flight != NULL) {
+        static uint64_t counter;
 
-        if (backend.behaviour == BACKEND_DIES_BUSY)
-            _exit(0);
-        backend.next++;
-        serve_request(head);
-        eventfd_write(backend.call, 1);
+        queue->in_flight->descriptors[*head].counter = ++counter;
+        __atomic_store_n(&queue->in_flight->descriptors[*head].in_flight, 1, __ATOMIC_SEQ_CST);
     }
+    queue->next++;
+    return true;
+}
+
+void backend_give(struct backend_queue *queue, uint16_t head, uint32_t written)
+{
+    struct inflight_queue *in_flight = queue->in_flight;
+
+    if (in_flight != NULL) {
+        in_flight->descriptors[head].next = in_flight->last_batch_head;
+        __atomic_store_n(&in_flight->last_batch_head, head, __ATOMIC_SEQ_CST);
+    }
+    queue->used->ring[queue->used->idx & (queue->size - 1)] = (vring_used_elem_t){.id = head, .len = written};
+    __atomic_store_n(&queue->used->idx, (uint16_t)(queue->used->idx + 1), __ATOMIC_SEQ_CST);
+    if (in_flight != NULL) {
+        __atomic_store_n(&in_flight->descriptors[head].in_flight, 0, __ATOMIC_SEQ_CST);
+        __atomic_store_n(&in_flight->used_index, queue->used->idx, __ATOMIC_SEQ_CST);
+    }
+}
+
+/* What the one before had taken and not given back is done first, in the order in which it was taken. */
+static void resume(unsigned index)
+{
+    struct backend_queue *queue = &backend.queues[index];
+    struct inflight_queue *in_flight = queue->in_flight;
+    uint16_t heads[256];
+    unsigned count = 0;
+
+    if (in_flight->used_index != queue->used->idx) {
+        in_flight->descriptors[in_flight->last_batch_head].in_flight = 0;
+        in_flight->used_index = queue->used->idx;
+    }
+    for (uint16_t head = 0; head < queue->size; head++) {
+        unsigned place = count;
+
+        if (!in_flight->descriptors[head].in_flight)
+            continue;
+        for (; place > 0 && in_flight->descriptors[heads[place - 1]].counter > in_flight->descriptors[head].counter;
+             place--)
+            heads[place] = heads[place - 1];
+        heads[place] = head;
+        count++;
+    }
+    queue->next = (uint16_t)(in_flight->used_index + count);
+    for (unsigned i = 0; i < count; i++)
+        backend_redo(index, heads[i]);
 }
 
 /* --- The protocol --- */
@@ -116,21 +132,45 @@ static ssize_t receive(struct vhost_user_message *message, int fds[FDS_MAX])
     struct iovec iov = {.iov_base = message, .iov_len = HEADER};
     struct msghdr header = {
         .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)};
-    ssize_t got = recvmsg(backend.connection, &header, MSG_CMSG_CLOEXEC | MSG_WAITALL);
+    ssize_t got = recvmsg(front.socket, &header, MSG_CMSG_CLOEXEC | MSG_WAITALL);
     struct cmsghdr *rights = got > 0 ? CMSG_FIRSTHDR(&header) : NULL;
 
     memset(fds, -1, FDS_MAX * sizeof(int));
     if (rights != NULL)
         memcpy(fds, CMSG_DATA(rights), rights->cmsg_len - CMSG_LEN(0));
     if (got > 0 && message->header.size > 0)
-        got = recv(backend.connection, &message->payload, message->header.size, MSG_WAITALL);
+        got = recv(front.socket, &message->payload, message->header.size, MSG_WAITALL);
     return got;
 }
 
-static void answer(struct vhost_user_message *message, size_t size)
+static void send_with_fds(const struct vhost_user_message *message, size_t size, const int *fds, size_t count)
 {
+    union {
+        char room[CMSG_SPACE(FDS_MAX * sizeof(int))];
+        struct cmsghdr alignment;
+    } control = {0};
+    struct iovec iov = {.iov_base = (void *)(uintptr_t)message, .iov_len = size};
+    struct msghdr header = {.msg_iov = &iov, .msg_iovlen = 1};
+
+    if (count > 0) {
+        header.msg_control = &control;
+        header.msg_controllen = CMSG_SPACE(count * sizeof(int));
+        struct cmsghdr *rights = CMSG_FIRSTHDR(&header);
+        rights->cmsg_level = SOL_SOCKET;
+        rights->cmsg_type = SCM_RIGHTS;
+        rights->cmsg_len = CMSG_LEN(count * sizeof(int));
+        memcpy(CMSG_DATA(rights), fds, count * sizeof(int));
+    }
+    sendmsg(front.socket, &header, MSG_NOSIGNAL);
+}
+
+static void answer_with(struct vhost_user_message *message, size_t size, const int *fds, size_t count)
+{
+    const int gifts[] = {0, 1, 2};
+
     message->header.flags = VHOST_USER_VERSION | VHOST_USER_REPLY;
     message->header.size = (uint32_t)size;
+    size += HEADER;
     switch (backend.behaviour) {
     case BACKEND_ANSWERS_OTHERS:
         message->header.request = VHOST_USER_GET_CONFIG;
@@ -141,10 +181,25 @@ static void answer(struct vhost_user_message *message, size_t size)
     case BACKEND_SPEAKS_VERSION_2:
         message->header.flags = 2 | VHOST_USER_REPLY;
         break;
+    case BACKEND_ANSWERS_HALF:
+        size = HEADER + 3;
+        break;
+    case BACKEND_ANSWERS_UNASKED:
+        send_with_fds(message, size, NULL, 0);
+        break;
+    case BACKEND_GIVES_DESCRIPTORS:
+        fds = gifts;
+        count = 3;
+        break;
     default:
         break;
     }
-    send(backend.connection, message, HEADER + size, MSG_NOSIGNAL);
+    send_with_fds(message, size, fds, count);
+}
+
+static void answer(struct vhost_user_message *message, size_t size)
+{
+    answer_with(message, size, NULL, 0);
 }
 
 static void answer_number(struct vhost_user_message *message, uint64_t number)
@@ -155,9 +210,11 @@ static void answer_number(struct vhost_user_message *message, uint64_t number)
 
 static void map_memory(const struct vhost_user_message *message, const int fds[FDS_MAX])
 {
-    backend.region_count = message->payload.memory.count;
-    for (unsigned i = 0; i < backend.region_count; i++) {
-        struct region *region = &backend.regions[i];
+    while (backend.behaviour == BACKEND_STALLS_AT_START)
+        pause();
+    front.region_count = message->payload.memory.count;
+    for (unsigned i = 0; i < front.region_count; i++) {
+        struct region *region = &front.regions[i];
 
         region->told = message->payload.memory.regions[i];
         region->at =
@@ -171,16 +228,77 @@ static void map_memory(const struct vhost_user_message *message, const int fds[F
 
 static void answer_config(struct vhost_user_message *message)
 {
-    struct virtio_blk_config config = {0};
-    struct stat status;
     uint32_t size = message->payload.config.size;
 
-    fstat(backend.disk, &status);
-    config.capacity = (uint64_t)status.st_size / SECTOR;
-    memcpy(message->payload.config.bytes, &config, size < sizeof(config) ? size : sizeof(config));
+    backend_config(message->payload.config.bytes, size);
     if (backend.behaviour == BACKEND_CONFIG_IS_SHORT)
         message->payload.config.size = size = 8;
     answer(message, offsetof(struct vhost_user_config, bytes) + size);
+}
+
+static void map_in_flight(int fd, uint64_t size)
+{
+    struct inflight_queue *all = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+
+    if (all == MAP_FAILED)
+        _exit(5);
+    for (unsigned i = 0; i < size / sizeof(*all); i++)
+        backend.queues[i].in_flight = &all[i];
+}
+
+static void give_in_flight(struct vhost_user_message *message)
+{
+    struct vhost_user_inflight *told = &message->payload.inflight;
+    int fd = memfd_create("in flight", MFD_CLOEXEC);
+
+    told->mmap_size = told->queue_count * sizeof(struct inflight_queue);
+    told->mmap_offset = 0;
+    if (ftruncate(fd, (off_t)told->mmap_size) != 0)
+        _exit(6);
+    answer_with(message, sizeof(*told), &fd, backend.behaviour == BACKEND_COUNTS_NOWHERE ? 0 : 1);
+    close(fd);
+}
+
+static uint64_t offered_features(void)
+{
+    uint64_t features = 1ull << VIRTIO_F_VERSION_1 | 1ull << VHOST_USER_F_PROTOCOL_FEATURES | backend_features();
+
+    return backend.behaviour == BACKEND_IS_LEGACY ? features & ~(1ull << VIRTIO_F_VERSION_1) : features;
+}
+
+static uint64_t offered_protocol(void)
+{
+    uint64_t protocol = 1ull << VHOST_USER_PROTOCOL_F_REPLY_ACK | 1ull << VHOST_USER_PROTOCOL_F_BACKEND_REQ |
+                        1ull << VHOST_USER_PROTOCOL_F_MQ;
+
+    if (backend.behaviour != BACKEND_KEEPS_NO_CONFIG && backend.device == BACKEND_DISK)
+        protocol |= 1ull << VHOST_USER_PROTOCOL_F_CONFIG;
+    if (backend.behaviour == BACKEND_DIES_IN_DISORDER || backend.behaviour == BACKEND_COUNTS_NOWHERE ||
+        backend.behaviour == BACKEND_KEEPS_COUNT)
+        protocol |= 1ull << VHOST_USER_PROTOCOL_F_INFLIGHT_SHMFD;
+    return protocol;
+}
+
+static void give_ring_back(struct vhost_user_message *message)
+{
+    struct backend_queue *queue = &backend.queues[message->payload.state.index];
+
+    while (backend.behaviour == BACKEND_STALLS_LATER)
+        pause();
+    queue->running = false;
+    message->payload.state.value = queue->next;
+    if (backend.behaviour == BACKEND_NAMES_OTHER_RING)
+        message->payload.state.index = 77;
+    answer(message, sizeof(message->payload.state));
+}
+
+static void enable(struct backend_queue *queue, bool on)
+{
+    bool starts = on && !queue->running && queue->kick >= 0;
+
+    queue->running = on && queue->kick >= 0;
+    if (starts && queue->in_flight != NULL)
+        resume((unsigned)(queue - backend.queues));
 }
 
 /* Whether it has an answer of its own, which has been given. */
@@ -188,59 +306,58 @@ static bool handle(struct vhost_user_message *message, const int fds[FDS_MAX])
 {
     const struct vhost_user_vring_address address = message->payload.address;
     const uint32_t value = message->payload.state.value;
-    uint64_t protocol = 1ull << VHOST_USER_PROTOCOL_F_REPLY_ACK | 1ull << VHOST_USER_PROTOCOL_F_CONFIG |
-                        1ull << VHOST_USER_PROTOCOL_F_BACKEND_REQ | 1ull << VHOST_USER_PROTOCOL_F_MQ;
-    uint64_t features = 1ull << VIRTIO_F_VERSION_1 | 1ull << VHOST_USER_F_PROTOCOL_FEATURES;
+    struct backend_queue *queue = &backend.queues[message->payload.state.index % BACKEND_QUEUES_MAX];
 
     switch (message->header.request) {
     case VHOST_USER_GET_FEATURES:
-        if (backend.behaviour == BACKEND_IS_LEGACY)
-            features &= ~(1ull << VIRTIO_F_VERSION_1);
-        answer_number(message, features | 1ull << VIRTIO_BLK_F_FLUSH);
+        answer_number(message, offered_features());
         return true;
     case VHOST_USER_GET_PROTOCOL_FEATURES:
-        if (backend.behaviour == BACKEND_KEEPS_NO_CONFIG)
-            protocol &= ~(1ull << VHOST_USER_PROTOCOL_F_CONFIG);
-        answer_number(message, protocol);
+        answer_number(message, offered_protocol());
         return true;
     case VHOST_USER_GET_QUEUE_NUM:
-        answer_number(message, backend.behaviour == BACKEND_HAS_NO_QUEUES ? 0 : 4);
+        answer_number(message, backend.behaviour == BACKEND_HAS_NO_QUEUES ? 0 : BACKEND_QUEUES_MAX - 1);
         return true;
     case VHOST_USER_GET_CONFIG:
         answer_config(message);
         return true;
-    case VHOST_USER_GET_VRING_BASE:
-        while (backend.behaviour == BACKEND_STALLS_LATER)
-            pause();
-        backend.running = false;
-        message->payload.state.value = backend.next;
-        answer(message, sizeof(message->payload.state));
+    case VHOST_USER_GET_INFLIGHT_FD:
+        give_in_flight(message);
         return true;
+    case VHOST_USER_GET_VRING_BASE:
+        give_ring_back(message);
+        return true;
+    case VHOST_USER_SET_FEATURES:
+        front.features = message->payload.number;
+        return false;
+    case VHOST_USER_SET_INFLIGHT_FD:
+        map_in_flight(fds[0], message->payload.inflight.mmap_size);
+        return false;
     case VHOST_USER_SET_BACKEND_REQ_FD:
-        backend.channel = fds[0];
+        front.channel = fds[0];
         return false;
     case VHOST_USER_SET_MEM_TABLE:
         map_memory(message, fds);
         return false;
     case VHOST_USER_SET_VRING_NUM:
-        backend.size = value;
+        queue->size = value;
         return false;
     case VHOST_USER_SET_VRING_BASE:
-        backend.next = (uint16_t)value;
+        queue->next = (uint16_t)value;
         return false;
     case VHOST_USER_SET_VRING_ADDR:
-        backend.descriptors = memory_at(address.descriptors, true);
-        backend.available = memory_at(address.available, true);
-        backend.used = memory_at(address.used, true);
+        queue->descriptors = backend_memory(address.descriptors, true);
+        queue->available = backend_memory(address.available, true);
+        queue->used = backend_memory(address.used, true);
         return false;
     case VHOST_USER_SET_VRING_CALL:
-        backend.call = fds[0];
+        queue->call = fds[0];
         return false;
     case VHOST_USER_SET_VRING_KICK:
-        backend.kick = fds[0];
+        queue->kick = fds[0];
         return false;
     case VHOST_USER_SET_VRING_ENABLE:
-        backend.running = true;
+        enable(queue, value != 0);
         return false;
     default:
         return false;
@@ -252,33 +369,59 @@ static void tell_of_change(void)
     struct vhost_user_header message = {VHOST_USER_BACKEND_CONFIG_CHANGE_MSG, VHOST_USER_VERSION, 0};
 
     announce = 0;
-    if (backend.channel >= 0)
-        send(backend.channel, &message, sizeof(message), MSG_NOSIGNAL);
+    if (front.channel >= 0)
+        send(front.channel, &message, sizeof(message), MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
+static void serve_queues(void)
+{
+    for (unsigned i = 0; i < BACKEND_QUEUES_MAX; i++)
+        if (backend.queues[i].running)
+            backend_serve(i);
+}
+
+/* Waits for something to do, and does what the guest wants. Whether the front end has something to say. */
+static bool wait_and_serve(void)
+{
+    struct pollfd waits[1 + BACKEND_QUEUES_MAX] = {{.fd = front.socket, .events = POLLIN}};
+    struct timespec at_once = {0};
+    sigset_t none;
+
+    for (unsigned i = 0; i < BACKEND_QUEUES_MAX; i++) {
+        const struct backend_queue *queue = &backend.queues[i];
+
+        waits[1 + i] = (struct pollfd){.fd = queue->running ? queue->kick : -1, .events = POLLIN};
+    }
+    sigemptyset(&none);
+    ppoll(waits, 1 + BACKEND_QUEUES_MAX, backend.behaviour == BACKEND_SHOUTS ? &at_once : NULL, &none);
+    if (announce || backend.behaviour == BACKEND_SHOUTS)
+        tell_of_change();
+    for (unsigned i = 0; i < BACKEND_QUEUES_MAX; i++) {
+        eventfd_t count;
+
+        if (waits[1 + i].revents != 0)
+            eventfd_read(waits[1 + i].fd, &count);
+    }
+    serve_queues();
+    return waits[0].revents != 0;
 }
 
 static void serve_connection(void)
 {
-    sigset_t all_but_usr1, none;
+    sigset_t usr1;
 
-    backend.running = false;
-    backend.kick = backend.call = backend.channel = -1;
-    sigemptyset(&none);
-    sigemptyset(&all_but_usr1);
-    sigaddset(&all_but_usr1, SIGUSR1);
-    sigprocmask(SIG_BLOCK, &all_but_usr1, NULL);
+    front.channel = -1;
+    front.region_count = 0;
+    for (unsigned i = 0; i < BACKEND_QUEUES_MAX; i++)
+        backend.queues[i] = (struct backend_queue){.kick = -1, .call = -1};
+    sigemptyset(&usr1);
+    sigaddset(&usr1, SIGUSR1);
+    sigprocmask(SIG_BLOCK, &usr1, NULL);
     for (;;) {
-        struct pollfd waits[] = {{.fd = backend.connection, .events = POLLIN},
-                                 {.fd = backend.running ? backend.kick : -1, .events = POLLIN}};
         struct vhost_user_message message;
-        eventfd_t count;
         int fds[FDS_MAX];
 
-        ppoll(waits, 2, NULL, &none);
-        if (announce)
-            tell_of_change();
-        if (waits[1].revents != 0 && eventfd_read(backend.kick, &count) == 0)
-            serve_queue();
-        if (waits[0].revents == 0)
+        if (!wait_and_serve())
             continue;
         if (receive(&message, fds) <= 0)
             return;
@@ -287,8 +430,7 @@ static void serve_connection(void)
         bool refuse = backend.behaviour == BACKEND_REFUSES_MEMORY && message.header.request == VHOST_USER_SET_MEM_TABLE;
         if (!handle(&message, fds) && acknowledge)
             answer_number(&message, refuse);
-        if (backend.running)
-            serve_queue();
+        serve_queues();
     }
 }
 
@@ -298,18 +440,18 @@ static void serve(int listener)
 
     sigaction(SIGUSR1, &action, NULL);
     for (;;) {
-        backend.connection = accept(listener, NULL, NULL);
-        if (backend.connection < 0)
+        front.socket = accept(listener, NULL, NULL);
+        if (front.socket < 0)
             continue;
         while (backend.behaviour == BACKEND_STALLS)
             pause();
         if (backend.behaviour != BACKEND_CLOSES)
             serve_connection();
-        close(backend.connection);
+        close(front.socket);
     }
 }
 
-pid_t backend_start(const char *path, const char *disk, enum backend_behaviour behaviour)
+pid_t backend_start(const char *path, enum backend_device device, const char *disk, enum backend_behaviour behaviour)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -320,8 +462,10 @@ pid_t backend_start(const char *path, const char *disk, enum backend_behaviour b
     unlink(path);
     assert_int_equal(bind(listener, (const struct sockaddr *)&address, sizeof(address)), 0);
     assert_int_equal(listen(listener, 4), 0);
-    backend = (struct backend){.behaviour = behaviour, .disk = open(disk, O_RDWR | O_CLOEXEC)};
-    assert_true(backend.disk >= 0);
+    backend = (struct backend){.device = device, .behaviour = behaviour, .disk = -1};
+    if (disk != NULL)
+        backend.disk = open(disk, O_RDWR | O_CLOEXEC);
+    assert_true(disk == NULL || backend.disk >= 0);
 
     pid_t pid = fork();
     assert_true(pid >= 0);
@@ -331,7 +475,8 @@ pid_t backend_start(const char *path, const char *disk, enum backend_behaviour b
         serve(listener);
     }
     close(listener);
-    close(backend.disk);
+    if (disk != NULL)
+        close(backend.disk);
     return pid;
 }
 
@@ -344,4 +489,9 @@ void backend_end(pid_t pid)
 {
     kill(pid, SIGKILL);
     waitpid(pid, NULL, 0);
+}
+
+bool backend_has_died(pid_t pid)
+{
+    return waitpid(pid, NULL, WNOHANG) == pid;
 }

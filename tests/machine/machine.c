@@ -1,5 +1,7 @@
 #include "tests/machine/jailed.h"
 
+#include "vmm/base/clock.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
@@ -15,8 +17,6 @@
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-#include "vmm/base/clock.h"
 
 enum { VMS_MAX = 16, ARGUMENTS_MAX = 32, OUTPUT_MAX = 64 << 20 };
 
@@ -473,4 +473,19 @@ unsigned long vm_pss_mib(const struct vm *vm)
             kib = strtoul(line + 4, NULL, 10);
     fclose(file);
     return kib >> 10;
+}
+
+void vm_await_log(struct vm *vm, const char *text)
+{
+    uint64_t deadline = clock_monotonic_us() + MACHINE_PATIENCE_MS * 1000ull;
+    bool said = false;
+
+    while (!said && clock_monotonic_us() < deadline) {
+        cleanup_free char *log = vm_log(vm);
+
+        said = strstr(log, text) != NULL;
+        free(vm_get(vm, "/version"));
+    }
+    if (!said)
+        vm_fail(vm, "the log does not say \"%s\"", text);
 }

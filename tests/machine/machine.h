@@ -78,6 +78,8 @@ void vm_expect_killed(struct vm *vm, int signal);
 /* The log so far; the caller frees it. */
 char *vm_log(const struct vm *vm);
 void vm_expect_log(struct vm *vm, const char *text);
+/* Waits until the log says it. */
+void vm_await_log(struct vm *vm, const char *text);
 
 /* What the process takes of the host's memory, in MiB. */
 unsigned long vm_pss_mib(const struct vm *vm);

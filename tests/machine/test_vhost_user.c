@@ -1,7 +1,6 @@
 /* Devices that another process serves: tests/machine/fake_backend.c, which may misbehave. */
 #include "tests/machine/fake_backend.h"
 #include "tests/machine/machine.h"
-#include "vmm/base/clock.h"
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -30,7 +29,7 @@ static int teardown(void **state)
 static void start_backend(struct vm *vm, enum backend_behaviour behaviour)
 {
     end_backend();
-    running_backend = backend_start(vm_path(vm, "b.sock"), vm_path(vm, "disk"), behaviour);
+    running_backend = backend_start(vm_path(vm, "b.sock"), BACKEND_DISK, vm_path(vm, "disk"), behaviour);
 }
 
 static void put_disk(struct vm *vm)
@@ -49,22 +48,6 @@ static struct vm *start(enum backend_behaviour behaviour)
     start_backend(vm, behaviour);
     put_disk(vm);
     return vm;
-}
-
-/* The log says it, now or later. */
-static void await_log(struct vm *vm, const char *text)
-{
-    uint64_t deadline = clock_monotonic_us() + MACHINE_PATIENCE_MS * 1000ull;
-    bool said = false;
-
-    while (!said && clock_monotonic_us() < deadline) {
-        cleanup_free char *log = vm_log(vm);
-
-        said = strstr(log, text) != NULL;
-        free(vm_get(vm, "/version"));
-    }
-    if (!said)
-        vm_fail(vm, "the log does not say \"%s\"", text);
 }
 
 static char byte_of(struct vm *vm, off_t offset)
@@ -167,7 +150,7 @@ static void test_back_end_that_refuses_memory_leaves_the_rest_running(void **sta
     (void)state;
     vm_drive(vm, "other", vm_file(vm, "other", DISK_SIZE, 'o'), "");
     vm_boot(vm, "block", "ops=p,D1,r0");
-    await_log(vm, "it refused what it was told");
+    vm_await_log(vm, "it refused what it was told");
     vm_say(vm, "x");
     vm_expect(vm, "read 0 6f 6f\ndone\n");
     vm_expect_exit(vm, 0);
@@ -181,7 +164,7 @@ static void test_disk_goes_on_when_its_back_end_restarts(void **state)
     vm_boot(vm, "block", "ops=w3:A,p,r3,w4:B,p,r4");
     vm_expect(vm, "write 0\n");
     end_backend();
-    await_log(vm, "is lost: it closed the connection");
+    vm_await_log(vm, "is lost: it closed the connection");
     start_backend(vm, BACKEND_WORKS);
     vm_say(vm, "x");
     vm_expect(vm, "read 0 41 41\nwrite 0\n");
@@ -200,7 +183,7 @@ static void test_request_that_a_back_end_died_of_is_done_by_the_next(void **stat
 
     (void)state;
     vm_boot(vm, "block", "ops=w3:A,r3");
-    await_log(vm, "is lost: ");
+    vm_await_log(vm, "is lost: ");
     start_backend(vm, BACKEND_WORKS);
     vm_expect(vm, "write 0\nread 0 41 41\ndone\n");
     vm_expect_exit(vm, 0);
@@ -223,7 +206,7 @@ static void test_new_size_is_read_on_request_and_when_announced(void **state)
                "path_on_host: given, but");
     assert_int_equal(truncate(vm_path(vm, "disk"), 4 * DISK_SIZE), 0);
     backend_announce(running_backend);
-    await_log(vm, "has changed its config space");
+    vm_await_log(vm, "has changed its config space");
     vm_say(vm, "x");
     vm_expect(vm, "capacity 2000\ndone\n");
     vm_expect_exit(vm, 0);
@@ -258,7 +241,7 @@ static void test_back_end_that_stalls_stops_neither_pause_nor_api(void **state)
     vm_boot(vm, "block", "ops=w3:A,p,r3");
     vm_expect(vm, "write 0\n");
     vm_patch(vm, "/vm", "{\"state\":\"Paused\"}");
-    await_log(vm, "is lost: it does not answer");
+    vm_await_log(vm, "is lost: it does not answer");
     vm_patch(vm, "/vm", "{\"state\":\"Resumed\"}");
     start_backend(vm, BACKEND_WORKS);
     vm_say(vm, "x");

@@ -20,6 +20,8 @@ enum vhost_user_request {
     VHOST_USER_SET_VRING_ENABLE = 18,
     VHOST_USER_SET_BACKEND_REQ_FD = 21,
     VHOST_USER_GET_CONFIG = 24,
+    VHOST_USER_GET_INFLIGHT_FD = 31,
+    VHOST_USER_SET_INFLIGHT_FD = 32,
 };
 
 /* What the back end says of its own accord, on the channel of SET_BACKEND_REQ_FD. */
@@ -33,6 +35,7 @@ enum vhost_user_protocol_feature {
     VHOST_USER_PROTOCOL_F_REPLY_ACK = 3,
     VHOST_USER_PROTOCOL_F_BACKEND_REQ = 5,
     VHOST_USER_PROTOCOL_F_CONFIG = 9,
+    VHOST_USER_PROTOCOL_F_INFLIGHT_SHMFD = 12,
 };
 
 /* In a header's flags. */
@@ -88,12 +91,21 @@ struct vhost_user_config {
     uint8_t bytes[VHOST_USER_CONFIG_MAX];
 } __attribute__((packed));
 
+/* Memory in which the back end keeps what it has in hand, so that its successor knows; laid out by back ends. */
+struct vhost_user_inflight {
+    uint64_t mmap_size;
+    uint64_t mmap_offset;
+    uint16_t queue_count;
+    uint16_t queue_size;
+} __attribute__((packed));
+
 union vhost_user_payload {
     uint64_t number;
     struct vhost_user_memory memory;
     struct vhost_user_vring_state state;
     struct vhost_user_vring_address address;
     struct vhost_user_config config;
+    struct vhost_user_inflight inflight;
 };
 
 struct vhost_user_message {
