@@ -451,7 +451,7 @@ static void serve(int listener)
     }
 }
 
-pid_t backend_start(const char *path, enum backend_device device, const char *disk, enum backend_behaviour behaviour)
+pid_t backend_start_as(enum backend_device device, const char *path, const char *disk, enum backend_behaviour behaviour)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -478,6 +478,11 @@ pid_t backend_start(const char *path, enum backend_device device, const char *di
     if (disk != NULL)
         close(backend.disk);
     return pid;
+}
+
+pid_t backend_start(const char *path, const char *disk, enum backend_behaviour behaviour)
+{
+    return backend_start_as(BACKEND_DISK, path, disk, behaviour);
 }
 
 void backend_announce(pid_t pid)

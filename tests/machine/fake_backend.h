@@ -38,8 +38,11 @@ enum backend_behaviour {
     BACKEND_COUNTS_NOWHERE,    /* offers INFLIGHT_SHMFD and gives no memory */
 };
 
-/* Listens at `path`; `disk` is the disk's file, or NULL. Ends with the test's process at the latest. */
-pid_t backend_start(const char *path, enum backend_device device, const char *disk, enum backend_behaviour behaviour);
+/* Listens at `path`, serves `disk`. Ends with the test's process at the latest. */
+pid_t backend_start(const char *path, const char *disk, enum backend_behaviour behaviour);
+/* The same for any device; `disk` may then be NULL. */
+pid_t backend_start_as(enum backend_device device, const char *path, const char *disk,
+                       enum backend_behaviour behaviour);
 /* Tells the front end that the config space has changed. */
 void backend_announce(pid_t backend);
 /* Kills it, if it has not died by itself, and waits for its end. */

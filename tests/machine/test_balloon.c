@@ -70,7 +70,7 @@ static void test_inflated_pages_of_shared_memory_are_the_hosts_again(void **stat
 
     (void)state;
     vm_file(vm, "disk", 1 << 20, 0);
-    pid_t backend = backend_start(vm_path(vm, "b.sock"), BACKEND_DISK, vm_path(vm, "disk"), BACKEND_WORKS);
+    pid_t backend = backend_start(vm_path(vm, "b.sock"), vm_path(vm, "disk"), BACKEND_WORKS);
     vm_put(vm, "/drives/disk", "{\"drive_id\":\"disk\",\"is_root_device\":false,\"socket\":\"%s\"}",
            vm_path(vm, "b.sock"));
     vm_put(vm, "/balloon", "{\"amount_mib\":%d,\"deflate_on_oom\":false}", MIB);

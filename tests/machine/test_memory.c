@@ -112,7 +112,7 @@ static void test_huge_pages_can_be_shared_with_a_back_end(void **state)
 
     (void)state;
     huge_pages_reserve(32);
-    pid_t backend = backend_start(vm_path(vm, "b.sock"), BACKEND_DISK, disk, BACKEND_WORKS);
+    pid_t backend = backend_start(vm_path(vm, "b.sock"), disk, BACKEND_WORKS);
     put_huge(vm, 1, 64, "2M");
     vm_put(vm, "/drives/disk", "{\"drive_id\":\"disk\",\"is_root_device\":false,\"socket\":\"%s\"}",
            vm_path(vm, "b.sock"));

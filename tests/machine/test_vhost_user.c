@@ -29,7 +29,7 @@ static int teardown(void **state)
 static void start_backend(struct vm *vm, enum backend_behaviour behaviour)
 {
     end_backend();
-    running_backend = backend_start(vm_path(vm, "b.sock"), BACKEND_DISK, vm_path(vm, "disk"), behaviour);
+    running_backend = backend_start(vm_path(vm, "b.sock"), vm_path(vm, "disk"), behaviour);
 }
 
 static void put_disk(struct vm *vm)

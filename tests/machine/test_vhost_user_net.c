@@ -21,7 +21,7 @@ static int teardown(void **state)
 static void start_backend(struct vm *vm, enum backend_behaviour behaviour)
 {
     end_backend();
-    running_backend = backend_start(vm_path(vm, "b.sock"), BACKEND_NET, NULL, behaviour);
+    running_backend = backend_start_as(BACKEND_NET, vm_path(vm, "b.sock"), NULL, behaviour);
 }
 
 /* A VM with an interface that is a back end's. */
