@@ -1,0 +1,339 @@
+/*
+ * Carrying out what a drive's queues ask for, in turns: straight between guest memory and the host's file, either
+ * synchronously or through io_uring.
+ */
+#include "vmm/virtio/block.h"
+
+#include "vmm/base/cleanup.h"
+#include "vmm/base/clock.h"
+#include "vmm/base/log.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Requests served, and bytes transferred by the synchronous engine, before others on the event loop have a turn. */
+enum { TURN = 64, TURN_BYTES = 4 * DISK_PIECE_MAX };
+
+/* Completion. */
+
+static void count(struct block *block, const struct disk_request *disk)
+{
+    switch (disk->operation) {
+    case DISK_READ:
+        COUNTER_INCREMENT(block->metrics.counters.read_count);
+        COUNTER_ADD(block->metrics.counters.read_bytes, disk->done);
+        break;
+    case DISK_WRITE:
+        COUNTER_INCREMENT(block->metrics.counters.write_count);
+        COUNTER_ADD(block->metrics.counters.write_bytes, disk->done);
+        break;
+    case DISK_SYNC:
+        COUNTER_INCREMENT(block->metrics.counters.flush_count);
+        break;
+    case DISK_DISCARD:
+        COUNTER_INCREMENT(block->metrics.counters.discard_count);
+        break;
+    case DISK_WRITE_ZEROES:
+        COUNTER_INCREMENT(block->metrics.counters.write_zeroes_count);
+        break;
+    default:
+        break;
+    }
+}
+
+static void finish(struct block_request *request, uint8_t status)
+{
+    if (status == VIRTIO_BLK_S_OK)
+        count(request->block, &request->disk);
+    *request->status = status;
+    virtqueue_push(request->queue, request->head, request->written + 1);
+}
+
+/*
+ * The disk is done with `request`: `code` is 0 or an errno, which the guest gets as an I/O error. ECANCELED is no error
+ * of the disk: the guest reset the device.
+ */
+static void complete(struct block_request *request, int code)
+{
+    static const char *const operations[DISK_OPERATIONS] = {"read", "write", "flush", "discard", "zero"};
+    const struct disk_request *disk = &request->disk;
+
+    if (disk->operation == DISK_READ)
+        request->written = (uint32_t)disk->done;
+    if (code != 0 && code != ECANCELED) {
+        COUNTER_INCREMENT(request->block->metrics.counters.execute_fails);
+        log_error("drive \"%s\": cannot %s %llu bytes at %llu: %s", request->block->id, operations[disk->operation],
+                  (unsigned long long)disk->length, (unsigned long long)disk->offset, strerror(code));
+    }
+    finish(request, code == 0 ? VIRTIO_BLK_S_OK : VIRTIO_BLK_S_IOERR);
+}
+
+static void complete_in_flight(struct disk_request *disk, int code)
+{
+    struct block_request *request = container_of(disk, struct block_request, disk);
+
+    complete(request, code);
+    free(request);
+}
+
+/* Running. */
+
+/* A copy of `request` that outlives its chain; NULL without memory. */
+static struct block_request *keep(const struct block_request *request)
+{
+    size_t count = request->disk.iov_count;
+    struct block_request *copy = malloc(sizeof(*copy) + count * sizeof(copy->iov[0]));
+
+    if (copy == NULL)
+        return NULL;
+    memcpy(copy, request, sizeof(*copy));
+    if (count > 0)
+        memcpy(copy->iov, request->disk.iov, count * sizeof(copy->iov[0]));
+    copy->disk.iov = copy->iov;
+    copy->disk.complete = complete_in_flight;
+    return copy;
+}
+
+static void launch(struct block *block, struct block_request *request)
+{
+    struct block_request *copy = keep(request);
+
+    if (copy == NULL)
+        complete(request, ENOMEM);
+    else
+        file_ring_queue(block->ring, &copy->disk);
+}
+
+/* Runs `request` for what is left of this turn; true when it is finished, `*code` being its result. */
+static bool run_for_a_turn(struct block *block, struct disk_request *disk, int *code)
+{
+    uint64_t done = disk->done;
+    bool finished;
+
+    do {
+        finished = disk_request_step(&block->file, disk, code);
+        block->turn_bytes += disk->done - done;
+        done = disk->done;
+    } while (!finished && block->turn_bytes < TURN_BYTES);
+    return finished;
+}
+
+static void run_synchronously(struct block *block, struct block_request *request)
+{
+    int code;
+
+    if (run_for_a_turn(block, &request->disk, &code)) {
+        complete(request, code);
+        return;
+    }
+    block->unfinished = keep(request);
+    if (block->unfinished == NULL)
+        complete(request, ENOMEM);
+}
+
+/* Ends what the synchronous engine left for another turn. */
+static void end_unfinished(struct block *block)
+{
+    struct block_request *request = block->unfinished;
+
+    if (request == NULL)
+        return;
+    block->unfinished = NULL;
+    complete_in_flight(&request->disk, disk_request_run(&block->file, &request->disk));
+}
+
+static void abandon_unfinished(struct block *block)
+{
+    free(block->unfinished);
+    block->unfinished = NULL;
+}
+
+static void run(struct block *block, struct block_request *request)
+{
+    if (block->ring != NULL && !disk_request_blocks(&block->file, &request->disk))
+        launch(block, request);
+    else
+        run_synchronously(block, request);
+}
+
+/* Goes on with what the last turn left; false when that is not finished in this one either. */
+static bool run_unfinished(struct block *block)
+{
+    struct block_request *request = block->unfinished;
+    int code;
+
+    if (request == NULL)
+        return true;
+    if (!run_for_a_turn(block, &request->disk, &code))
+        return false;
+    block->unfinished = NULL;
+    complete_in_flight(&request->disk, code);
+    return true;
+}
+
+/* Whether the rate limiter lets `request` pass; if not, the timer will bring us back. */
+static bool admit(struct block *block, const struct block_request *request)
+{
+    bool transfer = request->disk.operation == DISK_READ || request->disk.operation == DISK_WRITE;
+
+    if (!block->limiter.bandwidth.limited && !block->limiter.ops.limited)
+        return true;
+
+    uint64_t retry_us = rate_limiter_take(&block->limiter, transfer ? request->disk.length : 0, clock_monotonic_us());
+    if (retry_us == 0)
+        return true;
+    COUNTER_INCREMENT(block->metrics.counters.rate_limiter_throttled_events);
+    event_timer_set(block->device.loop, &block->timer, retry_us);
+    return false;
+}
+
+enum turn {
+    TURN_NEXT,  /* a request was served */
+    TURN_EMPTY, /* there is none */
+    TURN_WAIT,  /* the next one waits: for tokens, or for room in the ring */
+};
+
+static enum turn serve_next(struct block *block, struct virtqueue *queue, struct virtqueue_chain *chain)
+{
+    struct block_request request;
+
+    if (block->ring != NULL && file_ring_full(block->ring)) {
+        COUNTER_INCREMENT(block->metrics.counters.io_engine_throttled_events);
+        block->ring_was_full = true;
+        return TURN_WAIT;
+    }
+    switch (virtqueue_pop(queue, chain)) {
+    case VIRTQUEUE_EMPTY:
+        return TURN_EMPTY;
+    case VIRTQUEUE_BROKEN:
+        COUNTER_INCREMENT(block->metrics.counters.event_fails);
+        virtio_device_fail(&block->device, "its queue breaks the rules");
+        return TURN_WAIT;
+    case VIRTQUEUE_CHAIN:
+        break;
+    }
+    /* Without room for a status nothing can be told. */
+    if (chain->writable_bytes == 0) {
+        COUNTER_INCREMENT(block->metrics.counters.invalid_reqs_count);
+        virtqueue_push(queue, chain->head, 0);
+        return TURN_NEXT;
+    }
+
+    int status = block_request_prepare(block, queue, chain, &request);
+    if (!admit(block, &request)) {
+        virtqueue_unpop(queue);
+        return TURN_WAIT;
+    }
+    if (status == BLOCK_RUN) {
+        run(block, &request);
+        return TURN_NEXT;
+    }
+    if (status != VIRTIO_BLK_S_OK)
+        COUNTER_INCREMENT(block->metrics.counters.invalid_reqs_count);
+    finish(&request, (uint8_t)status);
+    return TURN_NEXT;
+}
+
+/* Serves what a queue holds, as far as the turn goes that all of them share; true when there is more. */
+static bool serve_queue(struct block *block, struct virtqueue *queue, unsigned *served)
+{
+    struct virtqueue_chain chain;
+    enum turn turn = TURN_NEXT;
+    unsigned before = *served;
+
+    virtqueue_disarm(queue);
+    while (turn == TURN_NEXT && *served < TURN && run_unfinished(block) && block->turn_bytes < TURN_BYTES) {
+        (*served)++;
+        turn = serve_next(block, queue, &chain);
+        if (turn == TURN_EMPTY && *served == before + 1)
+            COUNTER_INCREMENT(block->metrics.counters.no_avail_buffer);
+        if (turn == TURN_EMPTY && virtqueue_arm(queue))
+            turn = TURN_NEXT;
+    }
+    return turn == TURN_NEXT;
+}
+
+/*
+ * Hands over what this turn queued. What the kernel has done at once is complete before the guest is told of the turn:
+ * one interrupt, no wake-up. Returns whether that made room for which a request waits.
+ */
+static bool submit(struct block *block)
+{
+    unsigned completed;
+
+    if (block->ring == NULL)
+        return false;
+    file_ring_submit(block->ring);
+    completed = file_ring_reap(block->ring);
+    file_ring_submit(block->ring); /* what came back half-way goes on in a turn of its own */
+    return completed > 0 && block->ring_was_full;
+}
+
+void block_signal_all(struct block *block)
+{
+    for (unsigned i = 0; i < block->device.queue_count; i++)
+        virtio_device_signal(&block->device, i);
+}
+
+/*
+ * Serves `count` queues from `first` on; one submission for all of them, and one interrupt each. Who comes after
+ * the queue at which the turn ended is the first in the next.
+ */
+static void serve(struct block *block, unsigned first, unsigned count)
+{
+    unsigned served = 0, visited = 0;
+    bool more = false;
+
+    /* A set timer will serve the queues when it is time. */
+    if (!block->device.active || block->device.failed || block->device.paused || block->timer.loop != NULL)
+        return;
+    block->turn_bytes = 0;
+    block->ring_was_full = false;
+    while (visited < count && !more && block->timer.loop == NULL && !block->device.failed)
+        more = serve_queue(block, &block->queues[(first + visited++) % block->device.queue_count], &served);
+    block->next_queue = (first + visited) % block->device.queue_count;
+    if (submit(block) || more)
+        event_timer_set(block->device.loop, &block->timer, 0);
+    block_signal_all(block);
+}
+
+void block_serve_all(struct block *block)
+{
+    serve(block, block->next_queue, block->device.queue_count);
+}
+
+void block_timer_expired(struct event_timer *timer)
+{
+    struct block *block = container_of(timer, struct block, timer);
+
+    COUNTER_INCREMENT(block->metrics.counters.rate_limiter_event_count);
+    block_serve_all(block);
+}
+
+void block_ring_settled(void *owner)
+{
+    struct block *block = owner;
+
+    block_signal_all(block);
+    block_serve_all(block);
+}
+
+void block_serve(struct block *block, unsigned index)
+{
+    serve(block, index, 1);
+}
+
+void block_finish(struct block *block)
+{
+    end_unfinished(block);
+    if (block->ring != NULL)
+        file_ring_drain(block->ring);
+}
+
+void block_abandon(struct block *block)
+{
+    abandon_unfinished(block);
+    if (block->ring != NULL)
+        file_ring_abandon(block->ring);
+}
