@@ -259,6 +259,9 @@ int fuzz_device(const struct fuzz_device_ops *ops, const uint8_t *data, size_t s
 
     struct virtio_device *device = ops->make(script.loop);
     script.queue_count = device->queue_count < QUEUES_MAX ? device->queue_count : QUEUES_MAX;
+    memory.hotplug = NULL;
+    if (ops->attach != NULL)
+        ops->attach(&memory);
     fuzz_no_error(virtio_mmio_new(device, &memory, script.loop, &script.transport));
     negotiate(&script);
     while (script.input.left > 0)

@@ -32,6 +32,8 @@ int fuzz_dial(const char *path);
  */
 struct fuzz_device_ops {
     struct virtio_device *(*make)(struct event_loop *loop);
+    /* Adds to the guest's memory what the device has of it. NULL: nothing. */
+    void (*attach)(struct guest_memory *memory);
     /* Something happens on the host's side, as `input` says. NULL: nothing ever does. */
     void (*host_event)(struct fuzz_input *input);
     /* After the device is gone: gives back what make and host_event opened. NULL: nothing. */
