@@ -68,6 +68,9 @@ struct error *machine_memory_hotplug_reserve(struct machine *machine)
 
     if (!config->present)
         return NULL;
+    error = arch_check_reach(arch_hotplug_start(&machine->memory), config->total_size_mib << 20);
+    if (error != NULL)
+        return error_wrap(error, "total_size_mib");
     error = hotplug_memory_new(&machine->hotplug, config, arch_hotplug_start(&machine->memory),
                                machine->config.machine.huge_pages);
     if (error != NULL)

@@ -1,7 +1,6 @@
 /* The pmem devices of a machine, and the memslots of their files. */
 #include "vmm/machine_parts.h"
 
-#include "vmm/base/checked.h"
 #include "vmm/base/cleanup.h"
 #include "vmm/kvm.h"
 #include "vmm/virtio/devices.h"
@@ -29,15 +28,15 @@ struct error *machine_pmem_connect(struct machine *machine)
         struct virtio_device *device = virtio_mmio_device(machine->pmem[i]);
         const struct shared_file *file = virtio_pmem_file(device);
         struct guest_region region = {.gpa = gpa, .size = file->size, .hva = file->hva};
-        struct error *error =
-            kvm_memslot_set(machine->vm_fd, PMEM_MEMSLOT_FIRST + i, &region, file->read_only ? KVM_MEM_READONLY : 0);
+        struct error *error = arch_check_reach(gpa, file->size);
 
-        if (error == NULL && !checked_add(gpa, file->size, &gpa))
-            error = error_new(ERROR_INPUT, "the address space ends before its %llu bytes do",
-                              (unsigned long long)file->size);
+        if (error == NULL)
+            error = kvm_memslot_set(machine->vm_fd, PMEM_MEMSLOT_FIRST + i, &region,
+                                    file->read_only ? KVM_MEM_READONLY : 0);
         if (error != NULL)
             return error_wrap(error, "pmem '%s'", machine->config.pmem[i].id);
         virtio_pmem_place(device, region.gpa);
+        gpa += file->size;
     }
     return NULL;
 }

@@ -133,17 +133,71 @@ static void test_leaf_that_is_missing_is_added_for_a_bit_that_is_set(void **stat
     assert_error(arch_cpuid_apply(&cpuid, &custom), ERROR_INPUT, "leaf 0x24.0x0 does not fit");
 }
 
-static void test_template_of_another_vendor_or_family_is_refused(void **state)
+/* What leaf 1 has in EAX. */
+enum {
+    IVY_BRIDGE = 0x306e4,
+    BROADWELL = 0x406f1,
+    SKYLAKE = 0x50654,
+    CASCADE_LAKE = 0x50657,
+    ICE_LAKE = 0x606a6,
+    SAPPHIRE_RAPIDS = 0x806f8,
+    COFFEE_LAKE = 0x906ea, /* of desktops */
+    NETBURST = 0xf43,
+    ROME = 0x830f10,
+    MILAN = 0xa00f11,
+    MILAN_X = 0xa00f12,
+    GENOA = 0xa10f11,
+    TURIN = 0xb00f21,
+};
+
+static void test_template_is_for_the_models_that_it_was_made_for(void **state)
+{
+    static const struct {
+        const char *vendor;
+        uint32_t signature;
+        bool fits[CPU_TEMPLATE_T2A + 1]; /* none, C3, T2, T2S, T2CL, T2A */
+    } cases[] = {
+        {"GenuineIntel", IVY_BRIDGE, {1, 1, 1, 1, 0, 0}},
+        {"GenuineIntel", BROADWELL, {1, 1, 1, 1, 0, 0}},
+        {"GenuineIntel", SKYLAKE, {1, 1, 1, 1, 0, 0}},
+        {"GenuineIntel", CASCADE_LAKE, {1, 1, 1, 1, 1, 0}},
+        {"GenuineIntel", ICE_LAKE, {1, 1, 1, 1, 1, 0}},
+        {"GenuineIntel", SAPPHIRE_RAPIDS, {1, 1, 1, 1, 1, 0}},
+        {"GenuineIntel", COFFEE_LAKE, {1, 1, 1, 1, 0, 0}},
+        {"GenuineIntel", NETBURST, {1, 1, 1, 1, 0, 0}},
+        {"GenuineIntel", MILAN, {1, 1, 1, 1, 1, 0}},
+        {"AuthenticAMD", ROME, {1, 0, 0, 0, 0, 0}},
+        {"AuthenticAMD", MILAN, {1, 0, 0, 0, 0, 1}},
+        {"AuthenticAMD", MILAN_X, {1, 0, 0, 0, 0, 1}},
+        {"AuthenticAMD", GENOA, {1, 0, 0, 0, 0, 0}},
+        {"AuthenticAMD", TURIN, {1, 0, 0, 0, 0, 0}},
+        {"AuthenticAMD", CASCADE_LAKE, {1, 0, 0, 0, 0, 0}},
+        {"HygonGenuine", MILAN, {1, 0, 0, 0, 0, 0}},
+        {"", 0, {1, 0, 0, 0, 0, 0}},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < array_length(cases); i++)
+        for (enum cpu_template name = CPU_TEMPLATE_NONE; name <= CPU_TEMPLATE_T2A; name++) {
+            struct error *error = cpu_template_fits(name, cases[i].vendor, cases[i].signature);
+
+            if ((error == NULL) != cases[i].fits[name])
+                fail_msg("%s 0x%x, template %d", cases[i].vendor, cases[i].signature, (int)name);
+            error_free(error);
+        }
+}
+
+static void test_refusal_names_the_processor_and_what_was_expected(void **state)
 {
     (void)state;
-    assert_no_error(cpu_template_fits(CPU_TEMPLATE_NONE, "", 0));
-    assert_no_error(cpu_template_fits(CPU_TEMPLATE_T2, "GenuineIntel", 0x50657));
-    assert_no_error(cpu_template_fits(CPU_TEMPLATE_T2A, "AuthenticAMD", 0xa00f11));
-    assert_error(cpu_template_fits(CPU_TEMPLATE_T2A, "GenuineIntel", 0x50657), ERROR_INPUT,
-                 "cpu_template: T2A is for processors of AuthenticAMD, this host's is of GenuineIntel");
-    assert_error(cpu_template_fits(CPU_TEMPLATE_C3, "AuthenticAMD", 0xa00f11), ERROR_INPUT, "is of AuthenticAMD");
-    assert_error(cpu_template_fits(CPU_TEMPLATE_T2A, "AuthenticAMD", 0x800f12), ERROR_INPUT,
-                 "family 0x19 and newer, this host's is 0x17");
+    assert_error(cpu_template_fits(CPU_TEMPLATE_T2CL, "GenuineIntel", SKYLAKE), ERROR_INPUT,
+                 "cpu_template: T2CL is for processors of GenuineIntel from Cascade Lake (family 0x6, model 0x55, "
+                 "stepping 5) on, this host's is of GenuineIntel, family 0x6, model 0x55, stepping 4");
+    assert_error(cpu_template_fits(CPU_TEMPLATE_T2A, "AuthenticAMD", GENOA), ERROR_INPUT,
+                 "AuthenticAMD named Milan (family 0x19, model 0x1), this host's is of AuthenticAMD, family 0x19, "
+                 "model 0x11, stepping 1");
+    assert_error(cpu_template_fits(CPU_TEMPLATE_C3, "AuthenticAMD", MILAN), ERROR_INPUT,
+                 "C3 is for processors of GenuineIntel of family 0x6 or newer, this host's is of AuthenticAMD");
 }
 
 TEST_MAIN(cmocka_unit_test(test_t2_makes_a_haswell_of_a_cascade_lake),
@@ -151,4 +205,5 @@ TEST_MAIN(cmocka_unit_test(test_t2_makes_a_haswell_of_a_cascade_lake),
           cmocka_unit_test(test_c3_has_nothing_newer_than_ivy_bridge),
           cmocka_unit_test(test_t2a_gives_amd_what_t2cl_gives_intel),
           cmocka_unit_test(test_leaf_that_is_missing_is_added_for_a_bit_that_is_set),
-          cmocka_unit_test(test_template_of_another_vendor_or_family_is_refused))
+          cmocka_unit_test(test_template_is_for_the_models_that_it_was_made_for),
+          cmocka_unit_test(test_refusal_names_the_processor_and_what_was_expected))

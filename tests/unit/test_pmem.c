@@ -1,5 +1,8 @@
 #include "tests/unit/harness.h"
 
+#include "vmm/arch/arch.h"
+#include "vmm/arch/x86_64/layout.h"
+
 #include "tests/unit/guest_ring.h"
 #include "tests/unit/settle.h"
 
@@ -307,7 +310,26 @@ static void test_truncated_file_is_known_while_the_device_lives(void **state)
 
 #define pmem_test(function) cmocka_unit_test_setup_teardown(function, setup, teardown)
 
-TEST_MAIN(pmem_test(test_config_space_tells_place_and_size), pmem_test(test_flush_is_answered),
+static void test_memory_beyond_the_last_address_is_refused(void **state)
+{
+    const uint64_t tib = 1ull << 40;
+
+    (void)state;
+    assert_no_error(layout_check_reach(0, 1ull << 39, 39));
+    assert_no_error(layout_check_reach(LAYOUT_PMEM, 256ull << 30, 39));
+    assert_error(layout_check_reach(LAYOUT_PMEM, (256ull << 30) + 1, 39), ERROR_INPUT,
+                 "its 274877906945 bytes from address 0x4000000000 on end beyond the 39 bits");
+    assert_error(layout_check_reach(1ull << 39, 2 << 20, 39), ERROR_INPUT, "beyond the 39 bits");
+    assert_no_error(layout_check_reach(LAYOUT_PMEM, 63 * tib, 46));
+    assert_error(layout_check_reach(LAYOUT_PMEM, 64 * tib, 46), ERROR_INPUT, "beyond the 46 bits");
+    assert_error(layout_check_reach(UINT64_MAX - 4095, 8192, 52), ERROR_INPUT, "beyond the 52 bits");
+    assert_error(layout_check_reach(UINT64_MAX - 4095, 8192, 64), ERROR_INPUT, "beyond the 64 bits");
+    assert_no_error(arch_check_reach(0, 1ull << 36));
+    assert_error(arch_check_reach(1ull << 52, 1), ERROR_INPUT, "addresses have on this host");
+}
+
+TEST_MAIN(cmocka_unit_test(test_memory_beyond_the_last_address_is_refused),
+          pmem_test(test_config_space_tells_place_and_size), pmem_test(test_flush_is_answered),
           pmem_test(test_flushes_that_came_together_are_one_sync),
           pmem_test(test_flush_that_comes_during_another_gets_one_of_its_own),
           pmem_test(test_read_only_file_is_flushed_at_once), pmem_test(test_other_requests_fail),

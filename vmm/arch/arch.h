@@ -32,6 +32,9 @@ uint64_t arch_hotplug_start(const struct guest_memory *memory);
 /* Where files that the guest has as memory may be: above all RAM, present and to come. A multiple of 1 GiB. */
 uint64_t arch_pmem_start(const struct guest_memory *memory);
 
+/* Refuses memory, [gpa, gpa + size), that ends where this host's processor has no addresses any more. */
+struct error *arch_check_reach(uint64_t gpa, uint64_t size);
+
 /* A virtio-mmio device as the guest must be told of it. */
 struct arch_virtio_slot {
     uint64_t gpa;

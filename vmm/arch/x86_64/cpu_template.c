@@ -73,17 +73,66 @@ static const struct arch_msr_modifier t2cl_msrs[] = {{0x10a, 0xffffffffe2f51e00,
 #define CPUID(table) .cpuid = (table), .cpuid_count = array_length(table)
 #define MSRS(table) .msrs = (table), .msr_count = array_length(table)
 
+/* Which processor leaf 1 tells of. */
+struct model {
+    uint32_t family, number, stepping;
+};
+
+static struct model model_of(uint32_t signature)
+{
+    struct model model = {.family = signature >> 8 & 0xf, .number = signature >> 4 & 0xf, .stepping = signature & 0xf};
+
+    if (model.family == 0x6 || model.family == 0xf)
+        model.number |= signature >> 12 & 0xf0;
+    if (model.family == 0xf)
+        model.family += signature >> 20 & 0xff;
+    return model;
+}
+
+static bool is_any(const struct model *model)
+{
+    return model->family >= 6;
+}
+
+/*
+ * By exclusion, for there is no order in the numbers: server processors up to Skylake (which shares its number with
+ * Cascade Lake), and what is no server processor but of that time.
+ */
+static bool is_cascade_lake_or_newer(const struct model *model)
+{
+    static const uint8_t older[] = {0x57, 0x5c, 0x5e, 0x5f, 0x66, 0x7a, 0x85, 0x8e, 0x9e};
+
+    if (model->family != 6)
+        return model->family > 6 && model->family != 0xf;
+    if (model->number == 0x55)
+        return model->stepping >= 5;
+    for (size_t i = 0; i < array_length(older); i++)
+        if (model->number == older[i])
+            return false;
+    return model->number > 0x55;
+}
+
+static bool is_milan(const struct model *model)
+{
+    return model->family == 0x19 && model->number == 0x1;
+}
+
 static const struct {
     const char *name;
     struct arch_cpu_template contents;
     const char *vendor;
-    uint32_t family; /* at least */
+    bool (*fits)(const struct model *model);
+    const char *expected;
 } templates[] = {
-    [CPU_TEMPLATE_C3] = {"C3", {CPUID(c3_cpuid)}, "GenuineIntel", 6},
-    [CPU_TEMPLATE_T2] = {"T2", {CPUID(t2_cpuid)}, "GenuineIntel", 6},
-    [CPU_TEMPLATE_T2S] = {"T2S", {CPUID(t2_cpuid), MSRS(t2s_msrs)}, "GenuineIntel", 6},
-    [CPU_TEMPLATE_T2CL] = {"T2CL", {CPUID(t2cl_cpuid), MSRS(t2cl_msrs)}, "GenuineIntel", 6},
-    [CPU_TEMPLATE_T2A] = {"T2A", {CPUID(t2a_cpuid)}, "AuthenticAMD", 0x19},
+    [CPU_TEMPLATE_C3] = {"C3", {CPUID(c3_cpuid)}, "GenuineIntel", is_any, "of family 0x6 or newer"},
+    [CPU_TEMPLATE_T2] = {"T2", {CPUID(t2_cpuid)}, "GenuineIntel", is_any, "of family 0x6 or newer"},
+    [CPU_TEMPLATE_T2S] = {"T2S", {CPUID(t2_cpuid), MSRS(t2s_msrs)}, "GenuineIntel", is_any, "of family 0x6 or newer"},
+    [CPU_TEMPLATE_T2CL] = {"T2CL",
+                           {CPUID(t2cl_cpuid), MSRS(t2cl_msrs)},
+                           "GenuineIntel",
+                           is_cascade_lake_or_newer,
+                           "from Cascade Lake (family 0x6, model 0x55, stepping 5) on"},
+    [CPU_TEMPLATE_T2A] = {"T2A", {CPUID(t2a_cpuid)}, "AuthenticAMD", is_milan, "named Milan (family 0x19, model 0x1)"},
 };
 
 const struct arch_cpu_template *arch_cpu_template(enum cpu_template name)
@@ -93,20 +142,17 @@ const struct arch_cpu_template *arch_cpu_template(enum cpu_template name)
 
 struct error *cpu_template_fits(enum cpu_template name, const char *vendor, uint32_t signature)
 {
-    uint32_t family = (signature >> 8) & 0xf;
+    const struct model model = model_of(signature);
 
     if (name == CPU_TEMPLATE_NONE)
         return NULL;
-    if (family == 0xf)
-        family += (signature >> 20) & 0xff;
-    if (strcmp(vendor, templates[name].vendor) != 0)
-        return error_new(ERROR_INPUT, "cpu_template: %s is for processors of %s, this host's is of %s",
-                         templates[name].name, templates[name].vendor, vendor);
-    if (family < templates[name].family)
-        return error_new(ERROR_INPUT,
-                         "cpu_template: %s is for processors of family 0x%x and newer, this host's is 0x%x",
-                         templates[name].name, templates[name].family, family);
-    return NULL;
+    if (strcmp(vendor, templates[name].vendor) == 0 && templates[name].fits(&model))
+        return NULL;
+    return error_new(ERROR_INPUT,
+                     "cpu_template: %s is for processors of %s %s, this host's is of %s, family 0x%x, model 0x%x, "
+                     "stepping %u",
+                     templates[name].name, templates[name].vendor, templates[name].expected, vendor, model.family,
+                     model.number, model.stepping);
 }
 
 struct error *arch_cpu_template_check(enum cpu_template name)

@@ -1,5 +1,9 @@
 #include "vmm/arch/x86_64/layout.h"
 
+#include "vmm/base/checked.h"
+
+#include <cpuid.h>
+
 #include "vmm/arch/arch.h"
 #include "vmm/base/checked.h"
 #include "vmm/hotplug_memory.h"
@@ -30,4 +34,30 @@ uint64_t arch_pmem_start(const struct guest_memory *memory)
         end = align_up(memory->hotplug->gpa + memory->hotplug->size, 1ull << 30);
 
     return end < LAYOUT_PMEM ? LAYOUT_PMEM : end;
+}
+
+/* A processor that does not tell has so many bits. */
+enum { PHYSICAL_BITS_LEAST = 36 };
+
+struct error *layout_check_reach(uint64_t gpa, uint64_t size, unsigned bits)
+{
+    uint64_t end;
+
+    if (checked_add(gpa, size, &end) && (bits >= 64 || end <= 1ull << bits))
+        return NULL;
+    return error_new(ERROR_INPUT,
+                     "its %llu bytes from address 0x%llx on end beyond the %u bits that addresses have on this host",
+                     (unsigned long long)size, (unsigned long long)gpa, bits);
+}
+
+struct error *arch_check_reach(uint64_t gpa, uint64_t size)
+{
+    uint32_t eax, unused;
+    unsigned bits = PHYSICAL_BITS_LEAST;
+
+    if (gpa < 1ull << PHYSICAL_BITS_LEAST && size <= (1ull << PHYSICAL_BITS_LEAST) - gpa)
+        return NULL;
+    if (__get_cpuid(0x80000008, &eax, &unused, &unused, &unused) && (eax & 0xff) >= PHYSICAL_BITS_LEAST)
+        bits = eax & 0xff;
+    return layout_check_reach(gpa, size, bits);
 }

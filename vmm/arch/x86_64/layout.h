@@ -37,3 +37,6 @@
 #define LAYOUT_IOAPIC 0xfec00000u
 #define LAYOUT_LOCAL_APIC 0xfee00000u
 #define LAYOUT_KVM_TSS 0xfffbd000u /* three pages that Intel without unrestricted guest needs */
+
+/* The same for a processor whose physical addresses have `bits` bits. */
+struct error *layout_check_reach(uint64_t gpa, uint64_t size, unsigned bits);
