@@ -1,18 +1,20 @@
 /*
  * Talks to passt as a guest without an IP stack can: asks who has the gateway's address, sends a datagram of "bytes"
  * bytes (on the command line) to the host and waits for it to come back, then serves one that comes to its port 53.
+ * With "resolver" it asks the name server.
  * With "last" it then waits until its link is down, and sends into nowhere.
  */
 #include "tests/guest/lib/virtio.h"
 
 enum { HEADER = 12, FRAME_MAX = 66000, RX = 0, TX = 1, RX_BUFFERS = 4, ETHERNET = 14, IP = 20, UDP = 8 };
-enum { OWN_PORT = 4000, HOST_PORT = 5000, SERVED_PORT = 53, STATUS_OFFSET = 6 };
+enum { OWN_PORT = 4000, HOST_PORT = 5000, SERVED_PORT = 53, NAME_PORT = 53, STATUS_OFFSET = 6 };
 
 #define NET_F_MTU (1ull << 3)
 #define NET_F_STATUS (1ull << 16)
 
 static const uint8_t mac[6] = {6, 0, 0xac, 0x10, 0, 2};
-static const uint8_t own[4] = {10, 0, 2, 15}, gateway[4] = {10, 0, 2, 2}, host[4] = {198, 51, 100, 1};
+static const uint8_t own[4] = {10, 0, 2, 15}, gateway[4] = {10, 0, 2, 2}, host[4] = {198, 51, 100, 1},
+                     resolver[4] = {10, 0, 2, 3};
 
 static struct virtio net;
 static uint8_t received[RX_BUFFERS][FRAME_MAX], sent[FRAME_MAX], gateway_mac[6];
@@ -128,7 +130,10 @@ static void ask_the_host(uint32_t bytes)
     uint32_t length;
 
     memset(payload, 'a', bytes);
-    send_datagram(host, OWN_PORT, HOST_PORT, bytes);
+    if (cmdline_has("resolver"))
+        send_datagram(resolver, OWN_PORT, NAME_PORT, bytes);
+    else
+        send_datagram(host, OWN_PORT, HOST_PORT, bytes);
     answer = receive_datagram(OWN_PORT, &length) + ETHERNET + IP + UDP;
     guest_expect(length == bytes, "an answer of another length");
     guest_expect(answer[0] == 'b' && answer[bytes / 2] == 'a' && answer[bytes - 1] == 'b', "another answer");

@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -73,16 +74,30 @@ static bool make_network(void)
     return true;
 }
 
-static void child(int connection, const char *log)
+/* A mount namespace of its own, in which the host's name server is at its loopback interface. */
+static void set_resolver(const char *directory)
+{
+    char path[64];
+
+    snprintf(path, sizeof(path), "%s/resolv.conf", directory);
+    cleanup_fd int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+    if (fd < 0 || write(fd, "nameserver 127.0.0.1\n", 21) != 21 || unshare(CLONE_NEWNS) != 0 ||
+        mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0 ||
+        mount(path, "/etc/resolv.conf", NULL, MS_BIND, NULL) != 0)
+        _exit(97);
+}
+
+static void child(int connection, const char *log, const char *directory)
 {
     char published[32];
-    const char *const arguments[] = {"passt",     "--foreground", "--fd",        "3",    "--ipv4-only",
-                                     "--address", "10.0.2.15",    "--netmask",   "24",   "--gateway",
-                                     "10.0.2.2",  "--no-map-gw",  "--tcp-ports", "none", "--udp-ports",
-                                     published,   "--runas",      "65534",       NULL};
+    const char *const arguments[] = {
+        "passt",       "--foreground", "--fd",      "3",        "--ipv4-only",   "--address",   "10.0.2.15",
+        "--netmask",   "24",           "--gateway", "10.0.2.2", "--no-map-gw",   "--tcp-ports", "none",
+        "--udp-ports", published,      "--runas",   "65534",    "--dns-forward", "10.0.2.3",    NULL};
 
     snprintf(published, sizeof(published), "%s/%u:53", host_address, PUBLISHED_PORT);
     prctl(PR_SET_PDEATHSIG, SIGKILL);
+    set_resolver(directory);
     if (dup2(open(log, O_WRONLY | O_CREAT | O_CLOEXEC, 0600), STDERR_FILENO) < 0 || dup2(connection, 3) < 0)
         _exit(98);
     fcntl(3, F_SETFD, 0);
@@ -118,7 +133,7 @@ static struct vm *start(pid_t *passt)
     *passt = fork();
     assert_true(*passt >= 0);
     if (*passt == 0)
-        child(connection, vm_path(vm, "passt.log"));
+        child(connection, vm_path(vm, "passt.log"), vm->directory);
     return vm;
 }
 
@@ -186,6 +201,22 @@ static void test_datagrams_of_any_size_pass_through_passt_both_ways(void **state
     }
 }
 
+static void test_names_are_asked_of_a_server_at_the_hosts_loopback_interface(void **state)
+{
+    static uint8_t query[BYTES_MAX];
+    pid_t passt;
+    struct vm *vm = start(&passt);
+    cleanup_fd int server = open_socket("127.0.0.1", 53);
+    struct sockaddr_in peer;
+
+    (void)state;
+    vm_boot(vm, "passt", "resolver bytes=100");
+    assert_int_equal(receive(vm, server, query, &peer), 100);
+    query[0] = query[99] = 'b';
+    assert_int_equal(sendto(server, query, 100, 0, (struct sockaddr *)&peer, sizeof(peer)), 100);
+    vm_expect(vm, "the host answered\n");
+}
+
 static void test_guest_outlives_a_killed_passt_and_sees_its_link_go_down(void **state)
 {
     pid_t passt;
@@ -218,5 +249,6 @@ static void test_passt_ends_with_a_killed_vmm(void **state)
 }
 
 TEST_MAIN(machine_test(test_datagrams_of_any_size_pass_through_passt_both_ways),
+          machine_test(test_names_are_asked_of_a_server_at_the_hosts_loopback_interface),
           machine_test(test_guest_outlives_a_killed_passt_and_sees_its_link_go_down),
           machine_test(test_passt_ends_with_a_killed_vmm))
