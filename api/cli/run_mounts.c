@@ -82,7 +82,14 @@ static void make_read_only(const char *directory)
         fail("cannot make it read-only");
 }
 
-static void child(const char *program, const char *directory, bool read_only, int listener, int words, pid_t parent)
+static void die_with(pid_t parent)
+{
+    if (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0 || getppid() != parent)
+        _exit(FAILED_BEFORE_EXEC);
+}
+
+static void child(const struct run_mounts *mounts, size_t index, const char *program, const char *directory,
+                  int listener, int words, pid_t parent)
 {
     cleanup_free char *source = NULL;
     char fd_option[16];
@@ -94,14 +101,20 @@ static void child(const char *program, const char *directory, bool read_only, in
     int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
     if (dup2(null, STDIN_FILENO) < 0 || dup2(words, STDOUT_FILENO) < 0 || dup2(words, STDERR_FILENO) < 0)
         _exit(FAILED_BEFORE_EXEC);
-    if (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0 || getppid() != parent)
-        _exit(FAILED_BEFORE_EXEC);
+    die_with(parent);
 
     /* Not to be closed by the dup2 of another: first out of the way. */
     int high = fcntl(listener, F_DUPFD, LISTENER_FD + 1);
     if (high < 0 || dup2(high, LISTENER_FD) < 0 || syscall(SYS_close_range, LISTENER_FD + 1u, ~0u, 0u) != 0)
         fail("cannot pass the socket on");
-    if (read_only)
+    if (geteuid() != 0) {
+        const char *failed = mounts_user_enter(&mounts->user);
+
+        if (failed != NULL)
+            fail(failed);
+        die_with(parent); /* other rights, and the kernel may have forgotten it */
+    }
+    if (mounts->mounts[index].read_only)
         make_read_only(directory);
     snprintf(fd_option, sizeof(fd_option), "--fd=%d", LISTENER_FD);
     if (asprintf(&source, "source=%s", directory) < 0)
@@ -137,7 +150,7 @@ static struct error *start_one(struct run_mounts *mounts, size_t index, const ch
     if (pid < 0)
         return error_errno(errno, "cannot start %s", program);
     if (pid == 0)
-        child(program, directory, mount->read_only, listener, words, parent);
+        child(mounts, index, program, directory, listener, words, parent);
     mounts->pids[index] = pid;
     return NULL;
 }
@@ -156,9 +169,9 @@ struct error *run_mounts_start(struct run_mounts *mounts, const struct run_optio
         return error_new(ERROR_INPUT,
                          "--mount: virtiofsd is neither on PATH nor in /usr/lib/qemu or /usr/libexec; Debian "
                          "has it in the package qemu-system-common or virtiofsd");
-    if (geteuid() != 0)
-        return error_new(ERROR_INPUT, "--mount: virtiofsd takes root to act for all the users of a guest");
-    error = make_directory(mounts);
+    error = geteuid() != 0 ? mounts_user_find(&mounts->user) : NULL;
+    if (error == NULL)
+        error = make_directory(mounts);
     if (error != NULL)
         return error;
     if (pipe2(pipe_fds, O_CLOEXEC | O_NONBLOCK) != 0)

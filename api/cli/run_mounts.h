@@ -5,6 +5,7 @@
 #include <stddef.h>
 #include <sys/types.h>
 
+#include "api/cli/run_mounts_user.h"
 #include "api/cli/run_options.h"
 #include "vmm/base/error.h"
 
@@ -17,6 +18,7 @@ struct run_mounts {
     int directory_fd;                     /* holds its lock */
     int words_fd;                         /* what the virtiofsds say; non-blocking */
     pid_t pids[RUN_MOUNTS_MAX];
+    struct mounts_user user; /* for an ordinary user's */
 };
 
 /* A state that run_mounts_end accepts. */

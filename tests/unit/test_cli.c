@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "api/cli/pump.h"
+#include "api/cli/run_mounts_user.h"
 #include "api/cli/run_options.h"
 #include "api/cli/tail.h"
 #include "api/cli/talk.h"
@@ -181,6 +182,27 @@ static void test_wrong_networks_are_named(void **state)
         assert_error(parse(&options, words), ERROR_INPUT, wrong[i].message);
         run_options_free(&options);
     }
+}
+
+static void test_subordinate_ids_are_found_by_name_or_number(void **state)
+{
+    static const char text[] = "anna:100000:65536\n\n1001:200000:10\nberta:300000:0\nberta:400000:5\ncarl:x:y\ndora";
+    struct mounts_user_range range;
+
+    (void)state;
+    assert_true(mounts_user_range(text, "anna", 7, &range));
+    assert_int_equal(range.first, 100000);
+    assert_int_equal(range.count, 65536);
+    assert_true(mounts_user_range(text, NULL, 1001, &range));
+    assert_int_equal(range.first, 200000);
+    assert_true(mounts_user_range(text, "berta", 8, &range));
+    assert_int_equal(range.first, 400000);
+    assert_false(mounts_user_range(text, "ann", 100, &range));
+    assert_false(mounts_user_range(text, "annaa", 100, &range));
+    assert_false(mounts_user_range(text, "carl", 100, &range));
+    assert_false(mounts_user_range(text, "dora", 100, &range));
+    assert_false(mounts_user_range(text, "", 100, &range));
+    assert_false(mounts_user_range("", "anna", 100, &range));
 }
 
 static void test_options_have_their_defaults(void **state)
@@ -547,7 +569,9 @@ static void test_pump_whose_reader_is_gone_counts_and_throws_away(void **state)
 TEST_MAIN(cmocka_unit_test(test_options_end_where_the_command_begins),
           cmocka_unit_test(test_network_option_has_defaults_that_can_be_replaced),
           cmocka_unit_test(test_published_ports_are_of_the_loopback_interface_unless_told_otherwise),
-          cmocka_unit_test(test_wrong_networks_are_named), cmocka_unit_test(test_options_have_their_defaults),
+          cmocka_unit_test(test_wrong_networks_are_named),
+          cmocka_unit_test(test_subordinate_ids_are_found_by_name_or_number),
+          cmocka_unit_test(test_options_have_their_defaults),
           cmocka_unit_test(test_mount_option_is_two_paths_and_perhaps_ro),
           cmocka_unit_test(test_vsock_option_is_a_path_and_perhaps_a_cid),
           cmocka_unit_test(test_options_take_values_that_may_be_left_out),
