@@ -114,6 +114,7 @@ static void make_command(struct command *command, const struct run_net *net, uid
     bool tcp = false, udp = false;
 
     add(command, "passt", "--foreground");
+    add(command, "--quiet", NULL);
     add(command, "--ipv4-only", "--no-dhcp");
     add(command, "--no-map-gw", NULL);
     add_text(command, "--fd", "%d", SOCKET_FD);

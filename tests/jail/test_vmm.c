@@ -19,6 +19,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -142,13 +143,18 @@ static void put(const char *path, const char *json)
     api_response_free(&response);
 }
 
-static void boot(const char *boot_arguments)
+static void boot_from(const char *kernel, const char *boot_arguments)
 {
     char json[512];
 
-    snprintf(json, sizeof(json), "{\"kernel_image_path\":\"/vmlinux\",\"boot_args\":\"%s\"}", boot_arguments);
+    snprintf(json, sizeof(json), "{\"kernel_image_path\":\"%s\",\"boot_args\":\"%s\"}", kernel, boot_arguments);
     put("/boot-source", json);
     put("/actions", "{\"action_type\":\"InstanceStart\"}");
+}
+
+static void boot(const char *boot_arguments)
+{
+    boot_from("/vmlinux", boot_arguments);
 }
 
 /* Waits until the VMM's output has `text`. */
@@ -335,6 +341,61 @@ static void test_guest_reaches_a_tap_of_the_network_namespace(void **state)
     assert_memory_equal(frame + 14, "hi", 2);
 }
 
+/* What passt does without root: somebody on the host's side listens on a socket in the jail, and has the guest's
+ * frames. */
+static void serve_a_network(const char *const *jail, const char *place, const char *kernel)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    cleanup_fd int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    uint8_t frame[4 + 64] = {0};
+    char json[256];
+
+    prepare("vmlinux", guest_image("net"), 0);
+    start(jail);
+    connect_api();
+    snprintf(address.sun_path, sizeof(address.sun_path), "%.100s", jail_root(vmm.jail, "run/net"));
+    assert_int_equal(bind(listener, (struct sockaddr *)&address, sizeof(address)), 0);
+    assert_int_equal(chown(address.sun_path, vmm.jail->uid, vmm.jail->gid), 0);
+    assert_int_equal(listen(listener, 1), 0);
+    snprintf(json, sizeof(json), "{\"iface_id\":\"eth0\",\"backend\":{\"type\":\"stream\",\"socket_path\":\"%s\"}}",
+             place);
+    put("/network-interfaces/eth0", json);
+    cleanup_fd int connection = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+    assert_true(connection >= 0);
+    boot_from(kernel, "");
+    for (size_t at = 0; at < sizeof(frame);) {
+        struct pollfd wait = {.fd = connection, .events = POLLIN};
+        ssize_t got = -1;
+
+        assert_true(poll(&wait, 1, MACHINE_PATIENCE_MS) > 0);
+        got = read(connection, frame + at, sizeof(frame) - at);
+        assert_true(got > 0);
+        at += (size_t)got;
+    }
+    assert_memory_equal(frame, "\0\0\0\x40", 4);
+    assert_memory_equal(frame + 4 + 14, "hi", 2);
+}
+
+static void test_guest_has_a_network_by_a_socket_in_the_jail(void **state)
+{
+    (void)state;
+    serve_a_network((const char *const[]){ALL_NAMESPACES, "--new-net-ns", "--no-tun", TO_API, NULL}, "/run/net",
+                    "/vmlinux");
+}
+
+static void test_guest_has_a_network_by_a_socket_in_a_users_jail(void **state)
+{
+    test_guest_has_a_network_by_a_socket_in_the_jail(state);
+}
+
+static void test_guest_has_a_network_by_a_socket_in_a_reduced_jail(void **state)
+{
+    (void)state;
+    vmm.jail->before_exec = forbid_user_namespaces;
+    serve_a_network((const char *const[]){"--allow-reduced", "--", "--api-sock", "run/x.sock", NULL}, "run/net",
+                    "vmlinux");
+}
+
 static void test_a_vmm_that_lives_holds_its_pid_file(void **state)
 {
     char name[96];
@@ -361,6 +422,9 @@ TEST_MAIN(vmm_test(test_guest_with_a_drive_runs_in_the_jail), vmm_test(test_gues
           vmm_test(test_guest_runs_in_a_vmm_that_a_link_names), vmm_test(test_guest_runs_for_uid_zero),
           vmm_test(test_guest_runs_from_a_config_file), vmm_test(test_console_ports_open_in_the_jail),
           vmm_test(test_guest_reaches_a_tap_of_the_network_namespace),
+          vmm_test(test_guest_has_a_network_by_a_socket_in_the_jail),
+          user_vmm_test(test_guest_has_a_network_by_a_socket_in_a_users_jail),
+          user_vmm_test(test_guest_has_a_network_by_a_socket_in_a_reduced_jail),
           user_vmm_test(test_guest_with_a_drive_runs_in_a_users_jail),
           user_vmm_test(test_guest_runs_in_all_namespaces_of_a_user),
           vmm_test(test_a_vmm_that_lives_holds_its_pid_file))
