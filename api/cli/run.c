@@ -96,8 +96,10 @@ static struct error *start(struct vmm_process *process, struct run_mounts *mount
     }
     if (error == NULL)
         timeline_end(timeline, STAGE_VCPU_RUNNING);
-    if (error == NULL)
-        error = run_net_await(net); /* the kernel boots meanwhile */
+    if (error == NULL && options->net.wanted) {
+        error = run_net_await(net);
+        timeline_end(timeline, STAGE_NETWORK);
+    }
     api_client_free(client);
     located_free(&located);
     return error;

@@ -14,6 +14,7 @@ static const char *const names[STAGE_COUNT] = {
     [STAGE_API_READY] = "API ready",
     [STAGE_CONFIGURED] = "configured",
     [STAGE_VCPU_RUNNING] = "vCPU running",
+    [STAGE_NETWORK] = "network",
     [STAGE_KERNEL] = "kernel",
     [STAGE_INIT] = "init",
     [STAGE_COMMAND] = "command",
@@ -37,8 +38,10 @@ void timeline_end_ago(struct timeline *timeline, enum timeline_stage stage, uint
 
     if (stage < timeline->count)
         return;
-    while (timeline->count < stage)
+    while (timeline->count < stage) {
+        timeline->left_out |= 1u << timeline->count;
         timeline->end_us[timeline->count++] = before;
+    }
     timeline->end_us[stage] = ago_us < now - before ? now - ago_us : before;
     timeline->count = stage + 1;
 }
@@ -58,6 +61,11 @@ void timeline_end_at(struct timeline *timeline, enum timeline_stage stage, uint6
 uint64_t timeline_total_us(const struct timeline *timeline)
 {
     return last_end(timeline) - timeline->begin_us;
+}
+
+bool timeline_has(const struct timeline *timeline, enum timeline_stage stage)
+{
+    return stage < timeline->count && (timeline->left_out & 1u << stage) == 0;
 }
 
 struct timeline_bar timeline_bar(const struct timeline *timeline, enum timeline_stage stage)
@@ -94,6 +102,8 @@ void timeline_print(const struct timeline *timeline, int fd)
     for (unsigned stage = 0; stage < timeline->count; stage++) {
         struct timeline_bar bar = timeline_bar(timeline, stage);
 
+        if (!timeline_has(timeline, stage))
+            continue;
         dprintf(fd, "%-14s %10.3f %10.3f", bar.name, (double)bar.start_us / 1e3, (double)bar.duration_us / 1e3);
         if (terminal)
             print_bar(fd, &bar, total_us);
@@ -108,6 +118,8 @@ void timeline_add_to(const struct timeline *timeline, struct body *body)
     for (unsigned stage = 0; stage < timeline->count; stage++) {
         struct timeline_bar bar = timeline_bar(timeline, stage);
 
+        if (!timeline_has(timeline, stage))
+            continue;
         body_open_object(body, NULL);
         body_string(body, "stage", bar.name);
         body_integer(body, "start_us", bar.start_us);

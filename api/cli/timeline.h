@@ -14,6 +14,7 @@ enum timeline_stage {
     STAGE_API_READY,     /* until its API took a connection */
     STAGE_CONFIGURED,    /* until it accepted the whole configuration */
     STAGE_VCPU_RUNNING,  /* until InstanceStart was answered */
+    STAGE_NETWORK,       /* until passt was up, with --net; the kernel boots meanwhile */
     STAGE_KERNEL,        /* until the guest's init began */
     STAGE_INIT,          /* until the command was executed */
     STAGE_COMMAND,       /* until the command's end was noticed */
@@ -24,11 +25,12 @@ enum timeline_stage {
 struct timeline {
     uint64_t begin_us; /* CLOCK_MONOTONIC, as all of these */
     uint64_t end_us[STAGE_COUNT];
-    unsigned count; /* stages that have ended */
+    unsigned count;    /* stages that have ended */
+    unsigned left_out; /* bit n: stage n is not among them */
 };
 
 void timeline_begin(struct timeline *timeline);
-/* `stage` ends now. A stage that was left out before it gets no time. */
+/* `stage` ends now. A stage that was left out before it gets no time, and is not shown. */
 void timeline_end(struct timeline *timeline, enum timeline_stage stage);
 /* It ended at `at_us`, which lies between the end of the stage before it and now. */
 void timeline_end_at(struct timeline *timeline, enum timeline_stage stage, uint64_t at_us);
@@ -50,4 +52,5 @@ struct timeline_bar {
     uint64_t start_us; /* after begin_us */
     uint64_t duration_us;
 };
+bool timeline_has(const struct timeline *timeline, enum timeline_stage stage);
 struct timeline_bar timeline_bar(const struct timeline *timeline, enum timeline_stage stage);

@@ -7,9 +7,10 @@
 enum { WIDTH = 860, LEFT = 130, RIGHT = 90, TOP = 44, ROW = 26, BAR = 18, TICKS_MIN = 4 };
 
 static const char *const colours[STAGE_COUNT] = {
-    [STAGE_PROCESS_START] = "#4e79a7", [STAGE_API_READY] = "#6b93bd", [STAGE_CONFIGURED] = "#86abd0",
-    [STAGE_VCPU_RUNNING] = "#a0cbe8",  [STAGE_KERNEL] = "#f28e2b",    [STAGE_INIT] = "#ffbe7d",
-    [STAGE_COMMAND] = "#59a14f",       [STAGE_EXIT] = "#b07aa1",
+    [STAGE_PROCESS_START] = "#4e79a7", [STAGE_JAIL] = "#5b85b1",       [STAGE_NETWORK] = "#76b7b2",
+    [STAGE_API_READY] = "#6b93bd",     [STAGE_CONFIGURED] = "#86abd0", [STAGE_VCPU_RUNNING] = "#a0cbe8",
+    [STAGE_KERNEL] = "#f28e2b",        [STAGE_INIT] = "#ffbe7d",       [STAGE_COMMAND] = "#59a14f",
+    [STAGE_EXIT] = "#b07aa1",
 };
 
 /* 1, 2 or 5 times a power of ten, so that there are at least TICKS_MIN steps in the whole. */
@@ -58,11 +59,13 @@ static void draw_bar(FILE *file, const struct timeline_bar *bar, const char *col
 struct error *timeline_write_svg(const struct timeline *timeline, const char *path)
 {
     uint64_t total_us = timeline_total_us(timeline);
-    int bottom = TOP + (int)timeline->count * ROW;
+    int bottom = TOP, row = TOP;
     FILE *file = fopen(path, "we");
 
     if (file == NULL)
         return error_errno(errno, "--timeline=%s", path);
+    for (unsigned stage = 0; stage < timeline->count; stage++)
+        bottom += timeline_has(timeline, stage) ? ROW : 0;
     if (total_us == 0)
         total_us = 1;
     fprintf(file,
@@ -74,7 +77,10 @@ struct error *timeline_write_svg(const struct timeline *timeline, const char *pa
     for (unsigned stage = 0; stage < timeline->count; stage++) {
         struct timeline_bar bar = timeline_bar(timeline, stage);
 
-        draw_bar(file, &bar, colours[stage], total_us, TOP + (int)stage * ROW);
+        if (!timeline_has(timeline, stage))
+            continue;
+        draw_bar(file, &bar, colours[stage], total_us, row);
+        row += ROW;
     }
     fputs("</svg>\n", file);
     if (fclose(file) != 0)

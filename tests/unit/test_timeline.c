@@ -34,8 +34,8 @@ static void read_back(const char *path, char text[16384])
 
 static void test_table_names_every_stage_with_its_time(void **state)
 {
-    static const char *const names[STAGE_COUNT] = {"process start", "jail", "API ready", "configured", "vCPU running",
-                                                   "kernel",        "init", "command",   "exit"};
+    static const char *const names[STAGE_COUNT] = {"process start", "jail",   "API ready", "configured", "vCPU running",
+                                                   "network",       "kernel", "init",      "command",    "exit"};
     struct timeline timeline = known(STAGE_COUNT);
     char path[] = "/tmp/mayfly-test-XXXXXX";
     cleanup_fd int fd = mkstemp(path);
@@ -54,7 +54,7 @@ static void test_table_names_every_stage_with_its_time(void **state)
         at = strstr(at, line);
         assert_non_null(at);
     }
-    assert_non_null(strstr(at, "45.000\n"));
+    assert_non_null(strstr(at, "55.000\n"));
     assert_null(strchr(text, '\xe2')); /* bars are for terminals */
 }
 
@@ -72,6 +72,29 @@ static void test_guest_cannot_turn_time_back(void **state)
     for (unsigned stage = 1; stage < timeline.count; stage++)
         assert_true(timeline.end_us[stage] >= timeline.end_us[stage - 1]);
     assert_int_equal(timeline_bar(&timeline, STAGE_KERNEL).duration_us, 0);
+}
+
+static void test_stage_that_was_left_out_is_not_shown(void **state)
+{
+    struct timeline timeline;
+    struct body *body = body_new();
+    const char *text;
+    size_t length;
+
+    (void)state;
+    timeline_begin(&timeline);
+    timeline_end(&timeline, STAGE_VCPU_RUNNING);
+    timeline_end(&timeline, STAGE_KERNEL);
+    assert_true(timeline_has(&timeline, STAGE_VCPU_RUNNING));
+    assert_false(timeline_has(&timeline, STAGE_NETWORK));
+    assert_true(timeline_has(&timeline, STAGE_KERNEL));
+    assert_false(timeline_has(&timeline, STAGE_INIT));
+    timeline_add_to(&timeline, body);
+    text = body_text(body, &length);
+    assert_non_null(strstr(text, "\"kernel\""));
+    assert_null(strstr(text, "\"network\""));
+    assert_null(strstr(text, "\"jail\""));
+    body_free(body);
 }
 
 static void test_json_of_a_run_that_failed_has_the_stages_that_ended(void **state)
@@ -139,6 +162,7 @@ static void test_drawing_that_cannot_be_written_names_its_file(void **state)
 
 TEST_MAIN(cmocka_unit_test(test_table_names_every_stage_with_its_time),
           cmocka_unit_test(test_guest_cannot_turn_time_back),
+          cmocka_unit_test(test_stage_that_was_left_out_is_not_shown),
           cmocka_unit_test(test_json_of_a_run_that_failed_has_the_stages_that_ended),
           cmocka_unit_test(test_drawing_has_a_bar_a_stage_within_its_frame),
           cmocka_unit_test(test_drawing_that_cannot_be_written_names_its_file))
