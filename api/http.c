@@ -2,6 +2,7 @@
 
 #include "api/bytes.h"
 #include "vmm/base/cleanup.h"
+#include "vmm/base/http_text.h"
 
 #include <errno.h>
 #include <http_parser.h>
@@ -75,26 +76,6 @@ static void connection_close(struct http_connection *connection)
         host->closed(host);
 }
 
-static const char *reason(unsigned status)
-{
-    switch (status) {
-    case 200:
-        return "OK";
-    case 204:
-        return "No Content";
-    case 400:
-        return "Bad Request";
-    case 404:
-        return "Not Found";
-    case 405:
-        return "Method Not Allowed";
-    case 413:
-        return "Payload Too Large";
-    default:
-        return "Internal Server Error";
-    }
-}
-
 static size_t output_length(const struct http_connection *connection)
 {
     return connection->output.length + connection->host->output_length;
@@ -141,7 +122,7 @@ static void queue_reply(struct http_connection *connection, struct api_reply *re
 
     int head_length =
         snprintf(head, sizeof(head), "HTTP/1.1 %u %s\r\nServer: Mayfly API\r\nConnection: %s\r\n%s%s%s\r\n",
-                 reply->status, reason(reply->status), connection->closing ? "close" : "keep-alive", allow,
+                 reply->status, http_reason(reply->status), connection->closing ? "close" : "keep-alive", allow,
                  reply->deprecation ? "Deprecation: true\r\n" : "", content);
     if (!put_output(connection, head, (size_t)head_length) || !put_output(connection, text, length))
         connection->closing = true;
@@ -205,15 +186,13 @@ static int on_header_value(http_parser *parser, const char *text, size_t length)
     return 0;
 }
 
-/* The absolute form, "http://localhost/version", is what proxies send. */
+/* An origin without a path is no request for anything that we have. */
 static void strip_origin(struct bytes *path)
 {
-    if (path->length < 7 || strncasecmp(path->data, "http://", 7) != 0)
-        return;
+    size_t origin = http_origin_length(path->data, path->length);
 
-    const char *slash = memchr(path->data + 7, '/', path->length - 7);
-    if (slash != NULL)
-        bytes_drop(path, (size_t)(slash - path->data));
+    if (origin < path->length)
+        bytes_drop(path, origin);
 }
 
 static enum api_method method_of(const http_parser *parser)

@@ -2,6 +2,7 @@
 #include "vmm/mmds/mmds.h"
 
 #include "vmm/base/cleanup.h"
+#include "vmm/base/http_text.h"
 #include "vmm/metrics.h"
 
 #include <http_parser.h>
@@ -115,16 +116,10 @@ static bool refuse(struct reply *reply, unsigned status, const char *text)
 /* The path without scheme, host and query, and with one slash where there are several. Room for url.length + 1. */
 static size_t clean_path(struct span url, char *path)
 {
-    static const char scheme[] = "http://";
-    const char *at = url.text;
-    const char *end = at + url.length;
+    const char *at = url.text + http_origin_length(url.text, url.length);
+    const char *end = url.text + url.length;
     size_t length = 0;
 
-    if (url.length >= sizeof(scheme) - 1 && strncasecmp(at, scheme, sizeof(scheme) - 1) == 0) {
-        const char *slash = memchr(at + sizeof(scheme) - 1, '/', url.length - (sizeof(scheme) - 1));
-
-        at = slash != NULL ? slash : end;
-    }
     for (; at < end && *at != '?' && *at != '#'; at++)
         if (*at != '/' || length == 0 || path[length - 1] != '/')
             path[length++] = *at;
@@ -351,26 +346,6 @@ static bool serve(struct mmds *mmds, const struct request *request, uint64_t now
     return refuse(reply, 405, "Only GET and PUT are served.");
 }
 
-static const char *status_text(unsigned status)
-{
-    switch (status) {
-    case 200:
-        return "OK";
-    case 401:
-        return "Unauthorized";
-    case 404:
-        return "Not Found";
-    case 405:
-        return "Method Not Allowed";
-    case 413:
-        return "Payload Too Large";
-    case 501:
-        return "Not Implemented";
-    default:
-        return "Bad Request";
-    }
-}
-
 static void answer_write(struct mmds_answer *answer, const struct reply *reply)
 {
     char *bytes = NULL;
@@ -382,7 +357,7 @@ static void answer_write(struct mmds_answer *answer, const struct reply *reply)
         return;
     fprintf(out,
             "HTTP/1.1 %u %s\r\nServer: Mayfly MMDS\r\nConnection: %s\r\nContent-Type: %s\r\nContent-Length: %zu\r\n",
-            reply->status, status_text(reply->status), reply->close ? "close" : "keep-alive",
+            reply->status, http_reason(reply->status), reply->close ? "close" : "keep-alive",
             reply->json ? "application/json" : "text/plain", reply->length);
     if (reply->extra_name != NULL)
         fprintf(out, "%s: %.*s\r\n", reply->extra_name, (int)reply->extra_value.length, reply->extra_value.text);
