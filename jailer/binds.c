@@ -159,7 +159,7 @@ static struct error *set_attributes(const struct jail_config *config, const stru
 static struct error *clone_node(const struct jail_config *config, const struct jail_bind *bind, int fd, int root,
                                 int *tree)
 {
-    const char *name = NODE_NAME + strlen("dev/");
+    const char *name = &NODE_NAME[strlen("dev/")];
     cleanup_fd int dev = openat(root, "dev", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     struct stat status;
 

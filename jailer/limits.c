@@ -3,7 +3,14 @@
 #include <errno.h>
 #include <sys/resource.h>
 
-static struct error *limit_set(int resource, const char *name, uint64_t value)
+/* glibc has an enum where POSIX has an int; clang minds the difference. */
+#ifdef __GLIBC__
+typedef __rlimit_resource_t resource_name;
+#else
+typedef int resource_name;
+#endif
+
+static struct error *limit_set(resource_name resource, const char *name, uint64_t value)
 {
     struct rlimit limit = {.rlim_cur = value, .rlim_max = value};
 
