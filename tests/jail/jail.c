@@ -329,6 +329,29 @@ void assert_refused(const struct outcome *outcome, const char *format, ...)
     assert_string_equal(outcome->out, "");
 }
 
+void assert_reported(const struct outcome *outcome, const char *format, ...)
+{
+    char line[512];
+    va_list arguments;
+
+    va_start(arguments, format);
+    vsnprintf(line, sizeof(line), format, arguments);
+    va_end(arguments);
+    if (strstr(outcome->out, line) == NULL)
+        fail_msg("no \"%s\" in:\n%s%s", line, outcome->out, outcome->errors);
+}
+
+void assert_mode(const char *path, mode_t mode, uid_t uid, gid_t gid)
+{
+    struct stat status;
+
+    if (lstat(path, &status) != 0)
+        fail_msg("%s is missing", path);
+    if ((status.st_mode & 07777) != mode || status.st_uid != uid || status.st_gid != gid)
+        fail_msg("%s is %04o %u:%u, expected %04o %u:%u", path, status.st_mode & 07777, status.st_uid, status.st_gid,
+                 mode, uid, gid);
+}
+
 const char *read_text(const char *path)
 {
     static char text[8192];

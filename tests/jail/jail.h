@@ -59,6 +59,11 @@ void assert_exited(const struct outcome *outcome, int code);
 /* Exit code 1, and exactly this message on stderr. */
 void assert_refused(const struct outcome *outcome, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/* What the probe reported has this in it. */
+void assert_reported(const struct outcome *outcome, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* Fails the test unless what is at `path` has just this mode and owner. */
+void assert_mode(const char *path, mode_t mode, uid_t uid, gid_t gid);
+
 /* What there is of the jail: paths valid until the eighth call after this one. */
 const char *jail_path(const struct jail *jail, const char *format, ...) __attribute__((format(printf, 2, 3)));
 const char *jail_root(const struct jail *jail, const char *name); /* <base>/<exec name>/<id>/root/<name> */

@@ -16,30 +16,6 @@
 
 #include "vmm/base/clock.h"
 
-static void assert_has(const struct outcome *outcome, const char *format, ...) __attribute__((format(printf, 2, 3)));
-static void assert_has(const struct outcome *outcome, const char *format, ...)
-{
-    char line[512];
-    va_list arguments;
-
-    va_start(arguments, format);
-    vsnprintf(line, sizeof(line), format, arguments);
-    va_end(arguments);
-    if (strstr(outcome->out, line) == NULL)
-        fail_msg("no \"%s\" in:\n%s%s", line, outcome->out, outcome->errors);
-}
-
-static void assert_mode(const char *path, mode_t mode, uid_t uid, gid_t gid)
-{
-    struct stat status;
-
-    if (lstat(path, &status) != 0)
-        fail_msg("%s is missing", path);
-    if ((status.st_mode & 07777) != mode || status.st_uid != uid || status.st_gid != gid)
-        fail_msg("%s is %04o %u:%u, expected %04o %u:%u", path, status.st_mode & 07777, status.st_uid, status.st_gid,
-                 mode, uid, gid);
-}
-
 /* Descriptors and an environment that must not get in. */
 static void pollute(void)
 {
@@ -57,22 +33,22 @@ static void test_vmm_gets_its_arguments_and_nothing_else(void **state)
     jail->before_exec = pollute;
     jail_run(jail, &outcome, "--no-base-filter", "--", "--api-sock", "/run/x", "report", NULL);
     assert_exited(&outcome, 0);
-    assert_has(&outcome, "argument %s\nargument --id\nargument jail\nargument --start-time-us\nargument ",
-               jail->exec_name);
-    assert_has(&outcome, "argument --start-time-cpu-us\nargument ");
-    assert_has(&outcome, "argument --parent-cpu-time-us\nargument 0\n"
-                         "argument --api-sock\nargument /run/x\nargument report\n");
+    assert_reported(&outcome, "argument %s\nargument --id\nargument jail\nargument --start-time-us\nargument ",
+                    jail->exec_name);
+    assert_reported(&outcome, "argument --start-time-cpu-us\nargument ");
+    assert_reported(&outcome, "argument --parent-cpu-time-us\nargument 0\n"
+                              "argument --api-sock\nargument /run/x\nargument report\n");
     assert_null(strstr(outcome.out, "environment"));
-    assert_has(&outcome, "uid %d %d gid %d %d groups 0\n", JAIL_UID, JAIL_UID, JAIL_GID, JAIL_GID);
+    assert_reported(&outcome, "uid %d %d gid %d %d groups 0\n", JAIL_UID, JAIL_UID, JAIL_GID, JAIL_GID);
     /* 3 is the pid file, for its lock. */
     const char *third = strstr(outcome.out, "descriptor 2\n");
     assert_non_null(third);
     third = strstr(third + 1, "descriptor");
     assert_non_null(third);
     assert_null(strstr(third + 1, "descriptor"));
-    assert_has(&outcome, "umask 0077\n");
-    assert_has(&outcome, "limit %d 2048 2048\n", RLIMIT_NOFILE);
-    assert_has(&outcome, "limit %d 0 0\n", RLIMIT_CORE);
+    assert_reported(&outcome, "umask 0077\n");
+    assert_reported(&outcome, "limit %d 2048 2048\n", RLIMIT_NOFILE);
+    assert_reported(&outcome, "limit %d 0 0\n", RLIMIT_CORE);
 }
 
 static void test_folders_and_pid_file_are_where_firecracker_has_them(void **state)
@@ -84,7 +60,7 @@ static void test_folders_and_pid_file_are_where_firecracker_has_them(void **stat
     snprintf(name, sizeof(name), "%s.pid", jail->exec_name);
     jail_run(jail, &outcome, "--new-pid-ns", "--no-base-filter", "--", "report", NULL);
     assert_exited(&outcome, 0);
-    assert_has(&outcome, "pid 1 session ");
+    assert_reported(&outcome, "pid 1 session ");
     assert_mode(jail_path(jail, "base/%s", jail->exec_name), 0755, 0, 0);
     assert_mode(jail_path(jail, "base/%s/jail", jail->exec_name), 0755, 0, 0);
     assert_mode(jail_root(jail, "."), 0700, JAIL_UID, JAIL_GID);

@@ -13,23 +13,6 @@
 
 enum { SUBORDINATE = 400000 };
 
-static void assert_owner(const char *path, mode_t mode, uid_t uid, gid_t gid)
-{
-    struct stat status;
-
-    if (lstat(path, &status) != 0)
-        fail_msg("%s is missing", path);
-    if ((status.st_mode & 07777) != mode || status.st_uid != uid || status.st_gid != gid)
-        fail_msg("%s is %04o %u:%u, expected %04o %u:%u", path, status.st_mode & 07777, status.st_uid, status.st_gid,
-                 mode, uid, gid);
-}
-
-static void assert_has(const struct outcome *outcome, const char *text)
-{
-    if (strstr(outcome->out, text) == NULL)
-        fail_msg("no \"%s\" in:\n%s%s", text, outcome->out, outcome->errors);
-}
-
 static void test_folders_are_the_users(void **state)
 {
     struct jail *jail = *state;
@@ -39,11 +22,11 @@ static void test_folders_are_the_users(void **state)
     snprintf(name, sizeof(name), "%s.pid", jail->exec_name);
     jail_run(jail, &outcome, "--new-pid-ns", "--no-base-filter", "--", "report", NULL);
     assert_exited(&outcome, 0);
-    assert_has(&outcome, "pid 1 session ");
-    assert_owner(jail_path(jail, "base/%s/jail", jail->exec_name), 0755, JAIL_UID, JAIL_GID);
-    assert_owner(jail_root(jail, "."), 0700, JAIL_UID, JAIL_GID);
-    assert_owner(jail_root(jail, "run"), 0700, JAIL_UID, JAIL_GID);
-    assert_owner(jail_root(jail, name), 0644, JAIL_UID, JAIL_GID);
+    assert_reported(&outcome, "pid 1 session ");
+    assert_mode(jail_path(jail, "base/%s/jail", jail->exec_name), 0755, JAIL_UID, JAIL_GID);
+    assert_mode(jail_root(jail, "."), 0700, JAIL_UID, JAIL_GID);
+    assert_mode(jail_root(jail, "run"), 0700, JAIL_UID, JAIL_GID);
+    assert_mode(jail_root(jail, name), 0644, JAIL_UID, JAIL_GID);
     cleanup_fd int file = open(jail_root(jail, name), O_RDONLY | O_CLOEXEC);
     assert_int_equal(flock(file, LOCK_EX | LOCK_NB), 0);
 }
@@ -57,11 +40,11 @@ static void test_vmm_is_the_user_with_fewer_rights(void **state)
     assert_exited(&outcome, 0);
     /* The group that opens /dev/kvm: it cannot be dropped. */
     snprintf(line, sizeof(line), "uid %d %d gid %d %d groups 1\n", JAIL_UID, JAIL_UID, JAIL_GID, JAIL_GID);
-    assert_has(&outcome, line);
-    assert_has(&outcome, "umask 0077\n");
+    assert_reported(&outcome, "%s", line);
+    assert_reported(&outcome, "umask 0077\n");
     assert_null(strstr(outcome.out, "environment"));
     snprintf(line, sizeof(line), "limit %d 0 0\n", RLIMIT_CORE);
-    assert_has(&outcome, line);
+    assert_reported(&outcome, "%s", line);
 }
 
 /* This host has delegated nothing to the test's user. */
@@ -78,7 +61,7 @@ static void test_without_a_delegated_cgroup_a_note_says_what_is_lost(void **stat
                         "(`systemd-run --user --scope` gives one); without effect: memory.max=1000000, pids.max=20\n");
     /* Counted in the user namespace, which is the jail's alone. */
     snprintf(line, sizeof(line), "limit %d 512 512\n", RLIMIT_NPROC);
-    assert_has(&outcome, line);
+    assert_reported(&outcome, "%s", line);
 }
 
 static void become_poor(void)
@@ -98,7 +81,7 @@ static void test_a_user_with_few_files_gets_those(void **state)
     jail_run(jail, &outcome, "--no-base-filter", "--", "report", NULL);
     assert_exited(&outcome, 0);
     snprintf(line, sizeof(line), "limit %d 100 100\n", RLIMIT_NOFILE);
-    assert_has(&outcome, line);
+    assert_reported(&outcome, "%s", line);
 }
 
 static void test_jails_are_below_the_users_runtime_folder(void **state)
@@ -114,14 +97,14 @@ static void test_jails_are_below_the_users_runtime_folder(void **state)
     setenv("XDG_RUNTIME_DIR", jail->base, 1);
     jail_run_arguments(jail, &outcome, arguments);
     assert_exited(&outcome, 0);
-    assert_owner(jail_path(jail, "base/mayfly"), 0700, JAIL_UID, JAIL_GID);
-    assert_owner(jail_path(jail, "base/mayfly/%s/jail/root", jail->exec_name), 0700, JAIL_UID, JAIL_GID);
+    assert_mode(jail_path(jail, "base/mayfly"), 0700, JAIL_UID, JAIL_GID);
+    assert_mode(jail_path(jail, "base/mayfly/%s/jail/root", jail->exec_name), 0700, JAIL_UID, JAIL_GID);
 
     /* A failed start takes nothing back that was there. */
     jail_run_arguments(jail, &outcome, arguments);
     unsetenv("XDG_RUNTIME_DIR");
     assert_exited(&outcome, 1);
-    assert_owner(jail_path(jail, "base/mayfly/%s/jail/root", jail->exec_name), 0700, JAIL_UID, JAIL_GID);
+    assert_mode(jail_path(jail, "base/mayfly/%s/jail/root", jail->exec_name), 0700, JAIL_UID, JAIL_GID);
 }
 
 static void test_a_users_daemon_tells_its_failure_and_leaves_when_it_runs(void **state)
@@ -172,9 +155,9 @@ static void test_vmm_runs_as_a_subordinate_id_of_the_user(void **state)
     jail_run(jail, &outcome, "--new-pid-ns", "--no-base-filter", "--", "report", NULL);
     assert_exited(&outcome, 0);
     snprintf(line, sizeof(line), "uid %d %d gid %d %d groups ", jail->uid, jail->uid, jail->gid, jail->gid);
-    assert_has(&outcome, line);
-    assert_owner(jail_path(jail, "base/%s/jail", jail->exec_name), 0755, JAIL_UID, JAIL_GID);
-    assert_owner(jail_root(jail, "run"), 0700, jail->uid, jail->gid);
+    assert_reported(&outcome, "%s", line);
+    assert_mode(jail_path(jail, "base/%s/jail", jail->exec_name), 0755, JAIL_UID, JAIL_GID);
+    assert_mode(jail_root(jail, "run"), 0700, jail->uid, jail->gid);
     jail_remove(jail);
     jail_run(jail, &outcome, "--", "kvm", NULL);
     assert_exited(&outcome, 0);

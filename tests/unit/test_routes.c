@@ -101,21 +101,49 @@ static const struct {
     {API_PATCH, "/mayfly/console", "{\"name\": \"a\", \"unplugged\": true}"},
 };
 
+/* Whether a request for `path` is one for `pattern`, in which "{...}" stands for a name. */
+static bool path_fits(const char *path, const char *pattern)
+{
+    const char *name = strchr(pattern, '{');
+    size_t length = name != NULL ? (size_t)(name - pattern) : strlen(pattern);
+
+    return strncmp(path, pattern, length) == 0 &&
+           (name == NULL ? path[length] == '\0' : path[length] != '\0' && strchr(path + length, '/') == NULL);
+}
+
 static const struct route *route_of(size_t i)
 {
-    assert_int_equal(array_length(right), route_count);
-    return &routes[i]; /* `right` has the same order */
+    const struct route *found = NULL;
+
+    for (size_t j = 0; j < route_count; j++)
+        if (routes[j].method == right[i].method && path_fits(right[i].path, routes[j].path)) {
+            assert_null(found);
+            found = &routes[j];
+        }
+    assert_non_null(found);
+    return found;
+}
+
+/* Puts what `right` has for `path`, which must be accepted. */
+static void put(const char *path)
+{
+    size_t i = 0;
+
+    while (i < array_length(right) && (right[i].method != API_PUT || strcmp(right[i].path, path) != 0))
+        i++;
+    assert_true(i < array_length(right));
+    assert_reply(API_PUT, path, right[i].body, 204, "");
 }
 
 static void test_every_route_answers_in_its_states_and_refuses_in_others(void **state)
 {
     (void)state;
+    assert_int_equal(array_length(right), route_count);
     for (size_t i = 0; i < array_length(right); i++) {
         for (enum machine_state when = MACHINE_NOT_STARTED; when <= MACHINE_PAUSED; when++) {
             const struct route *route = route_of(i);
             bool fits = route->states >> when & 1;
 
-            assert_int_equal(route->method, right[i].method);
             if (strcmp(route->path, "/actions") == 0)
                 continue;
             fake_machine_reset();
@@ -227,13 +255,13 @@ static void test_actions_reach_the_machine_in_their_states(void **state)
 static void test_vm_config_has_exactly_the_known_keys(void **state)
 {
     (void)state;
-    assert_reply(API_PUT, "/drives/d1", right[6].body, 204, "");
-    assert_reply(API_PUT, "/network-interfaces/n1", right[8].body, 204, "");
-    assert_reply(API_PUT, "/pmem/p1", right[10].body, 204, "");
+    put("/drives/d1");
+    put("/network-interfaces/n1");
+    put("/pmem/p1");
     assert_reply(API_PUT, "/entropy", "{}", 204, "");
-    assert_reply(API_PUT, "/logger", right[25].body, 204, "");
-    assert_reply(API_PUT, "/metrics", right[26].body, 204, "");
-    assert_reply(API_PUT, "/mayfly/console", right[33].body, 204, "");
+    put("/logger");
+    put("/metrics");
+    put("/mayfly/console");
     assert_reply(API_PUT, "/vsock", "{\"guest_cid\": 3, \"uds_path\": \"/v\", \"vsock_id\": \"v\"}", 204, "");
     assert_reply(
         API_GET, "/vm/config", NULL, 200,

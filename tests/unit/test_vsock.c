@@ -17,17 +17,13 @@
 /* The vsock device, driven as Linux does, with real sockets at its other side. Hostile drivers: test_vsock_hostile.c.
  */
 
-enum { PORT = 52, BUFFERS = 64, BUFFER_SIZE = 4096 };
-
 static struct vsock_driver vsock;
 static uint8_t bytes[1 << 20];
 
-#define SAY(guest_port, host_port, op) vsock_driver_say(&vsock, guest_port, host_port, VIRTIO_VSOCK_OP_##op, 0, NULL, 0)
 #define SAY_SHUTDOWN(guest_port, host_port, flags)                                                                     \
     vsock_driver_say(&vsock, guest_port, host_port, VIRTIO_VSOCK_OP_SHUTDOWN, flags, NULL, 0)
 #define SAY_TEXT(guest_port, host_port, text)                                                                          \
     vsock_driver_say(&vsock, guest_port, host_port, VIRTIO_VSOCK_OP_RW, 0, text, (uint32_t)strlen(text))
-#define EXPECT(op, guest_port) vsock_driver_expect(&vsock, VIRTIO_VSOCK_OP_##op, guest_port)
 
 static int setup(void **state)
 {
@@ -49,27 +45,6 @@ static int teardown(void **state)
 static void give(void)
 {
     vsock_driver_give(&vsock, BUFFERS, BUFFER_SIZE);
-}
-
-static void forget_listener(uint32_t port)
-{
-    char path[100];
-
-    snprintf(path, sizeof(path), "%s_%u", vsock.path, port);
-    assert_int_equal(unlink(path), 0);
-}
-
-/* The guest connects from port 1000 to a listener at host port PORT. */
-static int guest_calls(int type)
-{
-    cleanup_fd int listener = host_listen(&vsock, PORT, type);
-    int fd;
-
-    SAY(1000, PORT, REQUEST);
-    EXPECT(RESPONSE, 1000);
-    fd = host_accept(listener);
-    forget_listener(PORT);
-    return fd;
 }
 
 /* --- Configuration --- */
@@ -226,7 +201,7 @@ static void test_guest_reaches_the_listener_of_its_port(void **state)
 {
     (void)state;
     give();
-    cleanup_fd int fd = guest_calls(SOCK_STREAM);
+    cleanup_fd int fd = vsock_driver_guest_calls(&vsock, SOCK_STREAM);
     SAY_TEXT(1000, PORT, "hello");
     host_expect(fd, "hello");
     host_say(fd, "good day");
@@ -245,7 +220,7 @@ static void test_guest_is_refused_where_nobody_listens(void **state)
     SAY(1001, PORT, REQUEST);
     EXPECT(RST, 1001);
     close(listener);
-    forget_listener(PORT);
+    host_forget(&vsock, PORT);
     assert_int_equal(metrics.vsock.conns_added, metrics.vsock.conns_removed);
 }
 
@@ -274,7 +249,7 @@ static void test_guest_waits_while_the_listeners_backlog_is_full(void **state)
     fds[2] = host_accept(listener);
     for (size_t i = 0; i < array_length(fds); i++)
         close(fds[i]);
-    forget_listener(PORT);
+    host_forget(&vsock, PORT);
 }
 
 /* --- Credit and back-pressure --- */
@@ -300,7 +275,7 @@ static void test_peer_that_does_not_read_stops_the_guest_only_at_its_credit(void
 
     (void)state;
     give();
-    cleanup_fd int fd = guest_calls(SOCK_STREAM);
+    cleanup_fd int fd = vsock_driver_guest_calls(&vsock, SOCK_STREAM);
     uint32_t forwarded = 0, buffer = 256 << 10;
     while (sent + PART - forwarded <= buffer) {
         vsock_driver_say(&vsock, 1000, PORT, VIRTIO_VSOCK_OP_RW, 0, bytes + sent, PART);
@@ -331,7 +306,7 @@ static void test_guest_without_credit_gets_nothing_and_is_asked_once(void **stat
     (void)state;
     give();
     vsock.header.buf_alloc = 100;
-    cleanup_fd int fd = guest_calls(SOCK_STREAM);
+    cleanup_fd int fd = vsock_driver_guest_calls(&vsock, SOCK_STREAM);
     assert_int_equal(send(fd, bytes, 250, 0), 250);
     vsock_driver_settle(&vsock);
     assert_int_equal(EXPECT(RW, 1000).len, 100);
@@ -389,7 +364,7 @@ static void test_large_buffers_go_to_the_first_and_later_connections_get_small_o
     }
     for (unsigned i = 0; i < array_length(fds); i++)
         close(fds[i]);
-    forget_listener(PORT);
+    host_forget(&vsock, PORT);
 }
 
 /* --- Ends --- */
@@ -400,7 +375,7 @@ static void test_guest_that_closes_is_answered_when_all_has_been_passed_on(void 
 
     (void)state;
     give();
-    cleanup_fd int fd = guest_calls(SOCK_STREAM);
+    cleanup_fd int fd = vsock_driver_guest_calls(&vsock, SOCK_STREAM);
     for (size_t i = 0; i < 4; i++)
         vsock_driver_say(&vsock, 1000, PORT, VIRTIO_VSOCK_OP_RW, 0, bytes + i * PART, PART);
     EXPECT(CREDIT_UPDATE, 1000);
@@ -421,7 +396,7 @@ static void test_guest_that_ends_its_output_still_receives(void **state)
 {
     (void)state;
     give();
-    cleanup_fd int fd = guest_calls(SOCK_STREAM);
+    cleanup_fd int fd = vsock_driver_guest_calls(&vsock, SOCK_STREAM);
     SAY_TEXT(1000, PORT, "question");
     SAY_SHUTDOWN(1000, PORT, VIRTIO_VSOCK_SHUTDOWN_SEND);
     host_expect(fd, "question");
@@ -442,7 +417,7 @@ static void test_guest_that_takes_no_more_stops_the_peer(void **state)
 {
     (void)state;
     give();
-    cleanup_fd int fd = guest_calls(SOCK_STREAM);
+    cleanup_fd int fd = vsock_driver_guest_calls(&vsock, SOCK_STREAM);
     SAY_SHUTDOWN(1000, PORT, VIRTIO_VSOCK_SHUTDOWN_RCV);
     assert_int_equal(send(fd, "x", 1, MSG_NOSIGNAL), -1);
     assert_int_equal(errno, EPIPE);
@@ -457,7 +432,7 @@ static void test_peer_that_ends_its_output_still_receives(void **state)
 {
     (void)state;
     give();
-    cleanup_fd int fd = guest_calls(SOCK_STREAM);
+    cleanup_fd int fd = vsock_driver_guest_calls(&vsock, SOCK_STREAM);
     host_say(fd, "last words");
     assert_int_equal(shutdown(fd, SHUT_WR), 0);
     vsock_driver_settle(&vsock);
@@ -477,7 +452,7 @@ static void test_words_of_a_peer_that_left_reach_the_guest(void **state)
 
     (void)state;
     vsock_driver_give(&vsock, 1, BUFFER_SIZE);
-    int fd = guest_calls(SOCK_STREAM);
+    int fd = vsock_driver_guest_calls(&vsock, SOCK_STREAM);
     assert_int_equal(send(fd, bytes, 20000, 0), 20000);
     close(fd);
     vsock_driver_settle(&vsock); /* does not spin over the end of the socket */
@@ -500,7 +475,7 @@ static void test_peer_that_left_with_words_unread_ends_the_connection(void **sta
 {
     (void)state;
     give();
-    int fd = guest_calls(SOCK_STREAM);
+    int fd = vsock_driver_guest_calls(&vsock, SOCK_STREAM);
     SAY_TEXT(1000, PORT, "unread");
     close(fd);
     vsock_driver_settle(&vsock);
@@ -514,7 +489,7 @@ static void test_reset_ends_all_and_the_next_driver_starts_afresh(void **state)
 
     (void)state;
     give();
-    cleanup_fd int fd = guest_calls(SOCK_STREAM);
+    cleanup_fd int fd = vsock_driver_guest_calls(&vsock, SOCK_STREAM);
     cleanup_fd int other = host_come(&vsock, PORT, &host_port);
     guest_driver_reset(&vsock.driver);
     host_expect(fd, "");
@@ -538,7 +513,7 @@ static void test_pause_keeps_what_happens_for_later(void **state)
 
     (void)state;
     give();
-    cleanup_fd int fd = guest_calls(SOCK_STREAM);
+    cleanup_fd int fd = vsock_driver_guest_calls(&vsock, SOCK_STREAM);
     cleanup_fd int gone = host_come(&vsock, PORT, &host_port);
     device->paused = true;
     device->ops->pause(device);
@@ -567,7 +542,7 @@ static void test_messages_keep_their_boundaries_both_ways(void **state)
     (void)state;
     give();
     vsock.header.type = SEQPACKET;
-    cleanup_fd int fd = guest_calls(SOCK_SEQPACKET);
+    cleanup_fd int fd = vsock_driver_guest_calls(&vsock, SOCK_SEQPACKET);
     vsock_driver_say(&vsock, 1000, PORT, VIRTIO_VSOCK_OP_RW, 0, "one, in ", 8);
     host_expect_nothing(fd);
     vsock_driver_say(&vsock, 1000, PORT, VIRTIO_VSOCK_OP_RW, VIRTIO_VSOCK_SEQ_EOM, "two parts", 9);
@@ -627,7 +602,7 @@ static void test_messages_to_a_peer_that_does_not_read_are_kept_whole(void **sta
     (void)state;
     give();
     vsock.header.type = SEQPACKET;
-    cleanup_fd int fd = guest_calls(SOCK_SEQPACKET);
+    cleanup_fd int fd = vsock_driver_guest_calls(&vsock, SOCK_SEQPACKET);
     int small = 4096;
     assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &small, sizeof(small)), 0);
     for (; (sent + 1) * LENGTH - forwarded <= (128 << 10) && sent < 4 * COUNT; sent++) {
@@ -657,7 +632,7 @@ static void test_message_waits_until_the_guest_has_credit_for_all_of_it(void **s
     give();
     vsock.header.type = SEQPACKET;
     vsock.header.buf_alloc = 1000;
-    cleanup_fd int fd = guest_calls(SOCK_SEQPACKET);
+    cleanup_fd int fd = vsock_driver_guest_calls(&vsock, SOCK_SEQPACKET);
     assert_int_equal(send(fd, bytes, 600, 0), 600);
     assert_int_equal(send(fd, bytes, 500, 0), 500);
     vsock_driver_settle(&vsock);

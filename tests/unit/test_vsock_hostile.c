@@ -14,14 +14,10 @@
 
 /* Guests and host peers that break the rules of vsock, or stretch them. */
 
-enum { PORT = 52, BUFFERS = 64, BUFFER_SIZE = 4096 };
 #define CHAIN_GPA 0xa00000ULL
 
 static struct vsock_driver vsock;
 static uint8_t bytes[65536];
-
-#define SAY(guest_port, host_port, op) vsock_driver_say(&vsock, guest_port, host_port, VIRTIO_VSOCK_OP_##op, 0, NULL, 0)
-#define EXPECT(op, guest_port) vsock_driver_expect(&vsock, VIRTIO_VSOCK_OP_##op, guest_port)
 
 static struct vsock *inside(void)
 {
@@ -63,26 +59,6 @@ static void give(void)
     vsock_driver_give(&vsock, BUFFERS, BUFFER_SIZE);
 }
 
-static void forget_listener(uint32_t port)
-{
-    char path[100];
-
-    snprintf(path, sizeof(path), "%s_%u", vsock.path, port);
-    assert_int_equal(unlink(path), 0);
-}
-
-static int guest_calls(int type)
-{
-    cleanup_fd int listener = host_listen(&vsock, PORT, type);
-    int fd;
-
-    SAY(1000, PORT, REQUEST);
-    EXPECT(RESPONSE, 1000);
-    fd = host_accept(listener);
-    forget_listener(PORT);
-    return fd;
-}
-
 /* Sends a chain of `length` bytes that begins with the header as it stands. */
 static void say_raw(uint32_t length, uint32_t second)
 {
@@ -110,7 +86,7 @@ static void test_packets_that_are_not_whole_or_not_ours_are_dropped(void **state
 
     (void)state;
     give();
-    cleanup_fd int fd = guest_calls(SOCK_STREAM);
+    cleanup_fd int fd = vsock_driver_guest_calls(&vsock, SOCK_STREAM);
     vsock.header = right;
     say_raw(HEADER - 1, 0);
     say_raw(1, HEADER - 2);
@@ -167,13 +143,13 @@ static void test_packets_in_the_wrong_moment_end_the_connection(void **state)
     (void)state;
     give();
     for (size_t i = 0; i < array_length(wrong); i++) {
-        cleanup_fd int fd = guest_calls(SOCK_STREAM);
+        cleanup_fd int fd = vsock_driver_guest_calls(&vsock, SOCK_STREAM);
 
         vsock_driver_say(&vsock, 1000, PORT, wrong[i], 0, NULL, 0);
         EXPECT(RST, 1000);
         host_expect(fd, "");
     }
-    cleanup_fd int fd = guest_calls(SOCK_STREAM);
+    cleanup_fd int fd = vsock_driver_guest_calls(&vsock, SOCK_STREAM);
     vsock.header.type = SEQPACKET;
     SAY(1000, PORT, RW);
     assert_int_equal(EXPECT(RST, 1000).type, SEQPACKET);
@@ -211,7 +187,7 @@ static void test_messages_are_refused_when_they_were_not_agreed_on(void **state)
     SAY(1000, PORT, REQUEST);
     EXPECT(RST, 1000);
     close(listener);
-    forget_listener(PORT);
+    host_forget(&vsock, PORT);
 }
 
 static void test_more_than_there_is_credit_for_ends_the_connection(void **state)
@@ -221,7 +197,7 @@ static void test_more_than_there_is_credit_for_ends_the_connection(void **state)
 
     (void)state;
     give();
-    int fd = guest_calls(SOCK_STREAM);
+    int fd = vsock_driver_guest_calls(&vsock, SOCK_STREAM);
     while (header.op != VIRTIO_VSOCK_OP_RST && sent++ < 100) {
         vsock_driver_say(&vsock, 1000, PORT, VIRTIO_VSOCK_OP_RW, 0, bytes, sizeof(bytes));
         while (header.op != VIRTIO_VSOCK_OP_RST && vsock_driver_hear(&vsock, &header))
@@ -239,7 +215,7 @@ static void test_kept_messages_do_not_grow_without_bound(void **state)
     (void)state;
     give();
     vsock.header.type = SEQPACKET;
-    int fd = guest_calls(SOCK_SEQPACKET);
+    int fd = vsock_driver_guest_calls(&vsock, SOCK_SEQPACKET);
     for (unsigned i = 0; inside()->kept == 0; i++) {
         vsock_driver_say(&vsock, 1000, PORT, VIRTIO_VSOCK_OP_RW, VIRTIO_VSOCK_SEQ_EOM, bytes, 60000);
         assert_true(i < 50);
@@ -324,7 +300,7 @@ static void test_connections_are_limited_and_later_host_peers_wait(void **state)
         for (; vsock_driver_hear(&vsock, &header); heard++)
             assert_int_equal(header.op, VIRTIO_VSOCK_OP_SHUTDOWN);
     }
-    forget_listener(PORT);
+    host_forget(&vsock, PORT);
 }
 
 static void test_guest_that_does_not_answer_loses_its_connection(void **state)
@@ -336,7 +312,7 @@ static void test_guest_that_does_not_answer_loses_its_connection(void **state)
     host_say(fd, "CONNECT 5\n");
     vsock_driver_settle(&vsock);
     EXPECT(REQUEST, 5);
-    cleanup_fd int other = guest_calls(SOCK_STREAM);
+    cleanup_fd int other = vsock_driver_guest_calls(&vsock, SOCK_STREAM);
     fd_close(&other);
     vsock_driver_settle(&vsock);
     EXPECT(SHUTDOWN, 1000);
@@ -356,11 +332,11 @@ static void test_ports_of_a_closing_connection_may_be_used_again(void **state)
 {
     (void)state;
     give();
-    cleanup_fd int fd = guest_calls(SOCK_STREAM);
+    cleanup_fd int fd = vsock_driver_guest_calls(&vsock, SOCK_STREAM);
     fd_close(&fd);
     vsock_driver_settle(&vsock);
     EXPECT(SHUTDOWN, 1000);
-    cleanup_fd int again = guest_calls(SOCK_STREAM);
+    cleanup_fd int again = vsock_driver_guest_calls(&vsock, SOCK_STREAM);
     vsock_driver_say(&vsock, 1000, PORT, VIRTIO_VSOCK_OP_RW, 0, "again", 5);
     host_expect(again, "again");
 }
@@ -371,7 +347,7 @@ static void test_credit_that_cannot_be_is_none(void **state)
     (void)state;
     give();
     vsock.header.fwd_cnt = 1;
-    cleanup_fd int fd = guest_calls(SOCK_STREAM);
+    cleanup_fd int fd = vsock_driver_guest_calls(&vsock, SOCK_STREAM);
     host_say(fd, "x");
     vsock_driver_settle(&vsock);
     EXPECT(CREDIT_REQUEST, 1000);
@@ -391,7 +367,7 @@ static void test_broken_transmit_queue_ends_all(void **state)
 {
     (void)state;
     give();
-    cleanup_fd int fd = guest_calls(SOCK_STREAM);
+    cleanup_fd int fd = vsock_driver_guest_calls(&vsock, SOCK_STREAM);
     guest_ring_available_index(&vsock.driver.rings[TX], 30000);
     guest_driver_notify(&vsock.driver, TX);
     expect_failure(fd);
@@ -401,7 +377,7 @@ static void test_broken_receive_queue_ends_all(void **state)
 {
     (void)state;
     vsock_driver_give(&vsock, 1, BUFFER_SIZE);
-    cleanup_fd int fd = guest_calls(SOCK_STREAM);
+    cleanup_fd int fd = vsock_driver_guest_calls(&vsock, SOCK_STREAM);
     guest_ring_descriptor(&vsock.driver.rings[RX], 9, UINT64_MAX, 100, VRING_DESC_F_WRITE, 0);
     guest_ring_publish(&vsock.driver.rings[RX], 9);
     host_say(fd, "x");
@@ -412,7 +388,7 @@ static void test_receive_buffer_without_room_for_data_ends_all(void **state)
 {
     (void)state;
     vsock_driver_give(&vsock, 1, BUFFER_SIZE);
-    cleanup_fd int fd = guest_calls(SOCK_STREAM);
+    cleanup_fd int fd = vsock_driver_guest_calls(&vsock, SOCK_STREAM);
     vsock_driver_give(&vsock, 1, HEADER);
     host_say(fd, "x");
     expect_failure(fd);
@@ -519,8 +495,8 @@ static void test_no_sequence_of_packets_and_peers_does_harm(void **state)
     }
     fd_close(&listeners[0]);
     fd_close(&listeners[1]);
-    forget_listener(PORT);
-    forget_listener(PORT + 1);
+    host_forget(&vsock, PORT);
+    host_forget(&vsock, PORT + 1);
 }
 
 #define vsock_test(function) cmocka_unit_test_setup_teardown(function, setup, teardown)

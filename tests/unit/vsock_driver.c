@@ -208,3 +208,23 @@ int host_come(struct vsock_driver *vsock, uint32_t guest_port, uint32_t *host_po
     host_expect(fd, line);
     return fd;
 }
+
+void host_forget(struct vsock_driver *vsock, uint32_t port)
+{
+    char path[100];
+
+    snprintf(path, sizeof(path), "%s_%u", vsock->path, port);
+    assert_int_equal(unlink(path), 0);
+}
+
+int vsock_driver_guest_calls(struct vsock_driver *vsock, int type)
+{
+    cleanup_fd int listener = host_listen(vsock, PORT, type);
+    int fd;
+
+    vsock_driver_say(vsock, 1000, PORT, VIRTIO_VSOCK_OP_REQUEST, 0, NULL, 0);
+    vsock_driver_expect(vsock, VIRTIO_VSOCK_OP_RESPONSE, 1000);
+    fd = host_accept(listener);
+    host_forget(vsock, PORT);
+    return fd;
+}

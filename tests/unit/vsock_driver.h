@@ -45,9 +45,21 @@ bool vsock_driver_hear(struct vsock_driver *vsock, struct virtio_vsock_hdr *head
 struct virtio_vsock_hdr vsock_driver_expect(struct vsock_driver *vsock, uint16_t op, uint32_t guest_port);
 void vsock_driver_expect_silence(struct vsock_driver *vsock);
 
+/* For tests whose driver is `vsock`: packets without more to say, and what must come. */
+#define SAY(guest_port, host_port, op) vsock_driver_say(&vsock, guest_port, host_port, VIRTIO_VSOCK_OP_##op, 0, NULL, 0)
+#define EXPECT(op, guest_port) vsock_driver_expect(&vsock, VIRTIO_VSOCK_OP_##op, guest_port)
+
+/* The host port at which tests listen, and what a driver gives to begin with. */
+enum { PORT = 52, BUFFERS = 64, BUFFER_SIZE = 4096 };
+
+/* The guest connects from port 1000 to a listener at host port PORT, which is then gone. Returns the host's end. */
+int vsock_driver_guest_calls(struct vsock_driver *vsock, int type);
+
 /* The host's side. Descriptors are non-blocking. */
 int host_listen(struct vsock_driver *vsock, uint32_t port, int type);
 int host_accept(int listener);
+/* Removes the listener's socket. */
+void host_forget(struct vsock_driver *vsock, uint32_t port);
 int host_connect(const char *path, int type);
 void host_say(int fd, const char *text);
 /* What is there must be just `text`; "": the end. */
