@@ -1,6 +1,7 @@
 """One microVM with a freestanding guest of the bench, of ours or a peer's, and what its VMM did while it ran."""
 import json
 import os
+import select
 import subprocess
 import sys
 import tempfile
@@ -11,7 +12,6 @@ from bench_tool import qemu
 from bench_tool.idle import Connection
 from bench_tool.row import Row
 
-DONE = b"done"
 PATIENCE = 60
 
 
@@ -42,14 +42,20 @@ def can_count(build):
     return tool.returncode == 0
 
 
-def wait_until_done(process):
-    """Reads the guest's serial port until it says that it is done, or ends."""
-    said = b""
-    while DONE not in said:
-        more = os.read(process.stdout.fileno(), 4096)
-        said += more
-        if not more or b"FAIL" in said:
-            raise SystemExit(f"bench: the guest said {said.decode(errors='replace')!r}")
+class Serial:
+    """What a guest says on its serial port, the VMM's stdout."""
+
+    def __init__(self, process):
+        self.output = process.stdout
+        self.said = b""
+
+    def wait_for(self, word):
+        while word not in self.said:
+            ready, _, _ = select.select([self.output], [], [], PATIENCE)
+            more = os.read(self.output.fileno(), 4096) if ready else b""
+            self.said += more
+            if not more or b"FAIL" in self.said:
+                raise SystemExit(f"bench: the guest never said {word!r}, but {self.said.decode(errors='replace')!r}")
 
 
 class Mayfly:
@@ -110,13 +116,15 @@ class Microvm:
         self.folder.cleanup()
 
 
-def run(machine, between=None):
-    """Lets the guest run until it is done; the counts of its life. `between` runs once the guest does."""
+def run(machine, work=None):
+    """Lets the guest run until it is done; the counts of its life. `work` is the host's part, once the guest is ready."""
+    serial = Serial(machine.process)
     try:
         machine.go()
-        if between is not None:
-            between()
-        wait_until_done(machine.process)
+        if work is not None:
+            serial.wait_for(b"ready")
+            work()
+        serial.wait_for(b"done")
         return machine.count.read()
     finally:
         machine.end()

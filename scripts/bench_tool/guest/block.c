@@ -83,7 +83,7 @@ static void batch(void)
         submit(number);
     ring_kick(&ring);
     while (done < work.depth) {
-        ring_wait(&ring);
+        ring_wait(&ring, 1);
         while (ring_take(&ring, &element)) {
             guest_expect(slots[element.id / 3].status == 0, "a request failed");
             done++;

@@ -62,6 +62,8 @@ void driver_open(struct virtio *device, uint32_t type, uint64_t wanted, struct r
 void ring_add(struct ring *ring, uint16_t head)
 {
     ring->available.ring[ring->added++ % ring->size] = head;
+    compiler_barrier();
+    ring->available.index = ring->added;
 }
 
 static void full_barrier(void)
@@ -78,8 +80,6 @@ static bool wants_notification(const struct ring *ring)
 
 void ring_kick(struct ring *ring)
 {
-    compiler_barrier();
-    ring->available.index = ring->added;
     full_barrier();
     if (wants_notification(ring))
         virtio_notify(ring->device, ring->number);
@@ -95,11 +95,11 @@ bool ring_take(struct ring *ring, struct used_element *element)
     return true;
 }
 
-void ring_wait(struct ring *ring)
+void ring_wait(struct ring *ring, uint16_t count)
 {
-    ring->available.used_event = ring->taken;
+    ring->available.used_event = (uint16_t)(ring->taken + count - 1);
     full_barrier();
-    while (ring->used.index == ring->taken)
+    while ((uint16_t)(ring->used.index - ring->taken) < count)
         __asm__ volatile("pause");
 }
 

@@ -28,21 +28,21 @@ struct ring {
     struct virtio *device;
     unsigned number;
     uint16_t size;
-    uint16_t added;    /* available index that the device may not know yet */
+    uint16_t added;    /* available index */
     uint16_t notified; /* available index at the last notification's time */
     uint16_t taken;    /* used index up to which elements were taken */
 };
 
 /* Finds the first device of a type and brings it up with `count` rings. */
 void driver_open(struct virtio *device, uint32_t type, uint64_t wanted, struct ring *rings, unsigned count);
-/* Puts a chain that stands at `head` into the available ring; the device does not know it yet. */
+/* Puts a chain that stands at `head` into the available ring, where a device that looks finds it. */
 void ring_add(struct ring *ring, uint16_t head);
-/* Shows the device what was added and notifies it if it wants that. */
+/* Notifies the device of what was added, if it wants that. */
 void ring_kick(struct ring *ring);
 /* Takes a used element when there is one. */
 bool ring_take(struct ring *ring, struct used_element *element);
-/* Asks for an interrupt and waits until there is a used element. */
-void ring_wait(struct ring *ring);
+/* Asks for an interrupt once `count` elements are used, and waits until they are. */
+void ring_wait(struct ring *ring, uint16_t count);
 
 /* Says `text` and a newline, then does nothing for ever, without leaving the guest. */
 void say_and_spin(const char *text) __attribute__((noreturn));
