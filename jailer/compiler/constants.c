@@ -47,6 +47,7 @@ static const struct {
     NAMED(SHUT_RD),
     NAMED(SHUT_WR),
     NAMED(MSG_NOSIGNAL),
+    NAMED(MSG_CMSG_CLOEXEC),
     NAMED(MSG_DONTWAIT),
     /* memory */
     NAMED(PROT_NONE),

@@ -2,6 +2,7 @@
 #include "tests/machine/fake_backend.h"
 #include "tests/machine/machine.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -118,6 +119,8 @@ static void test_back_end_that_is_of_no_use_is_refused_and_named(void **state)
         {BACKEND_CLOSES, "it closed the connection"},
         {BACKEND_ANSWERS_OTHERS, "it answered what it was not asked"},
         {BACKEND_ANSWERS_LONG, "a message of it is longer than any"},
+        {BACKEND_ANSWERS_UNASKED, "it answered what it was not asked"},
+        {BACKEND_ANSWERS_HALF, "it does not answer"},
         {BACKEND_SPEAKS_VERSION_2, "it speaks another protocol"},
         {BACKEND_IS_LEGACY, "it does not know virtio 1"},
         {BACKEND_KEEPS_NO_CONFIG, "it keeps no config space"},
@@ -186,6 +189,120 @@ static void test_request_that_a_back_end_died_of_is_done_by_the_next(void **stat
     vm_await_log(vm, "is lost: ");
     start_backend(vm, BACKEND_WORKS);
     vm_expect(vm, "write 0\nread 0 41 41\ndone\n");
+    vm_expect_exit(vm, 0);
+}
+
+/* Each back end does what it finds in the wrong order and dies of its twentieth request. */
+static void test_requests_in_disorder_are_neither_lost_nor_doubled_when_back_ends_die(void **state)
+{
+    struct vm *vm = start(BACKEND_DIES_IN_DISORDER);
+    unsigned deaths = 0;
+
+    (void)state;
+    vm_boot(vm, "block", "ops=E,S200,p");
+    vm_expect(vm, "streaming\n");
+    for (unsigned life = 0; life < 10; life++) {
+        while (!backend_has_died(running_backend))
+            free(vm_get(vm, "/version"));
+        running_backend = 0;
+        deaths++;
+        start_backend(vm, BACKEND_DIES_IN_DISORDER);
+    }
+    vm_expect(vm, "streamed c8\nwaiting\n");
+    assert_int_equal(deaths, 10);
+    vm_expect_log(vm, "is back");
+    vm_say(vm, "x");
+    vm_expect(vm, "done\n");
+    vm_expect_exit(vm, 0);
+}
+
+static unsigned open_descriptors(const struct vm *vm)
+{
+    char path[64];
+    unsigned count = 0;
+
+    snprintf(path, sizeof(path), "/proc/%d/fd", vm->pid);
+    DIR *directory = opendir(path);
+    assert_non_null(directory);
+    while (readdir(directory) != NULL)
+        count++;
+    closedir(directory);
+    return count;
+}
+
+static void test_descriptors_that_nobody_asked_for_are_not_kept(void **state)
+{
+    struct vm *vm = start(BACKEND_KEEPS_COUNT);
+
+    (void)state;
+    vm_boot(vm, "block", "ops=w3:A,p,r3");
+    vm_expect(vm, "waiting\n");
+    const unsigned before = open_descriptors(vm);
+    start_backend(vm, BACKEND_GIVES_DESCRIPTORS);
+    vm_await_log(vm, "it came back with fewer features");
+    assert_true(open_descriptors(vm) <= before);
+}
+
+static void test_back_end_that_counts_nowhere_leaves_the_rest_running(void **state)
+{
+    struct vm *vm = start(BACKEND_COUNTS_NOWHERE);
+
+    (void)state;
+    vm_drive(vm, "other", vm_file(vm, "other", DISK_SIZE, 'o'), "");
+    vm_boot(vm, "block", "ops=p,D1,r0");
+    vm_await_log(vm, "it gave no memory for requests in flight");
+    vm_say(vm, "x");
+    vm_expect(vm, "read 0 6f 6f\ndone\n");
+    vm_expect_exit(vm, 0);
+}
+
+static void test_back_end_that_counts_loses_no_request_over_a_pause(void **state)
+{
+    struct vm *vm = start(BACKEND_KEEPS_COUNT);
+
+    (void)state;
+    vm_boot(vm, "block", "ops=w3:A,p,r3,w4:B,p,r4");
+    vm_expect(vm, "write 0\n");
+    vm_patch(vm, "/vm", "{\"state\":\"Paused\"}");
+    vm_patch(vm, "/vm", "{\"state\":\"Resumed\"}");
+    vm_say(vm, "x");
+    vm_expect(vm, "read 0 41 41\nwrite 0\n");
+    vm_patch(vm, "/vm", "{\"state\":\"Paused\"}");
+    end_backend();
+    start_backend(vm, BACKEND_KEEPS_COUNT);
+    vm_patch(vm, "/vm", "{\"state\":\"Resumed\"}");
+    vm_say(vm, "x");
+    vm_expect(vm, "read 0 42 42\ndone\n");
+    vm_expect_exit(vm, 0);
+}
+
+static void test_back_end_that_takes_back_other_rings_is_dropped(void **state)
+{
+    struct vm *vm = start(BACKEND_NAMES_OTHER_RING);
+
+    (void)state;
+    vm_boot(vm, "block", "ops=w3:A,p,r3");
+    vm_expect(vm, "write 0\n");
+    vm_patch(vm, "/vm", "{\"state\":\"Paused\"}");
+    vm_await_log(vm, "is lost: it answered what it was not asked");
+    start_backend(vm, BACKEND_WORKS);
+    vm_patch(vm, "/vm", "{\"state\":\"Resumed\"}");
+    vm_say(vm, "x");
+    vm_expect(vm, "read 0 41 41\ndone\n");
+    vm_expect_exit(vm, 0);
+}
+
+static void test_back_end_that_shouts_keeps_nobody_waiting(void **state)
+{
+    struct vm *vm = start(BACKEND_SHOUTS);
+
+    (void)state;
+    vm_boot(vm, "block", "ops=w3:A,p,r3");
+    vm_expect(vm, "write 0\n");
+    assert_int_equal(truncate(vm_path(vm, "disk"), 2 * DISK_SIZE), 0);
+    vm_await_log(vm, "has changed its config space");
+    vm_say(vm, "x");
+    vm_expect(vm, "read 0 41 41\ndone\n");
     vm_expect_exit(vm, 0);
 }
 
@@ -281,6 +398,12 @@ TEST_MAIN(vhost_test(test_disk_of_a_back_end_reads_writes_and_flushes),
           vhost_test(test_back_end_that_refuses_memory_leaves_the_rest_running),
           vhost_test(test_disk_goes_on_when_its_back_end_restarts),
           vhost_test(test_request_that_a_back_end_died_of_is_done_by_the_next),
+          vhost_test(test_requests_in_disorder_are_neither_lost_nor_doubled_when_back_ends_die),
+          vhost_test(test_descriptors_that_nobody_asked_for_are_not_kept),
+          vhost_test(test_back_end_that_counts_nowhere_leaves_the_rest_running),
+          vhost_test(test_back_end_that_counts_loses_no_request_over_a_pause),
+          vhost_test(test_back_end_that_takes_back_other_rings_is_dropped),
+          vhost_test(test_back_end_that_shouts_keeps_nobody_waiting),
           vhost_test(test_new_size_is_read_on_request_and_when_announced),
           vhost_test(test_pause_takes_the_queues_back_and_resume_gives_them),
           vhost_test(test_back_end_that_stalls_stops_neither_pause_nor_api),

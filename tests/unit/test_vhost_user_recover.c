@@ -99,7 +99,57 @@ static void test_rings_that_cannot_be_are_refused(void **state)
     assert_false(vhost_user_ring_recover(&ring, &base));
 }
 
-TEST_MAIN(cmocka_unit_test(test_queue_with_nothing_in_flight_goes_on_whatever_the_order_was),
+/* The heads in flight as a bitmap, or -1 when they cannot be told. */
+static int in_flight(const struct vhost_user_ring *ring)
+{
+    uint16_t heads[SIZE];
+    unsigned count;
+    int bitmap = 0;
+
+    if (!vhost_user_ring_in_flight(ring, heads, &count))
+        return -1;
+    for (unsigned i = 0; i < count; i++)
+        bitmap |= 1 << heads[i];
+    return bitmap;
+}
+
+static void test_requests_in_flight_are_told_whatever_the_order_was(void **state)
+{
+    (void)state;
+    for (unsigned before = 0; before <= UINT16_MAX; before += 0x1333) {
+        struct vhost_user_ring ring = ring_of((uint16_t)before, NULL, 0, NULL, 0);
+
+        assert_int_equal(in_flight(&ring), 0);
+        ring = ring_of((uint16_t)before, HEADS(1, 2, 3), 3, HEADS(2), 1);
+        assert_int_equal(in_flight(&ring), 1 << 1 | 1 << 3);
+        /* One that takes long, while another comes and goes. */
+        ring = ring_of((uint16_t)before, HEADS(5, 2, 2, 2, 2), 5, HEADS(2, 2, 2), 3);
+        assert_int_equal(in_flight(&ring), 1 << 5 | 1 << 2);
+        ring = ring_of((uint16_t)before, HEADS(5, 2, 4, 2, 2), 5, HEADS(2, 4, 2), 3);
+        assert_int_equal(in_flight(&ring), 1 << 5 | 1 << 2);
+        ring = ring_of((uint16_t)before, HEADS(7, 6, 5, 4, 3, 2, 1, 0), 8, NULL, 0);
+        assert_int_equal(in_flight(&ring), 0xff);
+    }
+}
+
+static void test_requests_in_flight_of_impossible_rings_are_not_told(void **state)
+{
+    (void)state;
+    struct vhost_user_ring ring = ring_of(0, HEADS(1, 1), 2, NULL, 0);
+    assert_int_equal(in_flight(&ring), -1);
+    ring = ring_of(0, HEADS(SIZE, 1), 2, NULL, 0);
+    assert_int_equal(in_flight(&ring), -1);
+    ring = ring_of(0, NULL, 0, NULL, 0);
+    available.available.idx = SIZE + 1;
+    assert_int_equal(in_flight(&ring), -1);
+    available.available.idx = 0;
+    used.used.idx = 1;
+    assert_int_equal(in_flight(&ring), -1);
+}
+
+TEST_MAIN(cmocka_unit_test(test_requests_in_flight_are_told_whatever_the_order_was),
+          cmocka_unit_test(test_requests_in_flight_of_impossible_rings_are_not_told),
+          cmocka_unit_test(test_queue_with_nothing_in_flight_goes_on_whatever_the_order_was),
           cmocka_unit_test(test_requests_done_in_order_leave_the_rest_to_the_next_back_end),
           cmocka_unit_test(test_full_queue_of_different_requests_goes_on),
           cmocka_unit_test(test_requests_done_out_of_order_are_not_guessed_at),

@@ -1,6 +1,7 @@
 #include "vmm/backend/vhost_user.h"
 
 #include "vmm/backend/unix_socket.h"
+#include "vmm/backend/vhost_user_rings.h"
 #include "vmm/backend/vhost_user_wire.h"
 #include "vmm/base/cleanup.h"
 #include "vmm/base/clock.h"
@@ -10,27 +11,7 @@
 #include <errno.h>
 #include <linux/virtio_config.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <sys/socket.h>
-
-static bool fail(struct vhost_user *front, const char *why)
-{
-    if (front->failure == NULL)
-        front->failure = why;
-    return false;
-}
-
-/* Another attempt would end the same way. */
-static bool fail_for_good(struct vhost_user *front, const char *why)
-{
-    front->hopeless = true;
-    return fail(front, why);
-}
-
-static bool protocol_has(const struct vhost_user *front, enum vhost_user_protocol_feature feature)
-{
-    return (front->protocol_features & 1ull << feature) != 0;
-}
 
 static void disconnect(struct vhost_user *front)
 {
@@ -39,6 +20,8 @@ static void disconnect(struct vhost_user *front)
     event_source_remove(&front->channel);
     fd_close(&front->connection.fd);
     fd_close(&front->channel.fd);
+    fd_close(&front->incoming_fd);
+    front->config_asked = false;
     front->interrupted = front->interrupted || front->state == VHOST_USER_RUNNING;
     front->state = VHOST_USER_CLOSED;
     front->expected_count = 0;
@@ -61,9 +44,9 @@ static void lost(struct vhost_user *front)
     if (first)
         log_warning("%s \"%s\": the back end at \"%s\" is lost: %s", front->needs.name, front->needs.id,
                     front->needs.path, front->failure);
-    if (!front->wanted)
+    if (!front->wanted && !front->awaited)
         return;
-    if (front->hopeless || (ran && !front->needs.resumable)) {
+    if (front->wanted && (front->hopeless || (ran && !front->needs.resumable))) {
         front->wanted = false;
         front->owner_ops->failed(front->owner, front->failure);
         return;
@@ -76,9 +59,9 @@ static void lost(struct vhost_user *front)
 static bool take_features(struct vhost_user *front, uint64_t offered)
 {
     if ((offered & 1ull << VIRTIO_F_VERSION_1) == 0)
-        return fail_for_good(front, "it does not know virtio 1");
+        return vhost_user_fail_for_good(front, "it does not know virtio 1");
     if (front->was_agreed && (front->features & ~offered) != 0)
-        return fail_for_good(front, "it came back with fewer features");
+        return vhost_user_fail_for_good(front, "it came back with fewer features");
     if (!front->was_agreed) {
         front->features = offered & (front->needs.features | 1ull << VIRTIO_F_VERSION_1);
         front->features |= offered & 1ull << VHOST_USER_F_PROTOCOL_FEATURES;
@@ -86,7 +69,7 @@ static bool take_features(struct vhost_user *front, uint64_t offered)
     if ((front->features & 1ull << VHOST_USER_F_PROTOCOL_FEATURES) != 0)
         return vhost_user_ask(front, VHOST_USER_GET_PROTOCOL_FEATURES);
     if (front->needs.config_size > 0)
-        return fail_for_good(front, "it keeps no config space (protocol feature CONFIG)");
+        return vhost_user_fail_for_good(front, "it keeps no config space (protocol feature CONFIG)");
     return true;
 }
 
@@ -96,14 +79,14 @@ static bool open_channel(struct vhost_user *front)
     int ends[2];
 
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends) < 0)
-        return fail(front, strerror(errno));
+        return vhost_user_fail(front, strerror(errno));
     front->channel.fd = ends[0];
 
     bool said = vhost_user_say(front, VHOST_USER_SET_BACKEND_REQ_FD, NULL, 0, &ends[1], 1);
     fd_close(&ends[1]);
     struct error *error = said ? event_source_add(front->loop, &front->channel, EPOLLIN) : NULL;
     if (error != NULL)
-        fail(front, "its channel cannot be watched");
+        vhost_user_fail(front, "its channel cannot be watched");
     error_free(error);
     return front->failure == NULL;
 }
@@ -112,6 +95,7 @@ static bool ask_config(struct vhost_user *front)
 {
     struct vhost_user_config config = {.size = (uint32_t)front->needs.config_size};
 
+    front->config_asked = true;
     return vhost_user_say(front, VHOST_USER_GET_CONFIG, &config,
                           offsetof(struct vhost_user_config, bytes) + front->needs.config_size, NULL, 0);
 }
@@ -123,18 +107,20 @@ static bool take_protocol_features(struct vhost_user *front, uint64_t offered)
 
     if (config)
         known |= 1ull << VHOST_USER_PROTOCOL_F_CONFIG | 1ull << VHOST_USER_PROTOCOL_F_BACKEND_REQ;
+    if (front->needs.resumable)
+        known |= 1ull << VHOST_USER_PROTOCOL_F_INFLIGHT_SHMFD;
     uint64_t agreed = front->was_agreed ? front->agreed_protocol : offered & known;
 
     if ((agreed & ~offered) != 0)
-        return fail_for_good(front, "it came back with fewer features");
+        return vhost_user_fail_for_good(front, "it came back with fewer features");
     if (config && (agreed & 1ull << VHOST_USER_PROTOCOL_F_CONFIG) == 0)
-        return fail_for_good(front, "it keeps no config space (protocol feature CONFIG)");
+        return vhost_user_fail_for_good(front, "it keeps no config space (protocol feature CONFIG)");
     if (!vhost_user_say_number(front, VHOST_USER_SET_PROTOCOL_FEATURES, agreed))
         return false;
     front->protocol_features = front->agreed_protocol = agreed;
-    if (protocol_has(front, VHOST_USER_PROTOCOL_F_MQ) && !vhost_user_ask(front, VHOST_USER_GET_QUEUE_NUM))
+    if (vhost_user_has(front, VHOST_USER_PROTOCOL_F_MQ) && !vhost_user_ask(front, VHOST_USER_GET_QUEUE_NUM))
         return false;
-    if (protocol_has(front, VHOST_USER_PROTOCOL_F_BACKEND_REQ) && !open_channel(front))
+    if (vhost_user_has(front, VHOST_USER_PROTOCOL_F_BACKEND_REQ) && !open_channel(front))
         return false;
     return !config || ask_config(front);
 }
@@ -145,8 +131,9 @@ static bool take_config(struct vhost_user *front, const struct vhost_user_messag
     const size_t size = front->needs.config_size;
 
     if (answer->header.size != offsetof(struct vhost_user_config, bytes) + size || config->size != size)
-        return fail_for_good(front, "its config space is shorter than the device's");
+        return vhost_user_fail_for_good(front, "its config space is shorter than the device's");
 
+    front->config_asked = false;
     bool differs = memcmp(front->config, config->bytes, size) != 0;
     memcpy(front->config, config->bytes, size);
     if (!differs || !front->was_agreed)
@@ -156,96 +143,7 @@ static bool take_config(struct vhost_user *front, const struct vhost_user_messag
     return true;
 }
 
-/* --- The queues --- */
-
-static bool say_memory(struct vhost_user *front)
-{
-    const struct guest_memory *memory = front->memory;
-    struct vhost_user_memory table = {.count = (uint32_t)memory->count};
-    int fds[VHOST_USER_REGIONS_MAX];
-
-    for (size_t i = 0; i < memory->count; i++) {
-        const struct guest_region *region = &memory->regions[i];
-
-        fds[i] = memory->shared_fd;
-        table.regions[i] = (struct vhost_user_region){
-            .gpa = region->gpa, .size = region->size, .hva = (uintptr_t)region->hva, .offset = region->shared_offset};
-    }
-    return vhost_user_say(front, VHOST_USER_SET_MEM_TABLE, &table,
-                          offsetof(struct vhost_user_memory, regions) + memory->count * sizeof(table.regions[0]), fds,
-                          memory->count);
-}
-
-static bool say_ring(struct vhost_user *front, uint32_t index)
-{
-    const struct vhost_user_ring *ring = &front->rings[index];
-    struct vhost_user_vring_address address = {
-        .index = index,
-        .descriptors = (uintptr_t)ring->descriptors,
-        .available = (uintptr_t)ring->available,
-        .used = (uintptr_t)ring->used,
-    };
-
-    return vhost_user_say_state(front, VHOST_USER_SET_VRING_NUM, index, ring->size) &&
-           vhost_user_say_state(front, VHOST_USER_SET_VRING_BASE, index, ring->base) &&
-           vhost_user_say(front, VHOST_USER_SET_VRING_ADDR, &address, sizeof(address), NULL, 0) &&
-           vhost_user_say_fd(front, VHOST_USER_SET_VRING_CALL, index, ring->call_fd) &&
-           vhost_user_say_fd(front, VHOST_USER_SET_VRING_KICK, index, ring->kick_fd);
-}
-
-/* The back end that vanished may have taken a notification along, or an interrupt. */
-static void wake(const struct vhost_user_ring *ring)
-{
-    if (ring->kick_fd >= 0 && eventfd_write(ring->kick_fd, 1) < 0)
-        log_debug("cannot kick a queue: %s", strerror(errno));
-    if (ring->call_fd >= 0 && eventfd_write(ring->call_fd, 1) < 0)
-        log_debug("cannot interrupt the guest: %s", strerror(errno));
-}
-
-static bool run_rings(struct vhost_user *front)
-{
-    const bool interrupted = front->interrupted;
-    const bool protocol = (front->features & 1ull << VHOST_USER_F_PROTOCOL_FEATURES) != 0;
-    const uint64_t features =
-        (front->driver_features & front->features) | (front->features & 1ull << VHOST_USER_F_PROTOCOL_FEATURES);
-
-    front->state = VHOST_USER_RUNNING;
-    if (!vhost_user_say_number(front, VHOST_USER_SET_FEATURES, features) || !say_memory(front))
-        return false;
-    for (uint32_t i = 0; i < front->needs.queue_count; i++) {
-        struct vhost_user_ring *ring = &front->rings[i];
-
-        if (!ring->ready)
-            continue;
-        if (interrupted && !vhost_user_ring_recover(ring, &ring->base))
-            return fail_for_good(front, "it left requests of which nobody knows whether they were done");
-        if (!say_ring(front, i))
-            return false;
-        if (protocol && !vhost_user_say_state(front, VHOST_USER_SET_VRING_ENABLE, i, 1))
-            return false;
-        if (front->again)
-            wake(ring);
-    }
-    if (interrupted)
-        log_info("%s \"%s\": the back end at \"%s\" is back", front->needs.name, front->needs.id, front->needs.path);
-    if (interrupted)
-        COUNTER_INCREMENT(front->needs.metrics->reconnects);
-    front->interrupted = false;
-    front->again = true;
-    return true;
-}
-
 /* --- Answers --- */
-
-static bool take_vring_base(struct vhost_user *front, const struct vhost_user_message *answer)
-{
-    const struct vhost_user_vring_state *state = &answer->payload.state;
-
-    if (answer->header.size != sizeof(*state) || state->index >= front->needs.queue_count)
-        return fail(front, "it answered what it was not asked");
-    front->rings[state->index].base = (uint16_t)state->value;
-    return true;
-}
 
 /* All that was asked has been answered. */
 static bool settled(struct vhost_user *front)
@@ -254,7 +152,7 @@ static bool settled(struct vhost_user *front)
         return true;
     front->state = VHOST_USER_READY;
     front->was_agreed = true;
-    return !front->wanted || run_rings(front);
+    return !front->wanted || vhost_user_rings_run(front);
 }
 
 static bool take_number(struct vhost_user *front, enum vhost_user_request request, uint64_t number)
@@ -265,9 +163,10 @@ static bool take_number(struct vhost_user *front, enum vhost_user_request reques
     case VHOST_USER_GET_PROTOCOL_FEATURES:
         return take_protocol_features(front, number);
     case VHOST_USER_GET_QUEUE_NUM:
-        return number >= front->needs.queue_count || fail_for_good(front, "it has fewer queues than the device");
+        return number >= front->needs.queue_count ||
+               vhost_user_fail_for_good(front, "it has fewer queues than the device");
     default:
-        return number == 0 || fail_for_good(front, "it refused what it was told");
+        return number == 0 || vhost_user_fail_for_good(front, "it refused what it was told");
     }
 }
 
@@ -279,9 +178,11 @@ static bool take_answer(struct vhost_user *front, enum vhost_user_request reques
     if (request == VHOST_USER_GET_CONFIG)
         taken = take_config(front, answer);
     else if (request == VHOST_USER_GET_VRING_BASE)
-        taken = take_vring_base(front, answer);
+        taken = vhost_user_rings_take_base(front, answer);
+    else if (request == VHOST_USER_GET_INFLIGHT_FD)
+        taken = vhost_user_rings_take_in_flight(front, answer);
     else if (answer->header.size != sizeof(answer->payload.number))
-        taken = fail(front, "it answered what it was not asked");
+        taken = vhost_user_fail(front, "it answered what it was not asked");
     else
         taken = take_number(front, request, answer->payload.number);
     if (taken && front->expected_count == 0)
@@ -322,7 +223,9 @@ static void channel_ready(struct event_source *source, uint32_t events)
         fd_close(&source->fd);
         return;
     }
-    if (changed && front->state != VHOST_USER_GREETING)
+    /* What was asked for a moment ago may already be old; but a back end that says so all the time is asked no faster.
+     */
+    if (changed && front->state != VHOST_USER_GREETING && !front->config_asked)
         ask_config(front);
     look_after(front);
 }
@@ -331,7 +234,7 @@ static void out_of_patience(struct event_timer *timer)
 {
     struct vhost_user *front = container_of(timer, struct vhost_user, patience);
 
-    fail(front, "it does not answer");
+    vhost_user_fail(front, "it does not answer");
     look_after(front);
 }
 
@@ -346,11 +249,11 @@ static bool connect_once(struct vhost_user *front)
     front->hopeless = false;
     front->protocol_features = 0;
     if (fd < 0)
-        return fail(front, strerror(-fd));
+        return vhost_user_fail(front, strerror(-fd));
     front->connection.fd = fd;
     error = event_source_add(front->loop, &front->connection, EPOLLIN);
     if (error != NULL)
-        fail(front, "its connection cannot be watched");
+        vhost_user_fail(front, "its connection cannot be watched");
     error_free(error);
     front->state = VHOST_USER_GREETING;
     return vhost_user_ask(front, VHOST_USER_SET_OWNER) && vhost_user_ask(front, VHOST_USER_GET_FEATURES);
@@ -378,6 +281,8 @@ struct error *vhost_user_open(struct vhost_user *front, const struct vhost_user_
         .loop = loop,
         .connection = {.fd = -1, .ready = connection_ready},
         .channel = {.fd = -1, .ready = channel_ready},
+        .incoming_fd = -1,
+        .in_flight_fd = -1,
         .patience = {.expired = out_of_patience},
         .retry = {.expired = retry_due},
     };
@@ -398,11 +303,12 @@ struct error *vhost_user_open(struct vhost_user *front, const struct vhost_user_
 static void run_or_await(struct vhost_user *front)
 {
     front->wanted = true;
+    front->awaited = false;
     if (front->state == VHOST_USER_CLOSED && front->again && !front->needs.resumable) {
         front->wanted = false;
         front->owner_ops->failed(front->owner, front->failure);
     } else if (front->state == VHOST_USER_READY) {
-        run_rings(front);
+        vhost_user_rings_run(front);
         look_after(front);
     } else if (front->state == VHOST_USER_CLOSED) {
         retry_later(front, 0);
@@ -418,14 +324,18 @@ bool vhost_user_start(struct vhost_user *front, const struct guest_memory *memor
     front->driver_features = driver_features;
     memcpy(front->rings, rings, front->needs.queue_count * sizeof(rings[0]));
     front->interrupted = front->again = false;
+    fd_close(&front->in_flight_fd);
     run_or_await(front);
     return true;
 }
 
 void vhost_user_stop(struct vhost_user *front)
 {
-    front->wanted = false;
+    front->wanted = front->awaited = false;
     event_timer_cancel(&front->retry);
+    /* Half-way between having no rings and having them: it starts again from the beginning. */
+    if (front->state == VHOST_USER_COUNTING)
+        disconnect(front);
     if (front->state != VHOST_USER_RUNNING)
         return;
     for (uint32_t i = 0; i < front->needs.queue_count; i++)
@@ -444,11 +354,34 @@ void vhost_user_resume(struct vhost_user *front)
     run_or_await(front);
 }
 
+void vhost_user_enable(struct vhost_user *front, unsigned index, bool enabled)
+{
+    if (front->rings[index].enabled == enabled)
+        return;
+    front->rings[index].enabled = enabled;
+    if (front->state != VHOST_USER_RUNNING || !front->rings[index].ready)
+        return;
+    vhost_user_say_state(front, VHOST_USER_SET_VRING_ENABLE, index, enabled);
+    look_after(front);
+}
+
+void vhost_user_await(struct vhost_user *front)
+{
+    front->awaited = true;
+    if (front->state == VHOST_USER_CLOSED)
+        retry_later(front, VHOST_USER_RETRY_MS);
+}
+
+bool vhost_user_is_there(const struct vhost_user *front)
+{
+    return front->state == VHOST_USER_READY;
+}
+
 struct error *vhost_user_config_read(struct vhost_user *front)
 {
     uint64_t start = clock_monotonic_us();
 
-    if (front->state != VHOST_USER_READY && front->state != VHOST_USER_RUNNING)
+    if (front->state < VHOST_USER_READY)
         return error_new(ERROR_HOST, "\"%s\": the back end is not there", front->needs.path);
     ask_config(front);
     if (!vhost_user_wait(front, take_answer)) {
@@ -468,4 +401,5 @@ void vhost_user_close(struct vhost_user *front)
 {
     event_timer_cancel(&front->retry);
     disconnect(front);
+    fd_close(&front->in_flight_fd);
 }

@@ -5,8 +5,9 @@
  *
  * A back end may die, lie or stall. Whoever asks it something and needs the answer at once (vhost_user_open, _stop,
  * _config_read) waits VHOST_USER_PATIENCE_MS at most; everything else goes by the event loop, under a timer. A
- * connection that broke is made again, and the queues go on where the used rings are, when that can be told; when not,
- * or when what comes back is another back end, the owner hears `failed`.
+ * connection that broke is made again, and the queues go on where the used rings are, when that can be told: always by
+ * a back end that keeps count of what it has in hand where its successor finds it (INFLIGHT_SHMFD). When not, or when
+ * what comes back is another back end, the owner hears `failed`.
  *
  * Runs with the event loop's lock held.
  */
@@ -25,8 +26,9 @@
 enum {
     VHOST_USER_PATIENCE_MS = 3000,
     VHOST_USER_RETRY_MS = 100,
-    VHOST_USER_RINGS_MAX = 8,
-    VHOST_USER_EXPECTED_MAX = 64, /* answers on their way */
+    VHOST_USER_RINGS_MAX = 64,
+    VHOST_USER_RING_SIZE_MAX = 256,
+    VHOST_USER_EXPECTED_MAX = 512, /* answers on their way: eight for each ring */
 };
 
 struct vring_desc;
@@ -35,7 +37,8 @@ struct vring_used;
 
 /* A queue, as the back end is told of it. */
 struct vhost_user_ring {
-    bool ready; /* the driver uses it */
+    bool ready;   /* the driver uses it */
+    bool enabled; /* and the back end shall serve it */
     uint16_t size;
     uint16_t base; /* the position in the available ring to go on from */
     const struct vring_desc *descriptors;
@@ -53,6 +56,7 @@ struct vhost_user_needs {
     uint64_t features;                  /* the virtio features that we can pass on */
     size_t config_size;                 /* of the config space that the back end keeps; 0: it keeps none */
     unsigned queue_count;               /* that the device has */
+    unsigned queue_size;                /* of the largest */
     bool resumable;                     /* another back end process can go on where the one before ended */
 };
 
@@ -67,6 +71,7 @@ enum vhost_user_state {
     VHOST_USER_CLOSED,
     VHOST_USER_GREETING, /* connected; features are being agreed on */
     VHOST_USER_READY,    /* agreed; no queues */
+    VHOST_USER_COUNTING, /* memory for what the back end has in hand is asked for; then it gets the queues */
     VHOST_USER_RUNNING,  /* the back end has the queues */
 };
 
@@ -95,6 +100,7 @@ struct vhost_user {
     unsigned expected_first, expected_count;
     struct vhost_user_message incoming;
     size_t incoming_length;
+    int incoming_fd;                /* that came along; -1: none */
     struct vhost_user_message said; /* by the back end on the channel */
     size_t said_length;
 
@@ -103,6 +109,13 @@ struct vhost_user {
     bool wanted;         /* the driver is ready: rings are to run whenever there is a back end */
     bool interrupted;    /* the rings ran when the connection ended: where they are has to be found out */
     bool again;          /* the rings have run before since the driver is ready */
+    bool awaited;        /* a back end is looked for without rings, too */
+    bool config_asked;   /* the config space is on its way */
+
+    /* Where back ends count what they have in hand, since the driver is ready; fd -1: nowhere. Not for us to look at.
+     */
+    int in_flight_fd;
+    struct vhost_user_inflight in_flight;
     struct vhost_user_ring rings[VHOST_USER_RINGS_MAX];
 };
 
@@ -128,6 +141,14 @@ void vhost_user_stop(struct vhost_user *front);
 /* Starts the rings that vhost_user_stop took, as they are. */
 void vhost_user_resume(struct vhost_user *front);
 
+/* Has the back end serve ring `index`, which is ready, or leave it alone; now, or when it comes back. */
+void vhost_user_enable(struct vhost_user *front, unsigned index, bool enabled);
+
+/* Looks for a back end until there is one again, or vhost_user_stop; see vhost_user_is_there. */
+void vhost_user_await(struct vhost_user *front);
+/* Whether a back end is connected, agreed with, and has no rings. */
+bool vhost_user_is_there(const struct vhost_user *front);
+
 /* Reads the config space again; owner_ops->config_changed is called when it differs. */
 struct error *vhost_user_config_read(struct vhost_user *front);
 
@@ -139,3 +160,9 @@ void vhost_user_close(struct vhost_user *front);
  * told.
  */
 bool vhost_user_ring_recover(const struct vhost_user_ring *ring, uint16_t *base);
+
+/*
+ * Which requests such a ring has in flight, whatever the order was: fills in their heads, at most ring->size. False
+ * when they cannot be told.
+ */
+bool vhost_user_ring_in_flight(const struct vhost_user_ring *ring, uint16_t *heads, unsigned *count);

@@ -45,3 +45,57 @@ bool vhost_user_ring_recover(const struct vhost_user_ring *ring, uint16_t *base)
             return false;
     return heads_differ(ring, used, in_flight);
 }
+
+/* --- The same without an order --- */
+
+/*
+ * The requests in flight are those made available once more often than they were given back, if both rings are counted
+ * from a moment at which nothing was in flight. `window` positions back may be such a moment if no request comes out
+ * otherwise; it is not if one had been in hand for longer and is still.
+ */
+static bool count_in_window(const struct vhost_user_ring *ring, uint16_t used, uint16_t in_flight, uint16_t window,
+                            int16_t *balance)
+{
+    const uint16_t start = (uint16_t)(used + in_flight - window);
+
+    for (uint16_t i = 0; i < window; i++) {
+        uint16_t head = available_head(ring, (uint16_t)(start + i));
+
+        if (head >= ring->size)
+            return false;
+        balance[head]++;
+    }
+    for (uint16_t i = 0; i < window - in_flight; i++) {
+        uint32_t head = used_head(ring, (uint16_t)(start + i));
+
+        if (head >= ring->size)
+            return false;
+        balance[head]--;
+    }
+    for (uint16_t head = 0; head < ring->size; head++)
+        if (balance[head] != 0 && balance[head] != 1)
+            return false;
+    return true;
+}
+
+bool vhost_user_ring_in_flight(const struct vhost_user_ring *ring, uint16_t *heads, unsigned *count)
+{
+    const uint16_t used = __atomic_load_n(&ring->used->idx, __ATOMIC_ACQUIRE);
+    const uint16_t in_flight = (uint16_t)(__atomic_load_n(&ring->available->idx, __ATOMIC_ACQUIRE) - used);
+
+    *count = 0;
+    if (in_flight > ring->size)
+        return false;
+    /* The longest view tells most. */
+    for (uint16_t window = in_flight > 0 ? ring->size : 0; window >= in_flight && window > 0; window--) {
+        int16_t balance[VHOST_USER_RING_SIZE_MAX] = {0};
+
+        if (!count_in_window(ring, used, in_flight, window, balance))
+            continue;
+        for (uint16_t head = 0; head < ring->size; head++)
+            if (balance[head] != 0)
+                heads[(*count)++] = head;
+        return true;
+    }
+    return in_flight == 0;
+}

@@ -1,5 +1,6 @@
 #include "vmm/backend/vhost_user_wire.h"
 
+#include "vmm/base/cleanup.h"
 #include "vmm/base/clock.h"
 
 #include <errno.h>
@@ -9,11 +10,17 @@
 
 enum { FDS_MAX = VHOST_USER_REGIONS_MAX, HEADER_SIZE = sizeof(struct vhost_user_header) };
 
-static bool fail(struct vhost_user *front, const char *why)
+bool vhost_user_fail(struct vhost_user *front, const char *why)
 {
     if (front->failure == NULL)
         front->failure = why;
     return false;
+}
+
+bool vhost_user_fail_for_good(struct vhost_user *front, const char *why)
+{
+    front->hopeless = true;
+    return vhost_user_fail(front, why);
 }
 
 static const char *reason(int code)
@@ -29,6 +36,7 @@ static bool has_answer(enum vhost_user_request request)
     case VHOST_USER_GET_QUEUE_NUM:
     case VHOST_USER_GET_VRING_BASE:
     case VHOST_USER_GET_CONFIG:
+    case VHOST_USER_GET_INFLIGHT_FD:
         return true;
     default:
         return false;
@@ -65,8 +73,8 @@ static bool send_whole(struct vhost_user *front, const void *message, size_t siz
         sent = sendmsg(front->connection.fd, &header, MSG_DONTWAIT | MSG_NOSIGNAL);
     while (sent < 0 && errno == EINTR);
     if (sent < 0)
-        return fail(front, errno == EAGAIN ? "it reads nothing" : reason(errno));
-    return (size_t)sent == size || fail(front, "it reads nothing");
+        return vhost_user_fail(front, errno == EAGAIN ? "it reads nothing" : reason(errno));
+    return (size_t)sent == size || vhost_user_fail(front, "it reads nothing");
 }
 
 bool vhost_user_say(struct vhost_user *front, enum vhost_user_request request, const void *payload, size_t size,
@@ -84,7 +92,7 @@ bool vhost_user_say(struct vhost_user *front, enum vhost_user_request request, c
     if (front->failure != NULL)
         return false;
     if (answered && front->expected_count == VHOST_USER_EXPECTED_MAX)
-        return fail(front, "it answers nothing");
+        return vhost_user_fail(front, "it answers nothing");
     if (size > 0)
         memcpy(&message.payload, payload, size);
     if (!send_whole(front, &message, HEADER_SIZE + size, fds, fd_count))
@@ -121,11 +129,32 @@ bool vhost_user_say_fd(struct vhost_user *front, enum vhost_user_request request
     return vhost_user_say(front, request, &number, sizeof(number), &fd, fd < 0 ? 0 : 1);
 }
 
-/*
- * Reads on until `message` is whole. 1: it is; 0: more has to come; -1: the other side is gone or talks nonsense, see
- * *failure. Descriptors are not asked for: the kernel closes those that come.
- */
-static int read_message(int fd, struct vhost_user_message *message, size_t *length, const char **failure)
+/* Room for one descriptor in *received, when asked for; the kernel closes all others that come. */
+static ssize_t receive_some(int fd, void *to, size_t size, int *received)
+{
+    union {
+        char room[CMSG_SPACE(sizeof(int))];
+        struct cmsghdr alignment;
+    } control;
+    struct iovec iov = {.iov_base = to, .iov_len = size};
+    struct msghdr header = {
+        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = CMSG_LEN(sizeof(int))};
+
+    if (received == NULL)
+        return recv(fd, to, size, MSG_DONTWAIT);
+
+    ssize_t got = recvmsg(fd, &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    struct cmsghdr *rights = got > 0 ? CMSG_FIRSTHDR(&header) : NULL;
+    if (rights == NULL || rights->cmsg_level != SOL_SOCKET || rights->cmsg_type != SCM_RIGHTS)
+        return got;
+    fd_close(received);
+    memcpy(received, CMSG_DATA(rights), sizeof(int));
+    return got;
+}
+
+/* Reads on until `message` is whole. 1: it is; 0: more has to come; -1: the other side is gone or talks nonsense, see
+ * *failure. */
+static int read_message(int fd, struct vhost_user_message *message, size_t *length, int *received, const char **failure)
 {
     for (;;) {
         size_t whole = HEADER_SIZE;
@@ -140,7 +169,7 @@ static int read_message(int fd, struct vhost_user_message *message, size_t *leng
                 return 1;
         }
 
-        ssize_t got = recv(fd, (uint8_t *)message + *length, whole - *length, MSG_DONTWAIT);
+        ssize_t got = receive_some(fd, (uint8_t *)message + *length, whole - *length, received);
         if (got > 0) {
             *length += (size_t)got;
         } else if (got == 0) {
@@ -153,26 +182,37 @@ static int read_message(int fd, struct vhost_user_message *message, size_t *leng
     }
 }
 
+/* The next answer. A descriptor is asked for only when one is to come. */
+static int read_answer(struct vhost_user *front, const char **failure)
+{
+    bool brings_fd = front->expected_count > 0 && front->expected[front->expected_first] == VHOST_USER_GET_INFLIGHT_FD;
+
+    return read_message(front->connection.fd, &front->incoming, &front->incoming_length,
+                        brings_fd ? &front->incoming_fd : NULL, failure);
+}
+
 bool vhost_user_receive(struct vhost_user *front, vhost_user_answer *take)
 {
     const char *failure = NULL;
     int whole;
 
-    while ((whole = read_message(front->connection.fd, &front->incoming, &front->incoming_length, &failure)) > 0) {
+    while ((whole = read_answer(front, &failure)) > 0) {
         const struct vhost_user_header *header = &front->incoming.header;
 
         front->incoming_length = 0;
         if ((header->flags & VHOST_USER_VERSION_MASK) != VHOST_USER_VERSION || (header->flags & VHOST_USER_REPLY) == 0)
-            return fail(front, "it speaks another protocol");
+            return vhost_user_fail(front, "it speaks another protocol");
         if (front->expected_count == 0 || header->request != front->expected[front->expected_first])
-            return fail(front, "it answered what it was not asked");
+            return vhost_user_fail(front, "it answered what it was not asked");
 
         front->expected_first = (front->expected_first + 1) % VHOST_USER_EXPECTED_MAX;
         front->expected_count--;
-        if (!take(front, (enum vhost_user_request)header->request, &front->incoming))
+        bool taken = take(front, (enum vhost_user_request)header->request, &front->incoming);
+        fd_close(&front->incoming_fd);
+        if (!taken)
             return false;
     }
-    return whole == 0 || fail(front, failure);
+    return whole == 0 || vhost_user_fail(front, failure);
 }
 
 bool vhost_user_wait(struct vhost_user *front, vhost_user_answer *take)
@@ -184,20 +224,27 @@ bool vhost_user_wait(struct vhost_user *front, vhost_user_answer *take)
         uint64_t now = clock_monotonic_us();
 
         if (now >= deadline)
-            return fail(front, "it does not answer");
+            return vhost_user_fail(front, "it does not answer");
         poll(&wait, 1, (int)((deadline - now + 999) / 1000));
         vhost_user_receive(front, take);
     }
     return front->failure == NULL;
 }
 
+/* No more than that at once: whoever talks without end keeps nobody else waiting. */
+enum { HEARD_MAX = 16 };
+
 bool vhost_user_listen(struct vhost_user *front, bool *changed)
 {
     const char *failure = NULL;
-    int whole;
+    int whole = 0;
 
     *changed = false;
-    while ((whole = read_message(front->channel.fd, &front->said, &front->said_length, &failure)) > 0) {
+    for (int heard = 0; heard < HEARD_MAX; heard++) {
+        whole = read_message(front->channel.fd, &front->said, &front->said_length, NULL, &failure);
+        if (whole <= 0)
+            break;
+
         struct {
             struct vhost_user_header header;
             uint64_t number;
@@ -214,5 +261,5 @@ bool vhost_user_listen(struct vhost_user *front, bool *changed)
             send(front->channel.fd, &answer, sizeof(answer), MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
             return false;
     }
-    return whole == 0;
+    return whole >= 0;
 }

@@ -77,6 +77,7 @@ static bool activate(struct virtio_device *device)
 
         rings[i] = (struct vhost_user_ring){
             .ready = queue->ready,
+            .enabled = true,
             .size = queue->size,
             .descriptors = queue->descriptors,
             .available = (struct vring_avail *)(uintptr_t)queue->available,
@@ -165,6 +166,7 @@ static struct error *device_new(const struct virtio_ops *ops, const char *metric
                                             .served_elsewhere = true};
     for (unsigned i = 0; i < needs->queue_count; i++)
         served->queues[i].size_max = queue_size;
+    needs->queue_size = queue_size;
     needs->name = ops->name;
     needs->id = own_id;
     needs->path = own_path;
