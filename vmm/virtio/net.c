@@ -203,7 +203,7 @@ static void tx_run(struct net *net)
     virtio_device_signal(&net->device, TX);
     if (net->mmds_heard) {
         net->mmds_heard = false;
-        net_receive(net);
+        net_receive_mmds(net);
     }
 }
 

@@ -53,6 +53,7 @@ struct net {
     bool rx_settled;    /* the driver had its time to give more buffers */
     uint32_t rx_frame;  /* size of the frame in the window that the limiter holds back; 0: none */
     struct rate_limiter rx_limiter;
+    bool rx_mmds_only;           /* the backend is watched: it has nothing, or will tell */
     struct event_timer rx_timer; /* the limiter's, or SETTLE_US */
 
     bool tx_paid; /* the limiter has let the next frame pass; the backend was full */
@@ -80,6 +81,8 @@ void net_fail(struct net *net, const char *reason);
 
 /* Delivers frames from the backend as far as they, buffers and the limiter allow, and sees to being called again. */
 void net_receive(struct net *net);
+/* The same when only the metadata service may have something new. */
+void net_receive_mmds(struct net *net);
 /* rx_timer has expired. */
 void net_receive_later(struct event_timer *timer);
 /* The driver is gone, and its buffers with it. */
@@ -94,7 +97,7 @@ bool net_mac_parse(const char *text, uint8_t mac[ETH_ALEN]);
 bool net_mmds_take(struct net *net, const struct virtqueue_chain *chain);
 /* Puts its next frame, if it has one, into the window; returns its size as that of any other, or 0. */
 uint32_t net_mmds_give(struct net *net);
-/* Sees to net_receive being called when it has one; without `wait` something else will. */
+/* Sees to net_receive_mmds being called when it has one; without `wait` something else will. */
 void net_mmds_wait(struct net *net, bool wait);
 void net_mmds_stop(struct net *net);
 void net_mmds_reset(struct net *net);

@@ -55,7 +55,7 @@ void net_mmds_wait(struct net *net, bool wait)
 
 static void mmds_timer_expired(struct event_timer *timer)
 {
-    net_receive(container_of(timer, struct net, mmds_timer));
+    net_receive_mmds(container_of(timer, struct net, mmds_timer));
 }
 
 void net_mmds_stop(struct net *net)

@@ -122,6 +122,8 @@ static enum rx_step rx_fetch(struct net *net)
     ssize_t size = net->mmds != NULL ? net_mmds_give(net) : 0;
     if (size == 0 && net->backend == NULL)
         return RX_DEAD;
+    if (size == 0 && net->rx_mmds_only)
+        return RX_NO_FRAME;
     window->iov[window->iov_count] = (struct iovec){.iov_base = &excess, .iov_len = sizeof(excess)};
     if (size == 0)
         size = net->backend->ops->receive(net->backend, window->iov, window->iov_count + 1);
@@ -223,6 +225,13 @@ void net_receive(struct net *net)
     if (net->mmds != NULL)
         net_mmds_wait(net, !net->device.failed && (step == RX_NO_FRAME || step == RX_DEAD));
     virtio_device_signal(&net->device, RX);
+}
+
+void net_receive_mmds(struct net *net)
+{
+    net->rx_mmds_only = (net->wire.events & EPOLLIN) != 0;
+    net_receive(net);
+    net->rx_mmds_only = false;
 }
 
 void net_receive_later(struct event_timer *timer)
