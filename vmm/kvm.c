@@ -66,25 +66,6 @@ struct error *kvm_vm_new(int kvm_fd, int *vm_fd)
     return NULL;
 }
 
-struct error *kvm_memslots_set(int vm_fd, const struct guest_memory *memory, bool track_dirty_pages)
-{
-    for (uint32_t slot = 0; slot < memory->count; slot++) {
-        const struct guest_region *region = &memory->regions[slot];
-        struct kvm_userspace_memory_region memslot = {
-            .slot = slot,
-            .flags = track_dirty_pages ? KVM_MEM_LOG_DIRTY_PAGES : 0,
-            .guest_phys_addr = region->gpa,
-            .memory_size = region->size,
-            .userspace_addr = (uintptr_t)region->hva,
-        };
-
-        if (ioctl(vm_fd, KVM_SET_USER_MEMORY_REGION, &memslot) < 0)
-            return error_errno(errno, "mem_size_mib: KVM refuses a memslot of %llu MiB at GPA 0x%llx",
-                               (unsigned long long)region->size >> 20, (unsigned long long)region->gpa);
-    }
-    return NULL;
-}
-
 struct error *kvm_memslot_set(int vm_fd, uint32_t slot, const struct guest_region *region, uint32_t flags)
 {
     struct kvm_userspace_memory_region memslot = {
@@ -98,6 +79,19 @@ struct error *kvm_memslot_set(int vm_fd, uint32_t slot, const struct guest_regio
     if (ioctl(vm_fd, KVM_SET_USER_MEMORY_REGION, &memslot) < 0)
         return error_errno(errno, "KVM refuses a memslot of %llu MiB at GPA 0x%llx",
                            (unsigned long long)region->size >> 20, (unsigned long long)region->gpa);
+    return NULL;
+}
+
+struct error *kvm_memslots_set(int vm_fd, const struct guest_memory *memory, bool track_dirty_pages)
+{
+    uint32_t flags = track_dirty_pages ? KVM_MEM_LOG_DIRTY_PAGES : 0;
+
+    for (uint32_t slot = 0; slot < memory->count; slot++) {
+        struct error *error = kvm_memslot_set(vm_fd, slot, &memory->regions[slot], flags);
+
+        if (error != NULL)
+            return error_wrap(error, "mem_size_mib");
+    }
     return NULL;
 }
 

@@ -34,6 +34,23 @@ struct error *run_leftover_make(const char *place, char *path, size_t size, int 
     return error_new(ERROR_HOST, "cannot lock a directory for the sockets in %s", place);
 }
 
+struct error *run_leftover_make_somewhere(char *path, size_t size, int *fd)
+{
+    const char *places[] = {getenv("XDG_RUNTIME_DIR"), getenv("TMPDIR"), "/tmp"};
+    struct error *error = NULL;
+
+    for (size_t i = 0; i < array_length(places); i++) {
+        if (places[i] == NULL || places[i][0] != '/')
+            continue;
+        error_free(error);
+        error = run_leftover_make(places[i], path, size, fd);
+        if (error == NULL)
+            return NULL;
+    }
+    path[0] = '\0';
+    return error;
+}
+
 /* It holds sockets only: nothing is a directory. */
 static void unlink_all(int folder)
 {

@@ -12,6 +12,10 @@
 /* Makes one in `place`, mode 0700; stores its path and a descriptor that holds the lock until it is closed. */
 struct error *run_leftover_make(const char *place, char *path, size_t size, int *fd);
 
+/* The same in the first of $XDG_RUNTIME_DIR, $TMPDIR and /tmp that takes it: a Unix socket's path has 107 bytes, and a
+ * long TMPDIR does not serve. `path` is empty after an error. */
+struct error *run_leftover_make_somewhere(char *path, size_t size, int *fd);
+
 /* Removes the folder and the sockets in it. */
 void run_leftover_clear(const char *path);
 

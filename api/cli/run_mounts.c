@@ -32,24 +32,6 @@ void run_mounts_init(struct run_mounts *mounts)
     *mounts = (struct run_mounts){.directory_fd = -1, .words_fd = -1};
 }
 
-static struct error *make_directory(struct run_mounts *mounts)
-{
-    const char *places[] = {getenv("XDG_RUNTIME_DIR"), getenv("TMPDIR"), "/tmp"};
-    struct error *error = NULL;
-
-    for (size_t i = 0; i < array_length(places); i++) {
-        if (places[i] == NULL || places[i][0] != '/')
-            continue;
-        error_free(error);
-        error = run_leftover_make(places[i], mounts->directory, sizeof(mounts->directory) - sizeof("/99"),
-                                  &mounts->directory_fd);
-        if (error == NULL)
-            return NULL;
-    }
-    mounts->directory[0] = '\0';
-    return error;
-}
-
 /* Listening before the other side is started, nobody has to wait for it. */
 static struct error *listen_at(const struct run_mounts *mounts, size_t index, int *fd)
 {
@@ -171,7 +153,8 @@ struct error *run_mounts_start(struct run_mounts *mounts, const struct run_optio
                          "has it in the package qemu-system-common or virtiofsd");
     error = geteuid() != 0 ? mounts_user_find(&mounts->user) : NULL;
     if (error == NULL)
-        error = make_directory(mounts);
+        error = run_leftover_make_somewhere(mounts->directory, sizeof(mounts->directory) - sizeof("/99"),
+                                            &mounts->directory_fd);
     if (error != NULL)
         return error;
     if (pipe2(pipe_fds, O_CLOEXEC | O_NONBLOCK) != 0)

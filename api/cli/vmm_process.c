@@ -29,24 +29,6 @@ void vmm_process_init(struct vmm_process *process)
     *process = (struct vmm_process){.directory_fd = -1, .process_fd = -1, .vmm_fd = -1, .serial_fd = -1, .log_fd = -1};
 }
 
-/* A Unix socket's path has 107 bytes: a long TMPDIR does not serve. */
-static struct error *make_directory(struct vmm_process *process)
-{
-    const char *places[] = {getenv("XDG_RUNTIME_DIR"), getenv("TMPDIR"), "/tmp"};
-    struct error *error = NULL;
-
-    for (size_t i = 0; i < array_length(places); i++) {
-        if (places[i] == NULL || places[i][0] != '/')
-            continue;
-        error_free(error);
-        error = run_leftover_make(places[i], process->directory, SOCKET_DIRECTORY_MAX, &process->directory_fd);
-        if (error == NULL)
-            return NULL;
-    }
-    process->directory[0] = '\0';
-    return error;
-}
-
 /* What the child needs, prepared before it exists: between vfork and exec it may do little. */
 struct launch {
     const char *path;
@@ -91,7 +73,8 @@ static struct error *name_directory(struct vmm_process *process)
     const struct run_jail *jail = &process->jail;
 
     if (!jail->used) {
-        struct error *error = make_directory(process);
+        struct error *error =
+            run_leftover_make_somewhere(process->directory, SOCKET_DIRECTORY_MAX, &process->directory_fd);
 
         strcpy(process->inside, process->directory);
         return error;

@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <ftw.h>
 #include <grp.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
@@ -122,29 +121,14 @@ int jail_setup_as_user(void **state)
     return 0;
 }
 
-static int remove_entry(const char *path, const struct stat *status, int kind, struct FTW *walk)
-{
-    (void)status;
-    (void)kind;
-    (void)walk;
-    return remove(path);
-}
-
-static int remove_group(const char *path, const struct stat *status, int kind, struct FTW *walk)
-{
-    (void)status;
-    (void)walk;
-    return kind == FTW_DP ? rmdir(path) : 0;
-}
-
 void jail_remove(const struct jail *jail)
 {
-    nftw(jail_path(jail, "base/%s", jail->exec_name), remove_entry, 8, FTW_DEPTH | FTW_PHYS | FTW_MOUNT);
+    test_remove(jail_path(jail, "base/%s", jail->exec_name));
     for (size_t i = 0; i < array_length(controllers); i++) {
         char path[256];
 
         snprintf(path, sizeof(path), "/sys/fs/cgroup/%s/%s", controllers[i], jail->exec_name);
-        nftw(path, remove_group, 8, FTW_DEPTH | FTW_PHYS);
+        test_remove_cgroup(path);
     }
 }
 
@@ -153,7 +137,7 @@ int jail_teardown(void **state)
     struct jail *jail = *state;
 
     jail_remove(jail);
-    nftw(jail->directory, remove_entry, 8, FTW_DEPTH | FTW_PHYS | FTW_MOUNT);
+    test_remove(jail->directory);
     free(jail);
     return 0;
 }

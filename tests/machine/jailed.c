@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <ftw.h>
 #include <limits.h>
 #include <sched.h>
 #include <stdio.h>
@@ -122,35 +121,15 @@ void jailed_arguments(const struct vm *vm, const struct machine_options *options
     jailer[words.count] = NULL;
 }
 
-static int remove_entry(const char *path, const struct stat *status, int kind, struct FTW *walk)
-{
-    (void)status;
-    (void)kind;
-    (void)walk;
-    return remove(path);
-}
-
-static int remove_group(const char *path, const struct stat *status, int kind, struct FTW *walk)
-{
-    uint64_t until = clock_monotonic_us() + MACHINE_PATIENCE_MS * 1000ull;
-
-    (void)status;
-    (void)walk;
-    /* The kernel takes a process out of its group a moment after it can be waited for. */
-    while (kind == FTW_DP && rmdir(path) != 0 && errno == EBUSY && clock_monotonic_us() < until)
-        sched_yield();
-    return 0;
-}
-
 void jailed_remove(const struct vm *vm)
 {
     static const char *const tops[] = {"/sys/fs/cgroup", "/sys/fs/cgroup/pids", "/sys/fs/cgroup/memory"};
     char path[256];
 
     place_of(vm, "", path);
-    nftw(path, remove_entry, 8, FTW_DEPTH | FTW_PHYS | FTW_MOUNT);
+    test_remove(path);
     for (size_t i = 0; i < array_length(tops); i++) {
         snprintf(path, sizeof(path), "%s/%s", tops[i], name_of(vm));
-        nftw(path, remove_group, 8, FTW_DEPTH | FTW_PHYS);
+        test_remove_cgroup(path);
     }
 }

@@ -4,7 +4,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <ftw.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -45,14 +44,6 @@ static bool wait_readable(int fd, uint64_t deadline_us)
     }
 }
 
-static int remove_entry(const char *path, const struct stat *status, int kind, struct FTW *walk)
-{
-    (void)status;
-    (void)kind;
-    (void)walk;
-    return remove(path);
-}
-
 static void vm_free(struct vm *vm)
 {
     api_client_free(vm->api);
@@ -63,7 +54,7 @@ static void vm_free(struct vm *vm)
     fd_close(&vm->process_fd);
     fd_close(&vm->serial_in);
     fd_close(&vm->serial_out);
-    nftw(vm->directory, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
+    test_remove(vm->directory);
     if (machine_is_jailed())
         jailed_remove(vm);
     free(vm->output);

@@ -127,17 +127,24 @@ static void test_tap_that_does_not_exist_is_refused_by_name(void **state)
     refused_in_the_end(vm, "/network-interfaces/eth0", "{\"iface_id\":\"eth0\",\"host_dev_name\":\"a/b\"}", "a/b");
 }
 
+/* Starts a copy of image_end, which waits; `more` is further members of the boot source. Returns the copy's path. */
+static const char *boot_copy(struct vm *vm, const char *more)
+{
+    const char *kernel = vm_path(vm, "shared/kernel");
+
+    copy_image("image_end", kernel, 0);
+    vm_put(vm, "/boot-source", "{\"kernel_image_path\":\"%s\"%s}", kernel, more);
+    vm_action(vm, "InstanceStart");
+    vm_expect(vm, "waiting\n");
+    return kernel;
+}
+
 static void test_kernel_truncated_under_the_vm_ends_it(void **state)
 {
     struct vm *vm = vm_start();
-    const char *kernel = vm_path(vm, "shared/kernel");
 
     (void)state;
-    copy_image("image_end", kernel, 0);
-    vm_put(vm, "/boot-source", "{\"kernel_image_path\":\"%s\"}", kernel);
-    vm_action(vm, "InstanceStart");
-    vm_expect(vm, "waiting\n");
-    assert_int_equal(truncate(vm_path(vm, "shared/kernel"), 65536), 0);
+    assert_int_equal(truncate(boot_copy(vm, ""), 65536), 0);
     vm_say(vm, "\n");
     vm_expect_exit(vm, 149);
     vm_expect_log(vm, "truncated");
@@ -170,12 +177,7 @@ static void test_device_that_meets_a_truncated_kernel_ends_the_vm(void **state)
 
         snprintf(more, sizeof(more), ",\"io_engine\":\"%s\"", engines[i]);
         vm_drive(vm, "disk", vm_file(vm, "disk", 1 << 20, 'd'), more);
-        copy_image("image_end", vm_path(vm, "shared/kernel"), 0);
-        vm_put(vm, "/boot-source", "{\"kernel_image_path\":\"%s\",\"boot_args\":\"status\"}",
-               vm_path(vm, "shared/kernel"));
-        vm_action(vm, "InstanceStart");
-        vm_expect(vm, "waiting\n");
-        assert_int_equal(truncate(vm_path(vm, "shared/kernel"), 65536), 0);
+        assert_int_equal(truncate(boot_copy(vm, ",\"boot_args\":\"status\""), 65536), 0);
         vm_say(vm, "\n");
         vm_expect_exit(vm, 149);
         vm_expect_log(vm, "SIGBUS: '");
@@ -188,14 +190,9 @@ static void test_kernel_that_was_read_may_be_truncated(void **state)
 {
     struct vm *vm =
         vm_start_with(&(struct machine_options){.arguments = (const char *[]){"--no-kernel-sharing", NULL}});
-    const char *kernel = vm_path(vm, "shared/kernel");
 
     (void)state;
-    copy_image("image_end", kernel, 0);
-    vm_put(vm, "/boot-source", "{\"kernel_image_path\":\"%s\"}", kernel);
-    vm_action(vm, "InstanceStart");
-    vm_expect(vm, "waiting\n");
-    assert_int_equal(truncate(vm_path(vm, "shared/kernel"), 0), 0);
+    assert_int_equal(truncate(boot_copy(vm, ""), 0), 0);
     vm_say(vm, "\n");
     vm_expect(vm, "last 0\n");
     vm_expect_exit(vm, 0);

@@ -382,6 +382,7 @@ static void test_metadata_service_needs_an_interface_and_a_right_address(void **
     cleanup_fd int listener = vm_listen(vm, "backend");
 
     (void)state;
+    (void)listener;
     vm_refuses(vm, "PUT", "/mmds/config", "{\"network_interfaces\":[\"eth0\"]}",
                "network_interfaces[0]: 'eth0', expected the id of a configured interface");
     vm_refuses(vm, "PUT", "/mmds/config", "{\"network_interfaces\":[]}", "network_interfaces: ");

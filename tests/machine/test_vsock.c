@@ -205,6 +205,7 @@ static void test_bad_configuration_is_refused(void **state)
     vm_refuses(vm, "PUT", "/vsock", body, "uds_path");
 
     cleanup_fd int taken = listen_at(vm_path(vm, "taken"), SOCK_STREAM);
+    (void)taken;
     snprintf(body, sizeof(body), "{\"guest_cid\":3,\"uds_path\":\"%s\"}", vm_path(vm, "taken"));
     vm_refuses(vm, "PUT", "/vsock", body, "another process listens there");
     snprintf(body, sizeof(body), "{\"guest_cid\":3,\"uds_path\":\"%s\"}", vm_file(vm, "file", 1, 'x'));

@@ -74,3 +74,29 @@ void boot_pattern(uint8_t *bytes, size_t size)
     for (size_t i = 0; i < size; i++)
         bytes[i] = (uint8_t)(i * 7 + i / PAGE * 13 + 1);
 }
+
+uint64_t boot_number(const uint8_t *at, size_t size)
+{
+    uint64_t value = 0;
+
+    memcpy(&value, at, size);
+    return value;
+}
+
+uint8_t boot_sum(const uint8_t *bytes, size_t size)
+{
+    uint8_t total = 0;
+
+    for (size_t i = 0; i < size; i++)
+        total = (uint8_t)(total + bytes[i]);
+    return total;
+}
+
+struct arch_boot boot_with(uint32_t vcpus, size_t slot_count, bool serial)
+{
+    static struct arch_virtio_slot slots[64];
+
+    for (size_t i = 0; i < array_length(slots); i++)
+        slots[i] = (struct arch_virtio_slot){ARCH_VIRTIO_MMIO_GPA + i * 0x1000, ARCH_VIRTIO_GSI_FIRST + (uint32_t)i};
+    return (struct arch_boot){.vcpu_count = vcpus, .slots = slots, .slot_count = slot_count, .has_serial = serial};
+}

@@ -24,3 +24,10 @@ bool boot_memory_untouched(const struct guest_memory *memory);
 
 /* Fills `bytes` with a pattern that differs from page to page. */
 void boot_pattern(uint8_t *bytes, size_t size);
+
+/* What a table's little-endian field of `size` bytes holds. */
+uint64_t boot_number(const uint8_t *at, size_t size);
+/* The sum of bytes that is 0 where a table is whole. */
+uint8_t boot_sum(const uint8_t *bytes, size_t size);
+/* What the tables are made of: slots one after the other, at most 64. */
+struct arch_boot boot_with(uint32_t vcpus, size_t slot_count, bool serial);

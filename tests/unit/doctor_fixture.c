@@ -1,7 +1,6 @@
 #include "tests/unit/doctor_fixture.h"
 
 #include <errno.h>
-#include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -52,14 +51,6 @@ void host_put(const char *root, const char *path, const char *text)
     assert_int_equal(fclose(file), 0);
 }
 
-static int remove_entry(const char *path, const struct stat *status, int type, struct FTW *at)
-{
-    (void)status;
-    (void)type;
-    (void)at;
-    return remove(path);
-}
-
 struct host host_make(char root[32], uid_t uid, const struct file *files)
 {
     strcpy(root, "/tmp/mayfly-doctor-XXXXXX");
@@ -79,7 +70,7 @@ struct host host_make(char root[32], uid_t uid, const struct file *files)
 
 void host_remove(const char *root)
 {
-    assert_int_equal(nftw(root, remove_entry, 8, FTW_DEPTH | FTW_PHYS), 0);
+    assert_true(test_remove(root));
 }
 
 /* Whether a shell can read it: nothing is cut off, no quote left open. */

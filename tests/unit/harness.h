@@ -9,6 +9,8 @@
 #include <cmocka.h>
 // clang-format on
 
+#include <stdbool.h>
+
 #include "vmm/base/cleanup.h"
 #include "vmm/base/error.h"
 
@@ -28,3 +30,8 @@ void assert_no_error(struct error *error);
 
 /* Fails unless there is an error of `kind` whose message contains `text`; frees it. */
 void assert_error(struct error *error, enum error_kind kind, const char *text);
+
+/* Removes a file, or a folder with all that is in it and on the same file system. False when something stays. */
+bool test_remove(const char *path);
+/* Removes a cgroup and those below it, whose processes have been waited for. */
+void test_remove_cgroup(const char *path);

@@ -7,32 +7,6 @@
 #include <stdio.h>
 #include <string.h>
 
-static struct arch_virtio_slot slots[19];
-
-static struct arch_boot boot_with(uint32_t vcpus, size_t slot_count, bool serial)
-{
-    for (size_t i = 0; i < array_length(slots); i++)
-        slots[i] = (struct arch_virtio_slot){ARCH_VIRTIO_MMIO_GPA + i * 0x1000, ARCH_VIRTIO_GSI_FIRST + (uint32_t)i};
-    return (struct arch_boot){.vcpu_count = vcpus, .slots = slots, .slot_count = slot_count, .has_serial = serial};
-}
-
-static uint64_t number(const uint8_t *at, size_t size)
-{
-    uint64_t value = 0;
-
-    memcpy(&value, at, size);
-    return value;
-}
-
-static uint8_t sum(const uint8_t *bytes, size_t size)
-{
-    uint8_t total = 0;
-
-    for (size_t i = 0; i < size; i++)
-        total = (uint8_t)(total + bytes[i]);
-    return total;
-}
-
 /* The table at `gpa`, its signature, place and checksum checked. */
 static const uint8_t *table(const struct guest_memory *memory, uint64_t gpa, const char *signature, uint32_t *length)
 {
@@ -40,9 +14,9 @@ static const uint8_t *table(const struct guest_memory *memory, uint64_t gpa, con
 
     assert_non_null(header);
     assert_memory_equal(header, signature, 4);
-    *length = (uint32_t)number(header + 4, 4);
+    *length = (uint32_t)boot_number(header + 4, 4);
     assert_true(gpa >= LAYOUT_ACPI && gpa + *length <= LAYOUT_KERNEL_MIN);
-    assert_int_equal(sum(header, *length), 0);
+    assert_int_equal(boot_sum(header, *length), 0);
     return header;
 }
 
@@ -59,14 +33,14 @@ static void find_tables(const struct guest_memory *memory, uint64_t rsdp_gpa)
 
     assert_int_equal(rsdp_gpa % 16, 0); /* or a search would miss it */
     assert_memory_equal(rsdp, "RSD PTR ", 8);
-    assert_int_equal(sum(rsdp, 20), 0);
-    assert_int_equal(sum(rsdp, 36), 0);
-    const uint8_t *xsdt = table(memory, number(rsdp + 24, 8), "XSDT", &length);
+    assert_int_equal(boot_sum(rsdp, 20), 0);
+    assert_int_equal(boot_sum(rsdp, 36), 0);
+    const uint8_t *xsdt = table(memory, boot_number(rsdp + 24, 8), "XSDT", &length);
     assert_int_equal(length, 36 + 2 * 8);
-    tables.fadt = table(memory, number(xsdt + 36, 8), "FACP", &tables.fadt_length);
-    tables.madt = table(memory, number(xsdt + 44, 8), "APIC", &tables.madt_length);
-    tables.dsdt = table(memory, number(tables.fadt + 140, 8), "DSDT", &tables.dsdt_length);
-    assert_int_equal(number(tables.fadt + 40, 4), number(tables.fadt + 140, 8));
+    tables.fadt = table(memory, boot_number(xsdt + 36, 8), "FACP", &tables.fadt_length);
+    tables.madt = table(memory, boot_number(xsdt + 44, 8), "APIC", &tables.madt_length);
+    tables.dsdt = table(memory, boot_number(tables.fadt + 140, 8), "DSDT", &tables.dsdt_length);
+    assert_int_equal(boot_number(tables.fadt + 40, 4), boot_number(tables.fadt + 140, 8));
 }
 
 static void write_tables(uint32_t vcpus, size_t slot_count, bool serial)
@@ -92,13 +66,13 @@ static void test_machine_is_hardware_reduced_and_can_reset_and_power_off(void **
     (void)state;
     write_tables(1, 0, true);
     assert_int_equal(tables.fadt_length, 276);
-    assert_int_equal(number(tables.fadt + 112, 4) & (1 << 20 | 1 << 10), 1 << 20 | 1 << 10);
+    assert_int_equal(boot_number(tables.fadt + 112, 4) & (1 << 20 | 1 << 10), 1 << 20 | 1 << 10);
     assert_int_equal(tables.fadt[116], 1); /* reset register: I/O port */
-    assert_int_equal(number(tables.fadt + 120, 8), ARCH_ACPI_RESET_PORT);
+    assert_int_equal(boot_number(tables.fadt + 120, 8), ARCH_ACPI_RESET_PORT);
     assert_int_equal(tables.fadt[128], ARCH_ACPI_RESET_VALUE);
     assert_int_equal(tables.fadt[244], 1); /* sleep control register: I/O port */
-    assert_int_equal(number(tables.fadt + 248, 8), ARCH_ACPI_SLEEP_PORT);
-    assert_int_equal(number(tables.fadt + 260, 8), ARCH_ACPI_SLEEP_PORT + 1);
+    assert_int_equal(boot_number(tables.fadt + 248, 8), ARCH_ACPI_SLEEP_PORT);
+    assert_int_equal(boot_number(tables.fadt + 260, 8), ARCH_ACPI_SLEEP_PORT + 1);
 }
 
 static void test_each_vcpu_and_the_ioapic_are_in_the_madt(void **state)
@@ -108,15 +82,15 @@ static void test_each_vcpu_and_the_ioapic_are_in_the_madt(void **state)
         uint32_t processors = 0, ioapics = 0;
 
         write_tables(vcpus, 0, false);
-        assert_int_equal(number(tables.madt + 36, 4), 0xfee00000);
+        assert_int_equal(boot_number(tables.madt + 36, 4), 0xfee00000);
         for (uint32_t at = 44; at < tables.madt_length; at += tables.madt[at + 1]) {
             if (tables.madt[at] == 0) {
                 assert_int_equal(tables.madt[at + 3], processors);
-                assert_int_equal(number(tables.madt + at + 4, 4), 1);
+                assert_int_equal(boot_number(tables.madt + at + 4, 4), 1);
                 processors++;
             } else {
                 assert_int_equal(tables.madt[at], 1);
-                assert_int_equal(number(tables.madt + at + 4, 4), 0xfec00000);
+                assert_int_equal(boot_number(tables.madt + at + 4, 4), 0xfec00000);
                 ioapics++;
             }
             assert_true(tables.madt[at + 1] > 0);
@@ -146,18 +120,18 @@ static void read_resources(const uint8_t *at, const uint8_t *end, struct device 
     while (*at != 0x79) {
         switch (*at) {
         case 0x86:
-            device->memory = number(at + 4, 4);
-            assert_int_equal(number(at + 8, 4), 0x1000);
+            device->memory = boot_number(at + 4, 4);
+            assert_int_equal(boot_number(at + 8, 4), 0x1000);
             at += 12;
             break;
         case 0x89:
             assert_int_equal(at[3], 3); /* consumer, edge, active high */
-            device->interrupt = number(at + 5, 4);
+            device->interrupt = boot_number(at + 5, 4);
             at += 9;
             break;
         case 0x47:
-            assert_int_equal(number(at + 2, 2), number(at + 4, 2));
-            device->io[device->io_count++] = number(at + 2, 2);
+            assert_int_equal(boot_number(at + 2, 2), boot_number(at + 4, 2));
+            device->io[device->io_count++] = boot_number(at + 2, 2);
             at += 8;
             break;
         default:
@@ -261,8 +235,8 @@ static void test_dsdt_describes_serial_keyboard_and_each_virtio_slot(void **stat
             const struct device *device = &devices[2 + i];
 
             assert_string_equal(device->hid, "LNRO0005");
-            assert_int_equal(device->memory, slots[i].gpa);
-            assert_int_equal(device->interrupt, slots[i].gsi);
+            assert_int_equal(device->memory, ARCH_VIRTIO_MMIO_GPA + i * 0x1000);
+            assert_int_equal(device->interrupt, ARCH_VIRTIO_GSI_FIRST + i);
             for (size_t other = 0; other < 2 + i; other++)
                 assert_string_not_equal(device->name, devices[other].name);
         }

@@ -210,14 +210,6 @@ static void test_first_gigabyte_is_identity_mapped_for_the_64_bit_entry(void **s
     assert_int_equal(table[3], 0x00cf93000000ffff);
 }
 
-static uint64_t number(const uint8_t *at, size_t size)
-{
-    uint64_t value = 0;
-
-    memcpy(&value, at, size);
-    return value;
-}
-
 static void test_pvh_start_info_points_to_what_was_written(void **state)
 {
     struct guest_memory *memory = boot_memory(4096);
@@ -226,20 +218,20 @@ static void test_pvh_start_info_points_to_what_was_written(void **state)
     kernel = (struct arch_kernel){.protocol = ARCH_BOOT_PVH, .entry = 0x1000000, .end = 0x2000000};
     assert_no_error(write_boot(memory, "quiet"));
     const uint8_t *info = guest_memory_at(memory, LAYOUT_BOOT_INFO, 56);
-    assert_int_equal(number(info, 4), 0x336ec578);
-    assert_int_equal(number(info + 4, 4), 1);
-    assert_int_equal(number(info + 12, 4), 1);
-    const uint8_t *module = guest_memory_at(memory, number(info + 16, 8), 32);
-    assert_int_equal(number(module, 8), 0x7f00000);
-    assert_int_equal(number(module + 8, 8), 0x12345);
-    assert_int_equal(strncmp(cmdline_at(memory, number(info + 24, 8)), "quiet virtio_mmio.device=", 25), 0);
-    assert_int_equal(number(info + 32, 8), LAYOUT_ACPI);
+    assert_int_equal(boot_number(info, 4), 0x336ec578);
+    assert_int_equal(boot_number(info + 4, 4), 1);
+    assert_int_equal(boot_number(info + 12, 4), 1);
+    const uint8_t *module = guest_memory_at(memory, boot_number(info + 16, 8), 32);
+    assert_int_equal(boot_number(module, 8), 0x7f00000);
+    assert_int_equal(boot_number(module + 8, 8), 0x12345);
+    assert_int_equal(strncmp(cmdline_at(memory, boot_number(info + 24, 8)), "quiet virtio_mmio.device=", 25), 0);
+    assert_int_equal(boot_number(info + 32, 8), LAYOUT_ACPI);
 
-    assert_int_equal(number(info + 48, 4), 5);
-    const uint8_t *last = guest_memory_at(memory, number(info + 40, 8) + 4 * 24, 24);
-    assert_int_equal(number(last, 8), 4 * GIB);
-    assert_int_equal(number(last + 8, 8), GIB);
-    assert_int_equal(number(last + 16, 8), E820_RAM);
+    assert_int_equal(boot_number(info + 48, 4), 5);
+    const uint8_t *last = guest_memory_at(memory, boot_number(info + 40, 8) + 4 * 24, 24);
+    assert_int_equal(boot_number(last, 8), 4 * GIB);
+    assert_int_equal(boot_number(last + 8, 8), GIB);
+    assert_int_equal(boot_number(last + 16, 8), E820_RAM);
     assert_true(boot_memory_is(memory, LAYOUT_PML4, 3 * 4096, 0)); /* no page tables */
 }
 

@@ -5,32 +5,6 @@
 
 #include <string.h>
 
-static struct arch_virtio_slot slots[64];
-
-static uint32_t number(const uint8_t *at, size_t size)
-{
-    uint32_t value = 0;
-
-    memcpy(&value, at, size);
-    return value;
-}
-
-static uint8_t sum(const uint8_t *bytes, size_t size)
-{
-    uint8_t total = 0;
-
-    for (size_t i = 0; i < size; i++)
-        total = (uint8_t)(total + bytes[i]);
-    return total;
-}
-
-static struct arch_boot boot_with(uint32_t vcpus, size_t slot_count, bool serial)
-{
-    for (size_t i = 0; i < array_length(slots); i++)
-        slots[i] = (struct arch_virtio_slot){ARCH_VIRTIO_MMIO_GPA + i * 0x1000, ARCH_VIRTIO_GSI_FIRST + (uint32_t)i};
-    return (struct arch_boot){.vcpu_count = vcpus, .slots = slots, .slot_count = slot_count, .has_serial = serial};
-}
-
 static struct entries {
     uint32_t processors, boot_processors, ioapics, buses, local_interrupts;
     uint32_t wired; /* a bit an IOAPIC input */
@@ -46,17 +20,17 @@ static void read_table(const struct guest_memory *memory)
 
     memset(&seen, 0, sizeof(seen));
     assert_memory_equal(pointer, "_MP_", 4);
-    assert_int_equal(sum(pointer, 16), 0);
-    const uint8_t *header = guest_memory_at(memory, number(pointer + 4, 4), 44);
+    assert_int_equal(boot_sum(pointer, 16), 0);
+    const uint8_t *header = guest_memory_at(memory, boot_number(pointer + 4, 4), 44);
     assert_memory_equal(header, "PCMP", 4);
-    uint32_t length = number(header + 4, 2);
-    assert_true(number(pointer + 4, 4) + length <= LAYOUT_MP_TABLE_END);
-    assert_int_equal(sum(header, length), 0);
-    assert_int_equal(number(header + 36, 4), 0xfee00000);
+    uint64_t length = boot_number(header + 4, 2);
+    assert_true(boot_number(pointer + 4, 4) + length <= LAYOUT_MP_TABLE_END);
+    assert_int_equal(boot_sum(header, length), 0);
+    assert_int_equal(boot_number(header + 36, 4), 0xfee00000);
 
-    uint32_t count = number(header + 34, 2);
+    uint64_t count = boot_number(header + 34, 2);
     const uint8_t *at = header + 44;
-    for (uint32_t i = 0; i < count; i++) {
+    for (uint64_t i = 0; i < count; i++) {
         assert_true(at[0] < array_length(sizes) && at[0] >= kind); /* ascending by kind */
         kind = at[0];
         switch (kind) {
@@ -71,7 +45,7 @@ static void read_table(const struct guest_memory *memory)
             break;
         case 2:
             seen.ioapic_id = at[1];
-            assert_int_equal(number(at + 4, 4), 0xfec00000);
+            assert_int_equal(boot_number(at + 4, 4), 0xfec00000);
             seen.ioapics++;
             break;
         case 3:
