@@ -95,6 +95,21 @@ static void test_long_line_is_cut_and_ends(void **state)
     assert_true(strlen(written()) < 4096);
 }
 
+static void test_line_of_a_thousand_bytes_is_whole(void **state)
+{
+    struct log_site site = {.file = "a.c", .level = LOG_LEVEL_INFO};
+    char text[1001];
+
+    (void)state;
+    memset(text, 'x', sizeof(text) - 1);
+    text[sizeof(text) - 1] = '\0';
+    log_write(&site, "begins %s ends", text);
+    assert_int_equal(lines(), 1);
+    assert_has("] begins xxxx");
+    assert_has("xxxx ends\n");
+    assert_true(strlen(written()) > sizeof(text));
+}
+
 static void test_levels_and_modules_filter(void **state)
 {
     struct log_site here = {.file = "vmm/virtio/block.c", .level = LOG_LEVEL_ERROR};
@@ -184,7 +199,7 @@ static void test_handler_of_a_signal_may_log_in_the_middle_of_a_line(void **stat
 #define LOG_TEST(function) cmocka_unit_test_setup_teardown(function, setup, teardown)
 
 TEST_MAIN(LOG_TEST(test_line_tells_who_and_where), LOG_TEST(test_text_of_others_cannot_forge_a_line),
-          LOG_TEST(test_long_line_is_cut_and_ends), LOG_TEST(test_levels_and_modules_filter),
-          LOG_TEST(test_site_that_repeats_itself_is_limited_and_counted),
+          LOG_TEST(test_long_line_is_cut_and_ends), LOG_TEST(test_line_of_a_thousand_bytes_is_whole),
+          LOG_TEST(test_levels_and_modules_filter), LOG_TEST(test_site_that_repeats_itself_is_limited_and_counted),
           LOG_TEST(test_destination_that_is_full_drops_and_counts),
           LOG_TEST(test_handler_of_a_signal_may_log_in_the_middle_of_a_line))

@@ -10,7 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { LINE_MAX_BYTES = 2048, MODULE_MAX = 128 };
+enum { LINE_USUAL_BYTES = 384, LINE_MAX_BYTES = 2048, MODULE_MAX = 128 };
 
 static struct {
     const char *instance;
@@ -132,32 +132,47 @@ static bool site_may_write(struct log_site *site, uint32_t *suppressed)
     return false;
 }
 
-static size_t append(char *line, size_t used, const char *format, ...) __attribute__((format(printf, 3, 4)));
+/* A line in the making; `cut` once something did not fit. */
+struct line {
+    char *text;
+    size_t size;
+    size_t used;
+    bool cut;
+};
 
-static size_t append(char *line, size_t used, const char *format, ...)
+static void append_list(struct line *line, const char *format, va_list args)
+{
+    size_t room = line->size - line->used;
+    int wanted = vsnprintf(line->text + line->used, room, format, args);
+
+    if (wanted < 0)
+        return;
+    line->cut = line->cut || (size_t)wanted >= room;
+    line->used += (size_t)wanted < room ? (size_t)wanted : room - 1;
+}
+
+static void append(struct line *line, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+static void append(struct line *line, const char *format, ...)
 {
     va_list args;
 
     va_start(args, format);
-    int wanted = vsnprintf(line + used, LINE_MAX_BYTES - used, format, args);
+    append_list(line, format, args);
     va_end(args);
-    if (wanted < 0)
-        return used;
-    return used + (size_t)wanted < LINE_MAX_BYTES ? used + (size_t)wanted : LINE_MAX_BYTES - 1;
 }
 
-static size_t append_prefix(char *line, const struct log_site *site)
+static void append_prefix(struct line *line, const struct log_site *site)
 {
     char now[CLOCK_TEXT_SIZE];
-    size_t used;
 
     clock_wall_text(now);
-    used = append(line, 0, "%s [%s:%s", now, state.instance, thread_name);
+    append(line, "%s [%s:%s", now, state.instance, thread_name);
     if (__atomic_load_n(&state.show_level, __ATOMIC_RELAXED))
-        used = append(line, used, ":%s", level_names[site->level]);
+        append(line, ":%s", level_names[site->level]);
     if (__atomic_load_n(&state.show_origin, __ATOMIC_RELAXED))
-        used = append(line, used, ":%s:%d", site->file, site->line);
-    return append(line, used, "] ");
+        append(line, ":%s:%d", site->file, site->line);
+    append(line, "] ");
 }
 
 /* A message may quote what a caller or a guest wrote: control characters must not forge a line. */
@@ -171,9 +186,39 @@ static void mask_control_characters(char *text, size_t length)
     }
 }
 
+/* Makes the line and, unless it does not fit and `whole` is asked for, writes it. False: it did not fit. */
+static bool write_line(struct line line, bool whole, const struct log_site *site, uint32_t suppressed,
+                       const char *format, va_list args)
+{
+    append_prefix(&line, site);
+    size_t start = line.used;
+
+    append_list(&line, format, args);
+    if (suppressed > 0)
+        append(&line, " (and %u more like it)", suppressed);
+    if (whole && line.cut)
+        return false;
+    mask_control_characters(line.text + start, line.used - start);
+    line.text[line.used++] = '\n'; /* over the NUL */
+
+    ssize_t written = output_write(__atomic_load_n(&state.fd, __ATOMIC_ACQUIRE), line.text, line.used);
+    if (written != (ssize_t)line.used)
+        __atomic_add_fetch(&state.dropped, 1, __ATOMIC_RELAXED);
+    return true;
+}
+
+/* Apart, so that the usual line does not take the stack of the longest: each page of it stays with the process. */
+static __attribute__((noinline)) void write_long_line(const struct log_site *site, uint32_t suppressed,
+                                                      const char *format, va_list args)
+{
+    char text[LINE_MAX_BYTES];
+
+    write_line((struct line){.text = text, .size = sizeof(text)}, false, site, suppressed, format, args);
+}
+
 void log_write(struct log_site *site, const char *format, ...)
 {
-    char line[LINE_MAX_BYTES + 1];
+    char text[LINE_USUAL_BYTES];
     int saved = errno;
     uint32_t suppressed;
     va_list args;
@@ -183,21 +228,13 @@ void log_write(struct log_site *site, const char *format, ...)
     if (!site_may_write(site, &suppressed))
         return;
 
-    size_t start = append_prefix(line, site);
-    size_t used = start;
-
     va_start(args, format);
-    int wanted = vsnprintf(line + used, LINE_MAX_BYTES - used, format, args);
+    bool done = write_line((struct line){.text = text, .size = sizeof(text)}, true, site, suppressed, format, args);
     va_end(args);
-    if (wanted > 0)
-        used = used + (size_t)wanted < LINE_MAX_BYTES ? used + (size_t)wanted : LINE_MAX_BYTES - 1;
-    if (suppressed > 0)
-        used = append(line, used, " (and %u more like it)", suppressed);
-    mask_control_characters(line + start, used - start);
-    line[used++] = '\n';
-
-    ssize_t written = output_write(__atomic_load_n(&state.fd, __ATOMIC_ACQUIRE), line, used);
-    if (written != (ssize_t)used)
-        __atomic_add_fetch(&state.dropped, 1, __ATOMIC_RELAXED);
+    if (!done) {
+        va_start(args, format);
+        write_long_line(site, suppressed, format, args);
+        va_end(args);
+    }
     errno = saved;
 }
