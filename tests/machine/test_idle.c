@@ -1,17 +1,13 @@
 /* A microVM whose guest asks nothing of its devices: the main thread of the VMM sleeps, and is not woken once. */
+#include "tests/machine/every_device.h"
 #include "tests/machine/machine.h"
 
 #include <dirent.h>
-#include <errno.h>
 #include <fcntl.h>
-#include <linux/if_tun.h>
-#include <net/if.h>
 #include <poll.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <unistd.h>
 
 enum {
@@ -83,47 +79,14 @@ static void let_run(const struct vm *vm, int thread, unsigned long count)
         poll(&(struct pollfd){.fd = vm->process_fd, .events = POLLIN}, 1, 10);
 }
 
-static bool make_tap(void)
-{
-    struct ifreq request = {.ifr_name = "tap0", .ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR};
-
-    if (unshare(CLONE_NEWNET) != 0)
-        return false;
-    cleanup_fd int tun = open("/dev/net/tun", O_RDWR | O_CLOEXEC);
-    return tun >= 0 && ioctl(tun, TUNSETIFF, &request) == 0 && ioctl(tun, TUNSETPERSIST, 1) == 0;
-}
-
-static void configure(struct vm *vm, bool with_tap)
-{
-    const char *disk = vm_path(vm, "disk"), *pmem = vm_path(vm, "pmem");
-    const char *const limits = "{\"ops\":{\"size\":10,\"refill_time\":100}}";
-    cleanup_fd int disk_fd = open(disk, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    cleanup_fd int pmem_fd = open(pmem, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-
-    assert_int_equal(ftruncate(disk_fd, 1 << 20), 0);
-    assert_int_equal(ftruncate(pmem_fd, 2 << 20), 0);
-    vm_put(vm, "/drives/disk",
-           "{\"drive_id\":\"disk\",\"path_on_host\":\"%s\",\"is_root_device\":false,\"is_read_only\":false,"
-           "\"io_engine\":\"Async\",\"rate_limiter\":%s}",
-           disk, limits);
-    vm_put(vm, "/pmem/p", "{\"id\":\"p\",\"path_on_host\":\"%s\"}", pmem);
-    if (with_tap)
-        vm_put(vm, "/network-interfaces/n",
-               "{\"iface_id\":\"n\",\"host_dev_name\":\"tap0\",\"rx_rate_limiter\":%s,\"tx_rate_limiter\":%s}", limits,
-               limits);
-    vm_put(vm, "/vsock", "{\"guest_cid\":3,\"uds_path\":\"%s\"}", vm_path(vm, "vsock"));
-    vm_put(vm, "/entropy", "{\"rate_limiter\":%s}", limits);
-    vm_put(vm, "/mayfly/console", "{\"ports\":[{\"name\":\"a\",\"socket_path\":\"%s\"}]}", vm_path(vm, "port"));
-}
-
 static void test_idle_vm_with_every_device_is_not_woken(void **state)
 {
-    bool with_tap = make_tap();
+    bool with_tap = every_device_tap();
     struct vm *vm = vm_start();
     unsigned long before;
 
     (void)state;
-    configure(vm, with_tap);
+    every_device_put(vm, with_tap);
     vm_boot(vm, "spin", NULL);
     vm_expect(vm, "spinning");
     int thread = vcpu_thread(vm);
