@@ -65,6 +65,15 @@ void metrics_device_add(struct device_metrics *device, enum metric_group_name gr
     devices_unlock();
 }
 
+void latency_add(struct latency *latency, uint64_t duration_us)
+{
+    COUNTER_ADD(latency->sum_us, duration_us);
+    if (latency->min_us == 0 || duration_us < latency->min_us)
+        COUNTER_SET(latency->min_us, duration_us);
+    if (duration_us > latency->max_us)
+        COUNTER_SET(latency->max_us, duration_us);
+}
+
 static uint64_t load(const char *counter)
 {
     return __atomic_load_n((const uint64_t *)(const void *)counter, __ATOMIC_RELAXED);
@@ -164,6 +173,23 @@ static char *put_value(char *at, const struct metric *metric, uint64_t value, ch
     return at;
 }
 
+static char *put_latency(char *at, const struct metric *metric)
+{
+    const struct latency *latency = (const void *)((const char *)&metrics + metric->offset);
+    struct latency *told = (void *)((char *)&writer.told + metric->offset);
+    uint64_t sum_us = __atomic_load_n(&latency->sum_us, __ATOMIC_RELAXED);
+
+    at = put_text(at, "{\"min_us\":");
+    at = put_number(at, __atomic_load_n(&latency->min_us, __ATOMIC_RELAXED));
+    at = put_text(at, ",\"max_us\":");
+    at = put_number(at, __atomic_load_n(&latency->max_us, __ATOMIC_RELAXED));
+    at = put_text(at, ",\"sum_us\":");
+    at = put_number(at, sum_us - told->sum_us);
+    told->sum_us = sum_us;
+    *at++ = '}';
+    return at;
+}
+
 /* The object of a group, or of one `device` of it. */
 static char *put_object(char *at, enum metric_group_name group, struct device_metrics *device)
 {
@@ -181,6 +207,8 @@ static char *put_object(char *at, enum metric_group_name group, struct device_me
             *at++ = '0';
         else if (metric->kind == METRIC_UNTIMED)
             at = put_text(at, "{\"min_us\":0,\"max_us\":0,\"sum_us\":0}");
+        else if (metric->kind == METRIC_LATENCY)
+            at = put_latency(at, metric);
         else if (device == NULL)
             at = put_value(at, metric, total(metric), (char *)&writer.told + metric->offset);
         else

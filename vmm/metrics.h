@@ -57,7 +57,14 @@ struct balloon_metrics {
         free_page_hint_freed, free_page_hint_fails;
 };
 
+/* How long operations took, in microseconds: the shortest ever, 0 before there was one, the longest, and all together.
+ */
+struct latency {
+    uint64_t min_us, max_us, sum_us;
+};
+
 struct memory_hotplug_metrics {
+    struct latency plug, unplug, unplug_all, state;
     uint64_t activate_fails, queue_event_fails, queue_event_count, plug_count, plug_bytes, plug_fails, unplug_count,
         unplug_bytes, unplug_fails, unplug_discard_fails, unplug_all_count, unplug_all_fails, state_count, state_fails;
 };
@@ -150,6 +157,8 @@ extern struct metrics metrics;
 #define METRIC_ADD(field, amount) COUNTER_ADD(metrics.field, amount)
 #define METRIC_INCREMENT(field) METRIC_ADD(field, 1)
 #define METRIC_SET(field, value) COUNTER_SET(metrics.field, value)
+/* One more operation. With the event loop's lock held. */
+void latency_add(struct latency *latency, uint64_t duration_us);
 
 /* In the order of the line. */
 enum metric_group_name {

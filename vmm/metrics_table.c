@@ -41,6 +41,7 @@ const struct metric_group metric_groups[METRICS_GROUPS] = {
 /* Whose key is the field's name. */
 #define SAME(group_, struct_, field) COUNTER(group_, #field, struct_.field)
 #define SAME_VALUE(group_, struct_, field) VALUE(group_, #field, struct_.field)
+#define LATENCY(group_, key_, field) ROW(group_, key_, METRIC_LATENCY, field)
 #define REQUESTS(group_, what, field)                                                                                  \
     COUNTER(group_, what "_count", api_server.field.count), COUNTER(group_, what "_fails", api_server.field.fails)
 /* What Firecracker has and this VMM never counts: its readers find a 0. */
@@ -159,10 +160,10 @@ const struct metric metric_table[] = {
     SAME(MEMORY_HOTPLUG, memory_hotplug, unplug_all_fails),
     SAME(MEMORY_HOTPLUG, memory_hotplug, state_count),
     SAME(MEMORY_HOTPLUG, memory_hotplug, state_fails),
-    UNTIMED(MEMORY_HOTPLUG, "plug_agg"),
-    UNTIMED(MEMORY_HOTPLUG, "unplug_agg"),
-    UNTIMED(MEMORY_HOTPLUG, "unplug_all_agg"),
-    UNTIMED(MEMORY_HOTPLUG, "state_agg"),
+    LATENCY(MEMORY_HOTPLUG, "plug_agg", memory_hotplug.plug),
+    LATENCY(MEMORY_HOTPLUG, "unplug_agg", memory_hotplug.unplug),
+    LATENCY(MEMORY_HOTPLUG, "unplug_all_agg", memory_hotplug.unplug_all),
+    LATENCY(MEMORY_HOTPLUG, "state_agg", memory_hotplug.state),
     SAME(MMDS, mmds, rx_accepted),
     SAME(MMDS, mmds, rx_accepted_err),
     SAME(MMDS, mmds, rx_accepted_unusual),

@@ -14,6 +14,7 @@ struct metric_group {
 enum metric_kind {
     METRIC_COUNTER, /* tells what was added since the last line, as Firecracker's do */
     METRIC_VALUE,   /* tells what it is */
+    METRIC_LATENCY, /* a struct latency, of no device of its own; its sum is a counter */
     METRIC_NEVER,   /* 0 */
     METRIC_UNTIMED, /* {"min_us":0,"max_us":0,"sum_us":0} */
 };

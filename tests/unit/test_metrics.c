@@ -88,6 +88,34 @@ static void test_value_tells_what_it_is(void **state)
     assert_int_equal(metrics_line_next("api_server", "process_startup_time_us"), 1234);
 }
 
+static long long latency(const char *key, const char *member)
+{
+    const char *path[] = {"memory_hotplug", key, member, NULL};
+    yajl_val line = metrics_line();
+    yajl_val value = yajl_tree_get(line, path, yajl_t_number);
+
+    assert_non_null(value);
+    long long number = YAJL_GET_INTEGER(value);
+    yajl_tree_free(line);
+    return number;
+}
+
+static void test_durations_tell_the_shortest_the_longest_and_what_was_added(void **state)
+{
+    struct latency *plug = &metrics.memory_hotplug.plug;
+
+    (void)state;
+    assert_int_equal(latency("plug_agg", "min_us"), 0);
+    latency_add(plug, 30);
+    latency_add(plug, 10);
+    latency_add(plug, 20);
+    assert_int_equal(latency("plug_agg", "sum_us"), 60);
+    assert_int_equal(latency("plug_agg", "sum_us"), 0);
+    assert_int_equal(latency("plug_agg", "min_us"), 10);
+    assert_int_equal(latency("plug_agg", "max_us"), 30);
+    assert_int_equal(latency("unplug_agg", "max_us"), 0);
+}
+
 static void test_largest_numbers_fit_the_line(void **state)
 {
     struct metrics saved = metrics;
@@ -166,5 +194,6 @@ static void test_members_are_carried_by_every_line(void **state)
 
 TEST_MAIN(TEST(test_line_is_json_with_a_time_and_an_end), TEST(test_counter_tells_what_was_added_since_the_last_line),
           TEST(test_value_tells_what_it_is), TEST(test_largest_numbers_fit_the_line),
+          TEST(test_durations_tell_the_shortest_the_longest_and_what_was_added),
           TEST(test_full_pipe_loses_no_count_and_mixes_no_lines),
           TEST(test_broken_file_is_an_error_that_names_the_field), TEST(test_members_are_carried_by_every_line))

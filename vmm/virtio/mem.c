@@ -138,10 +138,21 @@ static uint16_t state(struct mem *mem, uint64_t gpa, uint16_t blocks, uint16_t *
     return VIRTIO_MEM_RESP_ACK;
 }
 
-/* A request that was asked again and again counts once. */
+static void count_duration(uint16_t type, uint64_t duration_us)
+{
+    if (type == VIRTIO_MEM_REQ_PLUG)
+        latency_add(&metrics.memory_hotplug.plug, duration_us);
+    else if (type == VIRTIO_MEM_REQ_UNPLUG)
+        latency_add(&metrics.memory_hotplug.unplug, duration_us);
+    else if (type == VIRTIO_MEM_REQ_UNPLUG_ALL)
+        latency_add(&metrics.memory_hotplug.unplug_all, duration_us);
+    else if (type == VIRTIO_MEM_REQ_STATE)
+        latency_add(&metrics.memory_hotplug.state, duration_us);
+}
+
 static void count_failure(uint16_t type, uint16_t response)
 {
-    if (response == VIRTIO_MEM_RESP_ACK || response == WAIT)
+    if (response == VIRTIO_MEM_RESP_ACK)
         return;
     if (type == VIRTIO_MEM_REQ_PLUG)
         METRIC_INCREMENT(memory_hotplug.plug_fails);
@@ -160,6 +171,7 @@ static uint16_t carry_out(struct mem *mem, const struct virtqueue_chain *chain, 
     struct virtio_mem_req request = {0};
     size_t length = virtqueue_chain_read(chain, 0, &request, sizeof(request));
     uint16_t response = VIRTIO_MEM_RESP_ERROR;
+    uint64_t start_us = clock_monotonic_us();
 
     /* Asking to unplug all needs no more than the type. */
     if (length < sizeof(request) && (length < sizeof(request.type) || request.type != VIRTIO_MEM_REQ_UNPLUG_ALL))
@@ -180,7 +192,11 @@ static uint16_t carry_out(struct mem *mem, const struct virtqueue_chain *chain, 
     default:
         break;
     }
-    count_failure(request.type, response);
+    /* A request that was asked again and again counts once. */
+    if (response != WAIT) {
+        count_failure(request.type, response);
+        count_duration(request.type, clock_monotonic_us() - start_us);
+    }
     return response;
 }
 
