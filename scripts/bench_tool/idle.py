@@ -28,18 +28,21 @@ class Connection(http.client.HTTPConnection):
 
 def devices(folder, with_tap):
     """The requests, in their order; a VMM that has not a device refuses it."""
-    for name in ("disk", "pmem"):
+    for name in ("disk", "ring", "pmem"):
         (folder / name).write_bytes(b"\0" * (2 << 20))
     yield "/machine-config", {"vcpu_count": 1, "mem_size_mib": MEMORY_MIB}
     yield "/drives/disk", {"drive_id": "disk", "path_on_host": str(folder / "disk"), "is_root_device": False,
                            "is_read_only": False, "rate_limiter": LIMITER}
+    yield "/drives/ring", {"drive_id": "ring", "path_on_host": str(folder / "ring"), "is_root_device": False,
+                           "is_read_only": False, "io_engine": "Async"}
     if with_tap:
         yield "/network-interfaces/net", {"iface_id": "net", "host_dev_name": TAP, "rx_rate_limiter": LIMITER,
                                           "tx_rate_limiter": LIMITER}
         yield "/mmds/config", {"network_interfaces": ["net"], "version": "V2"}
         yield "/mmds", {"latest": {"meta-data": {"instance-id": "bench"}}}
     yield "/vsock", {"guest_cid": 3, "uds_path": str(folder / "vsock")}
-    yield "/balloon", {"amount_mib": 0, "deflate_on_oom": True, "free_page_reporting": True}
+    yield "/balloon", {"amount_mib": 0, "deflate_on_oom": True, "stats_polling_interval_s": 1,
+                       "free_page_hinting": True, "free_page_reporting": True}
     yield "/entropy", {"rate_limiter": LIMITER}
     yield "/pmem/pmem", {"id": "pmem", "path_on_host": str(folder / "pmem")}
     yield "/hotplug/memory", {"total_size_mib": 1024}
