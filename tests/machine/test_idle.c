@@ -45,7 +45,7 @@ static int vcpu_thread(const struct vm *vm)
     snprintf(path, sizeof(path), "/proc/%d/task", vm->pid);
     DIR *folder = opendir(path);
     assert_non_null(folder);
-    for (struct dirent *entry; found < 0 && (entry = readdir(folder)) != NULL;) {
+    for (struct dirent *entry; (entry = readdir(folder)) != NULL;) {
         snprintf(path, sizeof(path), "/proc/%d/task/%d/comm", vm->pid, atoi(entry->d_name));
         cleanup_fd int fd = open(path, O_RDONLY | O_CLOEXEC);
         /* The newest: one of a VM that was prepared and thrown away may not have ended yet. */
