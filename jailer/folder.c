@@ -80,12 +80,13 @@ static struct error *lock_jail(const struct jail_config *config, int jail)
  * <id>/jail marks the folder as one of ours, and says where its cgroups are: `mayfly gc` removes no other. Made before
  * anything else below <id>; a dead jail's is there already, and overwritten once it is sure that the jail is ours.
  */
-static struct error *write_marker(const struct jail_config *config, int file)
+static struct error *write_marker(const struct jail_config *config, int file, bool made)
 {
     char text[PATH_MAX];
     size_t length = (size_t)snprintf(text, sizeof(text), "%s%s", config->delegated_cgroup, config->parent_cgroup);
 
-    if (length >= sizeof(text) || fchmod(file, 0644) < 0 || ftruncate(file, 0) < 0 ||
+    /* A new file is not truncated: ext4 would write it to the disk as soon as it is closed. */
+    if (length >= sizeof(text) || fchmod(file, 0644) < 0 || (!made && ftruncate(file, 0) < 0) ||
         write(file, text, length) != (ssize_t)length)
         return error_errno(errno, "--chroot-base-dir: cannot write the file \"%s\"", JAIL_MARKER);
     return NULL;
@@ -122,13 +123,13 @@ static struct error *open_below(const struct jail_config *config, int base, stru
     if (error == NULL)
         error = open_marker(jail, undo, &marker, &made);
     if (error == NULL && made)
-        error = write_marker(config, marker);
+        error = write_marker(config, marker, made);
     if (error == NULL)
         error = open_child(jail, "root", undo, root);
     if (error == NULL)
         error = check_unused(config, *root);
     if (error == NULL && !made)
-        error = write_marker(config, marker);
+        error = write_marker(config, marker, made);
     return error;
 }
 
