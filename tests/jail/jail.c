@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <linux/capability.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <poll.h>
@@ -212,6 +213,46 @@ void forbid_user_namespaces(void)
 
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0)
         _exit(124);
+}
+
+/* Root has what the bounding set has, once it executes something. */
+void keep_capabilities(const int *kept, size_t count)
+{
+    for (int capability = 0; prctl(PR_CAPBSET_READ, capability) >= 0; capability++) {
+        bool wanted = false;
+
+        for (size_t i = 0; i < count; i++)
+            wanted = wanted || kept[i] == capability;
+        if (!wanted && prctl(PR_CAPBSET_DROP, capability) != 0)
+            _exit(124);
+    }
+}
+
+void keep_usual_capabilities(void)
+{
+    static const int usual[] = {CAP_CHOWN,  CAP_DAC_OVERRIDE, CAP_FOWNER,     CAP_FSETID, CAP_KILL,   CAP_SETGID,
+                                CAP_SETUID, CAP_SETPCAP,      CAP_SYS_CHROOT, CAP_MKNOD,  CAP_SETFCAP};
+
+    keep_capabilities(usual, array_length(usual));
+}
+
+void become_root_of_a_container(void)
+{
+    keep_usual_capabilities();
+    forbid_user_namespaces();
+}
+
+/* newuidmap looks names and ranges up in /etc: files of the test's own there, in its mount namespace. */
+void give_subordinate_ids(struct jail *jail)
+{
+    char text[256];
+
+    snprintf(text, sizeof(text), "root:x:0:0:root:/root:/bin/sh\njailer:x:%d:%d::/:/bin/sh\n", JAIL_UID, JAIL_GID);
+    write_text(jail_path(jail, "passwd"), text);
+    snprintf(text, sizeof(text), "jailer:%d:65536\n", JAIL_SUBORDINATE);
+    write_text(jail_path(jail, "subuid"), text);
+    write_text(jail_path(jail, "subgid"), text);
+    jail->etc = true;
 }
 
 pid_t jail_start(const struct jail *jail, int out, int errors, const char *const *arguments)

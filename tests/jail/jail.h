@@ -10,7 +10,7 @@
 #include <stdbool.h>
 #include <sys/types.h>
 
-enum { JAIL_UID = 64123, JAIL_GID = 64124, JAIL_KVM_GROUP = 64125 };
+enum { JAIL_UID = 64123, JAIL_GID = 64124, JAIL_KVM_GROUP = 64125, JAIL_SUBORDINATE = 400000 };
 
 struct jail {
     char directory[40]; /* of the test */
@@ -44,6 +44,14 @@ int jail_setup_as_user(void **state);
 
 /* For before_exec: a seccomp filter as containers have it, under which no namespace can be made. */
 void forbid_user_namespaces(void);
+
+/* For before_exec: root's capabilities are these, or what the engines leave to it by default as far as it matters. */
+void keep_capabilities(const int *kept, size_t count);
+void keep_usual_capabilities(void);
+/* And that with the filter: neither CAP_SYS_ADMIN nor namespaces. */
+void become_root_of_a_container(void);
+/* A user's subordinate ids begin at JAIL_SUBORDINATE: newuidmap finds that in /etc (`etc`). */
+void give_subordinate_ids(struct jail *jail);
 
 /* Runs the jailer with the five options that name the jail, and then those given; NULL ends them. */
 void jail_run(const struct jail *jail, struct outcome *outcome, ...) __attribute__((sentinel));

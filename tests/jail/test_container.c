@@ -11,40 +11,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* What the engines leave to root by default, as far as it matters here. */
-static const int usual[] = {CAP_CHOWN,  CAP_DAC_OVERRIDE, CAP_FOWNER,     CAP_FSETID, CAP_KILL,   CAP_SETGID,
-                            CAP_SETUID, CAP_SETPCAP,      CAP_SYS_CHROOT, CAP_MKNOD,  CAP_SETFCAP};
-
-/* Root has what the bounding set has, once it executes something. */
-static void keep(const int *kept, size_t count)
-{
-    for (int capability = 0; prctl(PR_CAPBSET_READ, capability) >= 0; capability++) {
-        bool wanted = false;
-
-        for (size_t i = 0; i < count; i++)
-            wanted = wanted || kept[i] == capability;
-        if (!wanted && prctl(PR_CAPBSET_DROP, capability) != 0)
-            _exit(124);
-    }
-}
-
-static void become_root_of_a_container(void)
-{
-    keep(usual, array_length(usual));
-    forbid_user_namespaces();
-}
-
 static void become_root_that_makes_no_nodes(void)
 {
     static const int kept[] = {CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_FOWNER, CAP_SETGID, CAP_SETUID, CAP_SETPCAP};
 
-    keep(kept, array_length(kept));
+    keep_capabilities(kept, array_length(kept));
     forbid_user_namespaces();
 }
 
@@ -172,7 +148,7 @@ static void test_a_user_with_namespaces_gets_all_walls_in_spite_of_the_option(vo
 /* Root of a container where namespaces are allowed: any user, but the device is the host's. */
 static void become_root_with_namespaces(void)
 {
-    keep(usual, array_length(usual));
+    keep_usual_capabilities();
 }
 
 static void test_root_of_a_container_with_namespaces_gets_all_walls(void **state)

@@ -6,13 +6,16 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <ftw.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <sys/uio.h>
 #include <sys/user.h>
 #include <sys/wait.h>
@@ -20,10 +23,11 @@
 
 enum { CALLS_MAX = 2000, VMM_CODE = 17 };
 
-/* Never made to fail: they cannot fail (close(2) closes even then), or the process ends with them. */
-static const long exempt[] = {SYS_exit,    SYS_exit_group, SYS_futex,           SYS_rt_sigreturn,
-                              SYS_wait4,   SYS_getegid,    SYS_rt_sigtimedwait, SYS_rt_sigprocmask,
-                              SYS_geteuid, SYS_getpid,     SYS_gettid,          SYS_close};
+/* Never made to fail: they cannot fail (close(2) closes even then, a child can be killed), or the process ends with
+ * them. */
+static const long exempt[] = {
+    SYS_exit,           SYS_exit_group, SYS_futex,  SYS_rt_sigreturn, SYS_wait4, SYS_getegid, SYS_rt_sigtimedwait,
+    SYS_rt_sigprocmask, SYS_geteuid,    SYS_getpid, SYS_gettid,       SYS_close, SYS_kill};
 
 /*
  * The jail is as strong without them: what cleans up; fcntl (libc sets close-on-exec a second time); stat of devices
@@ -42,12 +46,16 @@ static bool is_among(long number, const long *numbers, size_t count)
 }
 
 struct run {
-    int target;    /* which call fails */
-    bool killing;  /* it does not fail: its process is killed in it */
-    int seen;      /* calls so far */
-    long failed;   /* its number, -1: there were fewer calls */
-    pid_t failing; /* the thread that is in it */
+    int target;     /* which call fails */
+    bool killing;   /* it does not fail: its process is killed in it */
+    int seen;       /* calls so far */
+    long failed;    /* its number, -1: there were fewer calls */
+    pid_t failing;  /* the thread that is in it */
+    bool elsewhere; /* not the first one's */
+    bool helped;    /* the first process becomes the VMM: others help it */
     bool counting;
+    pid_t mappers[8]; /* newuidmap and newgidmap: not the jailer, though it starts them */
+    size_t mapper_count;
     int execs;  /* 1: the jailer, 2: the VMM */
     int status; /* of the first process */
     char errors[4096];
@@ -60,23 +68,35 @@ static bool only_reads(const struct __ptrace_syscall_info *info)
            (info->entry.args[0] == PR_CAPBSET_READ || info->entry.args[0] == PR_CAP_AMBIENT);
 }
 
+static void (*before_trace)(void); /* of the test: what the jailer is to have lost already */
+
+/* A capability that it has lost need not go. */
+static bool drops_what_may_be_gone(const struct __ptrace_syscall_info *info)
+{
+    return before_trace != NULL && info->entry.nr == SYS_prctl && info->entry.args[0] == PR_CAPBSET_DROP;
+}
+
 /* A stop at a call's entry or exit. */
-static void handle_call(struct run *run, pid_t thread)
+static void handle_call(struct run *run, pid_t first, pid_t thread)
 {
     struct __ptrace_syscall_info info;
     struct user_regs_struct registers;
 
     if (ptrace(PTRACE_GET_SYSCALL_INFO, thread, sizeof(info), &info) <= 0 || run->execs != 1)
         return;
+    for (size_t i = 0; i < run->mapper_count; i++)
+        if (run->mappers[i] == thread)
+            return;
     if (info.op == PTRACE_SYSCALL_INFO_ENTRY) {
         /* The first step of main: before it are libc and libcap-ng. */
         run->counting = run->counting || info.entry.nr == SYS_close_range;
         if (!run->counting)
             return;
         if (is_among((long)info.entry.nr, exempt, array_length(exempt)) || only_reads(&info) ||
-            run->seen++ != run->target)
+            drops_what_may_be_gone(&info) || run->seen++ != run->target)
             return;
         run->failed = (long)info.entry.nr;
+        run->elsewhere = thread != first;
         if (run->killing) {
             kill(thread, SIGKILL);
             return;
@@ -99,9 +119,23 @@ static void handle_call(struct run *run, pid_t thread)
     }
 }
 
+/* Which program a process has become. */
+static void handle_exec(struct run *run, pid_t process)
+{
+    char path[64], program[256] = "";
+
+    snprintf(path, sizeof(path), "/proc/%d/exe", process);
+    if (readlink(path, program, sizeof(program) - 1) > 0 && strstr(program, "idmap") != NULL &&
+        run->mapper_count < array_length(run->mappers))
+        run->mappers[run->mapper_count++] = process;
+    else
+        run->execs++;
+}
+
 static void trace_me(void)
 {
-    ptrace(PTRACE_TRACEME, 0, NULL, NULL);
+    if (before_trace != NULL)
+        before_trace();
     raise(SIGSTOP);
 }
 
@@ -112,8 +146,11 @@ static void follow(struct run *run, pid_t first)
                          PTRACE_O_TRACEVFORK | PTRACE_O_EXITKILL;
     int status;
 
-    assert_int_equal(waitpid(first, &status, 0), first);
+    /* Attached by us, who are root, and not of its own accord: or no set-uid program would work. */
+    assert_int_equal(waitpid(first, &status, WUNTRACED), first);
     assert_true(WIFSTOPPED(status));
+    assert_int_equal(ptrace(PTRACE_ATTACH, first, NULL, NULL), 0);
+    assert_int_equal(waitpid(first, &status, __WALL), first);
     ptrace(PTRACE_SETOPTIONS, first, NULL, options);
     ptrace(PTRACE_SYSCALL, first, NULL, 0);
     for (pid_t thread; (thread = waitpid(-1, &status, __WALL)) > 0;) {
@@ -125,9 +162,9 @@ static void follow(struct run *run, pid_t first)
             continue;
         }
         if (WSTOPSIG(status) == (SIGTRAP | 0x80))
-            handle_call(run, thread);
+            handle_call(run, first, thread);
         else if (status >> 8 == (SIGTRAP | (PTRACE_EVENT_EXEC << 8)))
-            run->execs++;
+            handle_exec(run, thread);
         else if (status >> 16 == 0 && WSTOPSIG(status) != SIGSTOP)
             deliver = WSTOPSIG(status);
         ptrace(PTRACE_SYSCALL, thread, NULL, deliver);
@@ -150,14 +187,128 @@ static void run_with_fault(struct jail *jail, const char *const *more, struct ru
     close(errors[0]);
 }
 
-/* `also` is one more harmless call. */
-static void fail_each_call(struct jail *jail, const char *const *more, int code, long also)
+/* --- A group of cgroup version 2 that is the user's, with this process in it --- */
+
+static struct {
+    char path[256];
+    char from[256]; /* cgroup.procs of where this process was */
+} delegated;
+
+static void move_here(const char *procs)
 {
+    write_text(procs, "0");
+}
+
+/* False when no version 2 is mounted. */
+static bool delegate_group(void)
+{
+    static const char *const files[] = {"", "/cgroup.procs", "/cgroup.subtree_control", "/cgroup.threads"};
+    const char *mount = access("/sys/fs/cgroup/cgroup.procs", F_OK) == 0 ? "/sys/fs/cgroup" : "/sys/fs/cgroup/unified";
+    char path[300], own[128] = "";
+
+    const char *line = strstr(read_text("/proc/self/cgroup"), "0::/");
+    snprintf(path, sizeof(path), "%s/cgroup.procs", mount);
+    if (line == NULL || access(path, W_OK) != 0)
+        return false;
+    snprintf(own, sizeof(own), "%.*s", (int)strcspn(line + 4, "\n"), line + 4);
+    snprintf(delegated.from, sizeof(delegated.from), "%s/%s/cgroup.procs", mount, own);
+    snprintf(delegated.path, sizeof(delegated.path), "%s/mayfly-faults-%d", mount, getpid());
+    assert_int_equal(mkdir(delegated.path, 0755), 0);
+    for (size_t i = 0; i < array_length(files); i++) {
+        snprintf(path, sizeof(path), "%s%s", delegated.path, files[i]);
+        assert_int_equal(chown(path, JAIL_UID, JAIL_GID), 0);
+    }
+    snprintf(path, sizeof(path), "%s/cgroup.procs", delegated.path);
+    move_here(path);
+    return true;
+}
+
+static void end_delegation(void)
+{
+    move_here(delegated.from);
+    assert_int_equal(rmdir(delegated.path), 0);
+    delegated.path[0] = '\0';
+}
+
+static int remove_group(const char *path, const struct stat *status, int kind, struct FTW *walk)
+{
+    (void)status;
+    if (kind == FTW_DP && walk->level > 0)
+        assert_int_equal(rmdir(path), 0);
+    return 0;
+}
+
+static void remove_groups(void)
+{
+    if (delegated.path[0] != '\0')
+        nftw(delegated.path, remove_group, 8, FTW_DEPTH | FTW_PHYS);
+}
+
+static int find_group(const char *path, const struct stat *status, int kind, struct FTW *walk)
+{
+    (void)status;
+    if (kind == FTW_D && walk->level > 0)
+        fail_msg("left behind: %s", path);
+    return 0;
+}
+
+static void assert_no_group_left(void)
+{
+    if (delegated.path[0] != '\0')
+        nftw(delegated.path, find_group, 8, FTW_PHYS);
+}
+
+/* --- One call a run --- */
+
+/* The line of a reduced jail that tells which walls are missing; or NULL. */
+static const char *walls_of(const struct run *run)
+{
+    return strstr(run->errors, "mayfly-jailer: reduced jail, without: ");
+}
+
+static bool is_fine(const struct run *run, int code, const long *also, const char *walls)
+{
+    if (run->execs != 2)
+        return WIFEXITED(run->status) && WEXITSTATUS(run->status) == 1 &&
+               strncmp(run->errors, "mayfly-jailer: ", 15) == 0;
+    if (!WIFEXITED(run->status) || WEXITSTATUS(run->status) != code)
+        return false;
+    /* One more is missing, and it is told. */
+    if (walls_of(run) != NULL && strcmp(walls_of(run), walls) != 0)
+        return true;
+    /* A process that only tries, or holds, a namespace for the jailer; what it is to achieve was achieved. */
+    if (run->elsewhere && run->helped)
+        return true;
+    for (; *also >= 0; also++)
+        if (run->failed == *also)
+            return true;
+    return is_among(run->failed, harmless, array_length(harmless));
+}
+
+static bool has_word(const char *const *words, const char *one, const char *other)
+{
+    for (; *words != NULL; words++)
+        if (strcmp(*words, one) == 0 || strcmp(*words, other) == 0)
+            return true;
+    return false;
+}
+
+#define CALLS(...) ((const long[]){__VA_ARGS__, -1})
+
+/* `also` are more harmless calls; -1 ends them. */
+static void fail_each_call(struct jail *jail, const char *const *more, int code, const long *also)
+{
+    struct run whole = {.target = -1, .failed = -1};
     unsigned wrong = 0;
     int target = 0;
 
+    run_with_fault(jail, more, &whole);
+    jail_remove(jail);
+    remove_groups();
+    const char *walls = walls_of(&whole) == NULL ? "" : walls_of(&whole);
+
     for (; target < CALLS_MAX; target++) {
-        struct run run = {.target = target, .failed = -1};
+        struct run run = {.target = target, .failed = -1, .helped = !has_word(more, "--new-pid-ns", "--daemonize")};
 
         run_with_fault(jail, more, &run);
         if (run.failed < 0) {
@@ -165,14 +316,7 @@ static void fail_each_call(struct jail *jail, const char *const *more, int code,
             break;
         }
         bool ran = run.execs == 2;
-        bool fine;
-        if (ran)
-            fine = (run.failed == also || is_among(run.failed, harmless, array_length(harmless))) &&
-                   WIFEXITED(run.status) && WEXITSTATUS(run.status) == code;
-        else
-            fine = WIFEXITED(run.status) && WEXITSTATUS(run.status) == 1 &&
-                   strncmp(run.errors, "mayfly-jailer: ", 15) == 0;
-        if (!fine) {
+        if (!is_fine(&run, code, also, walls)) {
             print_error("call %d (number %ld) fails: %s, status %#x: %s\n", target, run.failed,
                         ran ? "the VMM runs" : "no VMM", (unsigned)run.status, run.errors);
             wrong++;
@@ -181,10 +325,13 @@ static void fail_each_call(struct jail *jail, const char *const *more, int code,
             if (access(jail_path(jail, "base/%s", jail->exec_name), F_OK) == 0)
                 print_error("call %d (number %ld) leaves something: %s\n", target, run.failed, run.errors);
             assert_nothing_left(jail);
+            assert_no_group_left();
         }
         jail_remove(jail);
+        remove_groups();
     }
     jail_remove(jail);
+    remove_groups();
     print_message("# %d calls made to fail\n", target);
     assert_true(target > 50 && target < CALLS_MAX);
     assert_int_equal(wrong, 0);
@@ -242,12 +389,13 @@ static void test_a_call_that_fails_in_binding_leaves_nothing(void **state)
     fail_each_call(*state,
                    (const char *const[]){"--bind", "/etc/passwd:/a/b/passwd:ro", "--bind", "/usr/lib:/lib",
                                          "--memory-limit=100000000", "--announce", "--", "17", "leave", NULL},
-                   VMM_CODE, SYS_writev /* the announcement */);
+                   VMM_CODE, CALLS(SYS_writev /* the announcement */));
 }
 
 static void test_a_call_that_fails_leaves_nothing(void **state)
 {
-    fail_each_call(*state, (const char *const[]){"--cgroup", "cpu.shares=10", "--", "17", "leave", NULL}, VMM_CODE, -1);
+    fail_each_call(*state, (const char *const[]){"--cgroup", "cpu.shares=10", "--", "17", "leave", NULL}, VMM_CODE,
+                   CALLS(-1));
 }
 
 static void test_a_call_that_fails_in_namespaces_leaves_nothing(void **state)
@@ -256,13 +404,13 @@ static void test_a_call_that_fails_in_namespaces_leaves_nothing(void **state)
                    (const char *const[]){"--new-pid-ns", "--new-ipc-ns", "--new-uts-ns", "--new-cgroup-ns",
                                          "--new-net-ns", "--new-time-ns", "--cgroup", "cpuset.cpus=0", "--", "17",
                                          "leave", NULL},
-                   VMM_CODE, -1);
+                   VMM_CODE, CALLS(-1));
 }
 
 static void test_a_call_that_fails_in_a_daemon_leaves_nothing(void **state)
 {
     fail_each_call(*state, (const char *const[]){"--daemonize", "--", "17", "leave", NULL}, 0,
-                   SYS_read); /* of the caller, that waits */
+                   CALLS(SYS_read /* of the caller, that waits */));
 }
 
 static void test_a_call_that_fails_in_a_users_jail_leaves_nothing(void **state)
@@ -270,10 +418,69 @@ static void test_a_call_that_fails_in_a_users_jail_leaves_nothing(void **state)
     fail_each_call(*state,
                    (const char *const[]){"--new-pid-ns", "--new-ipc-ns", "--new-uts-ns", "--new-cgroup-ns",
                                          "--new-net-ns", "--new-time-ns", "--", "17", "leave", NULL},
-                   VMM_CODE, SYS_writev); /* of a note */
+                   VMM_CODE, CALLS(SYS_writev /* of a note */));
+}
+
+static void test_a_call_that_fails_in_giving_files_away_leaves_nothing(void **state)
+{
+    struct jail *jail = *state;
+    char file[128], device[128];
+
+    write_text(jail_path(jail, "secret"), "mine\n");
+    snprintf(file, sizeof(file), "--bind=%s:/f:own", jail_path(jail, "secret"));
+    assert_int_equal(mknod(jail_path(jail, "node"), S_IFCHR | 0600, makedev(1, 7)), 0);
+    snprintf(device, sizeof(device), "--bind=%s:/dev/disk:own,ro", jail_path(jail, "node"));
+    fail_each_call(jail, (const char *const[]){file, device, "--", "17", "leave", NULL}, VMM_CODE, CALLS(-1));
+}
+
+static void test_a_call_that_fails_with_subordinate_ids_leaves_nothing(void **state)
+{
+    struct jail *jail = *state;
+
+    if (access("/usr/bin/newuidmap", X_OK) != 0) {
+        print_message("skipped: newuidmap (package uidmap) is not installed\n");
+        skip();
+    }
+    give_subordinate_ids(jail);
+    jail->uid = JAIL_SUBORDINATE + 5;
+    jail->gid = JAIL_SUBORDINATE + 6;
+    fail_each_call(jail, (const char *const[]){"--", "17", "leave", NULL}, VMM_CODE, CALLS(SYS_writev /* of a note */));
+}
+
+static void test_a_call_that_fails_in_a_delegated_cgroup_leaves_nothing(void **state)
+{
+    if (!delegate_group()) {
+        print_message("skipped: no cgroup version 2 is mounted here\n");
+        skip();
+    }
+    fail_each_call(*state, (const char *const[]){"--new-pid-ns", "--new-cgroup-ns", "--", "17", "leave", NULL},
+                   VMM_CODE, CALLS(SYS_writev /* of a note */));
+    end_delegation();
+}
+
+static void test_a_call_that_fails_in_a_reduced_jail_leaves_nothing(void **state)
+{
+    before_trace = become_root_of_a_container;
+    fail_each_call(*state,
+                   (const char *const[]){"--allow-reduced", "--cgroup", "cpu.shares=10", "--", "17", "leave", NULL},
+                   VMM_CODE, CALLS(SYS_writev /* of what is missing */));
+    before_trace = NULL;
+}
+
+static void test_a_call_that_fails_in_a_reduced_jail_of_a_user_leaves_nothing(void **state)
+{
+    before_trace = forbid_user_namespaces;
+    fail_each_call(*state, (const char *const[]){"--allow-reduced", "--", "17", "leave", NULL}, VMM_CODE,
+                   CALLS(SYS_writev, SYS_capget /* nobody has rights, who cannot be asked */));
+    before_trace = NULL;
 }
 
 TEST_MAIN(jail_test(test_a_call_that_fails_leaves_nothing),
+          jail_test(test_a_call_that_fails_in_giving_files_away_leaves_nothing),
+          user_test(test_a_call_that_fails_with_subordinate_ids_leaves_nothing),
+          user_test(test_a_call_that_fails_in_a_delegated_cgroup_leaves_nothing),
+          jail_test(test_a_call_that_fails_in_a_reduced_jail_leaves_nothing),
+          user_test(test_a_call_that_fails_in_a_reduced_jail_of_a_user_leaves_nothing),
           jail_test(test_a_call_that_fails_in_namespaces_leaves_nothing),
           jail_test(test_a_call_that_fails_in_a_daemon_leaves_nothing),
           user_test(test_a_call_that_fails_in_a_users_jail_leaves_nothing),

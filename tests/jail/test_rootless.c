@@ -11,8 +11,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { SUBORDINATE = 400000 };
-
 static void test_folders_are_the_users(void **state)
 {
     struct jail *jail = *state;
@@ -126,19 +124,6 @@ static void test_a_users_daemon_tells_its_failure_and_leaves_when_it_runs(void *
     assert_int_equal(flock(file, LOCK_EX), 0); /* waits for its end */
 }
 
-/* newuidmap looks names and ranges up in /etc: files of the test's own there, in its mount namespace. */
-static void give_subordinate_ids(struct jail *jail)
-{
-    char text[256];
-
-    snprintf(text, sizeof(text), "root:x:0:0:root:/root:/bin/sh\njailer:x:%d:%d::/:/bin/sh\n", JAIL_UID, JAIL_GID);
-    write_text(jail_path(jail, "passwd"), text);
-    snprintf(text, sizeof(text), "jailer:%d:65536\n", SUBORDINATE);
-    write_text(jail_path(jail, "subuid"), text);
-    write_text(jail_path(jail, "subgid"), text);
-    jail->etc = true;
-}
-
 static void test_vmm_runs_as_a_subordinate_id_of_the_user(void **state)
 {
     struct jail *jail = *state;
@@ -150,8 +135,8 @@ static void test_vmm_runs_as_a_subordinate_id_of_the_user(void **state)
         skip();
     }
     give_subordinate_ids(jail);
-    jail->uid = SUBORDINATE + 5;
-    jail->gid = SUBORDINATE + 6;
+    jail->uid = JAIL_SUBORDINATE + 5;
+    jail->gid = JAIL_SUBORDINATE + 6;
     jail_run(jail, &outcome, "--new-pid-ns", "--no-base-filter", "--", "report", NULL);
     assert_exited(&outcome, 0);
     snprintf(line, sizeof(line), "uid %d %d gid %d %d groups ", jail->uid, jail->uid, jail->gid, jail->gid);
@@ -164,16 +149,16 @@ static void test_vmm_runs_as_a_subordinate_id_of_the_user(void **state)
     jail_remove(jail);
 
     /* Out of the range: refused, and nothing stays behind. */
-    jail->uid = SUBORDINATE + 65536;
+    jail->uid = JAIL_SUBORDINATE + 65536;
     jail_run(jail, &outcome, NULL);
     assert_refused(&outcome, "--uid: %d is neither your own id (%d) nor a subordinate one (see /etc/subuid)",
-                   SUBORDINATE + 65536, JAIL_UID);
+                   JAIL_SUBORDINATE + 65536, JAIL_UID);
     assert_nothing_left(jail);
     jail->uid = JAIL_UID;
-    jail->gid = SUBORDINATE - 1;
+    jail->gid = JAIL_SUBORDINATE - 1;
     jail_run(jail, &outcome, NULL);
     assert_refused(&outcome, "--gid: %d is neither your own id (%d) nor a subordinate one (see /etc/subgid)",
-                   SUBORDINATE - 1, JAIL_GID);
+                   JAIL_SUBORDINATE - 1, JAIL_GID);
     assert_nothing_left(jail);
 }
 
