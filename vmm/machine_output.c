@@ -142,7 +142,7 @@ struct error *machine_put_metrics(struct machine *machine, struct metrics_config
     error = members_of(machine, config, &members);
     if (error == NULL)
         error = output_open("metrics_path", config->metrics_path, &fd);
-    if (error == NULL && !metrics_set_members(members))
+    if (error == NULL && !metrics_prepare(members))
         error = error_errno(ENOMEM, "properties: cannot keep them");
     if (error != NULL)
         return error;

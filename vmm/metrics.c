@@ -23,17 +23,21 @@ enum {
 
 /*
  * What metrics_write keeps from line to line. A pipe may take only the first part of a line: the rest goes out before
- * the next one, so that a reader never sees two lines mixed. Of `room` a page is used only once a line comes so far.
+ * the next one, so that a reader never sees two lines mixed. What is large comes from the heap, and only when lines are
+ * wanted; of a line's room a page is used only once a line comes so far.
  */
+struct line {
+    struct metrics told;
+    char text[];
+};
+
 static struct {
     int busy; /* a signal handler must not write over the line that it interrupted, nor read a list half changed */
     int fd;   /* that the unwritten part belongs to */
     size_t start, end;
     struct device_metrics *devices; /* in the order in which they came */
-    struct metrics told;
-    char *members; /* heap-allocated; see metrics_set_members */
-    char *line;    /* NULL: `room` */
-    char room[LINE_SIZE];
+    char *members;                  /* of every line; NULL: none */
+    struct line *line;              /* NULL until metrics_prepare */
 } writer;
 
 /*
@@ -176,7 +180,7 @@ static char *put_value(char *at, const struct metric *metric, uint64_t value, ch
 static char *put_latency(char *at, const struct metric *metric)
 {
     const struct latency *latency = (const void *)((const char *)&metrics + metric->offset);
-    struct latency *told = (void *)((char *)&writer.told + metric->offset);
+    struct latency *told = (void *)((char *)&writer.line->told + metric->offset);
     uint64_t sum_us = __atomic_load_n(&latency->sum_us, __ATOMIC_RELAXED);
 
     at = put_text(at, "{\"min_us\":");
@@ -210,7 +214,7 @@ static char *put_object(char *at, enum metric_group_name group, struct device_me
         else if (metric->kind == METRIC_LATENCY)
             at = put_latency(at, metric);
         else if (device == NULL)
-            at = put_value(at, metric, total(metric), (char *)&writer.told + metric->offset);
+            at = put_value(at, metric, total(metric), (char *)&writer.line->told + metric->offset);
         else
             at = put_value(at, metric, load(device->counters + device_offset(metric)),
                            device->told + device_offset(metric));
@@ -232,8 +236,7 @@ static char *put_device(char *at, struct device_metrics *device)
 /* Fills writer.line and remembers what it told. */
 static void format_line(void)
 {
-    char *line = writer.line != NULL ? writer.line : writer.room;
-    char *at = line;
+    char *at = writer.line->text;
     size_t devices = 0;
 
     *at++ = '{';
@@ -253,16 +256,14 @@ static void format_line(void)
             at = put_device(at, device);
     at = put_text(at, "}\n");
     writer.start = 0;
-    writer.end = (size_t)(at - line);
+    writer.end = (size_t)(at - writer.line->text);
 }
 
 /* False, with errno, when there is still something left. */
 static bool write_rest(int fd)
 {
-    const char *line = writer.line != NULL ? writer.line : writer.room;
-
     while (writer.start < writer.end) {
-        ssize_t written = write(fd, line + writer.start, writer.end - writer.start);
+        ssize_t written = write(fd, writer.line->text + writer.start, writer.end - writer.start);
 
         if (written < 0 && errno == EINTR)
             continue;
@@ -278,7 +279,7 @@ static int write_line(int fd)
 {
     int code = 0;
 
-    if (__atomic_exchange_n(&writer.busy, 1, __ATOMIC_ACQUIRE))
+    if (writer.line == NULL || __atomic_exchange_n(&writer.busy, 1, __ATOMIC_ACQUIRE))
         return 0;
     if (writer.fd != fd)
         writer.start = writer.end;
@@ -314,23 +315,22 @@ void metrics_write_at_end(int fd)
     write_line(fd);
 }
 
-bool metrics_set_members(const char *text)
+bool metrics_prepare(const char *members)
 {
-    char *members = NULL;
-    char *line = NULL;
+    size_t room = LINE_SIZE + (members == NULL ? 0 : 1 + strlen(members));
+    struct line *line = calloc(1, sizeof(*line) + room);
+    char *copy = members == NULL ? NULL : strdup(members);
 
-    if (text != NULL) {
-        members = strdup(text);
-        line = malloc(LINE_SIZE + 1 + strlen(text));
-        if (members == NULL || line == NULL) {
-            free(members);
-            free(line);
-            return false;
-        }
+    if (line == NULL || (copy == NULL && members != NULL)) {
+        free(line);
+        free(copy);
+        return false;
     }
+    if (writer.line != NULL)
+        line->told = writer.line->told;
     free(writer.members);
     free(writer.line);
-    writer.members = members;
+    writer.members = copy;
     writer.line = line;
     writer.start = writer.end = 0;
     return true;

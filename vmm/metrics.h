@@ -234,7 +234,7 @@ struct error *metrics_write(int fd);
 void metrics_write_at_end(int fd);
 
 /*
- * Lets every line carry `text` after the timestamp: JSON members, ready to be copied ("\"id\":\"a\""). Copied; NULL:
- * nothing. False without memory.
+ * Makes room for lines: before it, metrics_write writes nothing. Every line carries `members` after the timestamp:
+ * JSON, ready to be copied ("\"id\":\"a\""). Copied; NULL: nothing. False without memory.
  */
-bool metrics_set_members(const char *text);
+bool metrics_prepare(const char *members);

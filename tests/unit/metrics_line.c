@@ -16,6 +16,7 @@ yajl_val metrics_line(void)
     struct stat status;
 
     assert_true(fd >= 0);
+    assert_true(metrics_prepare(NULL));
     assert_no_error(metrics_write(fd));
     assert_int_equal(fstat(fd, &status), 0);
     cleanup_free char *text = calloc(1, (size_t)status.st_size + 1);

@@ -20,7 +20,7 @@ static int setup(void **state)
 {
     (void)state;
     assert_int_equal(pipe2(ends, O_NONBLOCK), 0);
-    return 0;
+    return metrics_prepare(NULL) ? 0 : -1;
 }
 
 static int teardown(void **state)
@@ -28,7 +28,7 @@ static int teardown(void **state)
     (void)state;
     close(ends[0]);
     close(ends[1]);
-    return metrics_set_members(NULL) ? 0 : -1;
+    return 0;
 }
 
 /* All that is in the pipe. */
@@ -180,7 +180,7 @@ static void test_members_are_carried_by_every_line(void **state)
     const char *color[] = {"properties", "color", NULL};
 
     (void)state;
-    assert_true(metrics_set_members("\"id\":\"vm-1\",\"properties\":{\"color\":\"red\"}"));
+    assert_true(metrics_prepare("\"id\":\"vm-1\",\"properties\":{\"color\":\"red\"}"));
     for (int i = 0; i < 2; i++) {
         assert_no_error(metrics_write(ends[1]));
         yajl_val tree = parse(drain());
