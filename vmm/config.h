@@ -14,6 +14,7 @@ enum {
     MEM_SIZE_MIB_DEFAULT = 128,
     MEM_SIZE_MIB_MAX = 8 << 20, /* 8 TiB: what KVM takes in one memslot; the host usually has less */
     DRIVE_QUEUES_MAX = VCPUS_MAX,
+    NETWORK_QUEUES_MAX = VCPUS_MAX,
     VIRTIO_DEVICES_MAX = 19, /* one IOAPIC pin each: GSI 5 to 23 */
     CONSOLE_PORTS_MAX = 16,
     ID_LENGTH_MAX = 64, /* of an instance: letters, digits, '-'; of a drive, an interface: letters, digits, '_' */
@@ -151,10 +152,17 @@ struct network_interface_config {
     char *iface_id;
     char *host_dev_name;
     struct network_backend_config backend;
-    char *guest_mac; /* "06:00:ac:10:00:02"; NULL: the guest chooses */
-    uint32_t mtu;    /* 0: not advertised */
+    char *guest_mac;      /* "06:00:ac:10:00:02"; NULL: the guest chooses */
+    uint32_t mtu;         /* 0: not advertised */
+    uint32_t queue_count; /* of struct network_interface_options; 0: one */
     struct rate_limiter_config rx_rate_limiter;
     struct rate_limiter_config tx_rate_limiter;
+};
+
+/* What an interface can beyond the reference (PUT /mayfly/network-interfaces/{iface_id}). */
+struct network_interface_options {
+    char *iface_id;
+    uint32_t queue_count; /* pairs of queues */
 };
 
 /* The fields of PATCH /network-interfaces/{iface_id}. */

@@ -192,7 +192,7 @@ static void test_request_that_a_back_end_died_of_is_done_by_the_next(void **stat
     vm_expect_exit(vm, 0);
 }
 
-/* Each back end does what it finds in the wrong order and dies of its twentieth request. */
+/* Each back end does what it finds in the wrong order and dies after twenty: ten do all two hundred, each once. */
 static void test_requests_in_disorder_are_neither_lost_nor_doubled_when_back_ends_die(void **state)
 {
     struct vm *vm = start(BACKEND_DIES_IN_DISORDER);

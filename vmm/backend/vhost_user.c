@@ -152,6 +152,9 @@ static bool settled(struct vhost_user *front)
         return true;
     front->state = VHOST_USER_READY;
     front->was_agreed = true;
+    if (front->awaited)
+        log_info("%s \"%s\": the back end at \"%s\" is there again", front->needs.name, front->needs.id,
+                 front->needs.path);
     return !front->wanted || vhost_user_rings_run(front);
 }
 

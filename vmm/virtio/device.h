@@ -53,6 +53,8 @@ struct virtio_transport_ops {
     /* The eventfds of a device whose queues another process serves: -1 before the VM is connected. */
     int (*notify_fd)(void *transport, unsigned index);
     int (*interrupt_fd)(void *transport);
+    /* Has notifications of such a device's queue come to it after all (ops->notify), or not any more. */
+    void (*serve_here)(void *transport, unsigned index, bool here);
 };
 
 /* The common head of every device; embedded in the device's private struct. */

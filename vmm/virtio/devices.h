@@ -12,8 +12,8 @@
  * block.c: opens path_on_host, a regular file or a block device (its size in sectors, rounded down, is the capacity; an
  * empty file is a drive without sectors, for callers that give it a file later). The serial number that the guest reads
  * is the first 20 characters of the file's st_dev, st_rdev and st_ino, in decimal, without anything between them: what
- * guests set up for Firecracker look for. `direct` and `queue_count` as in struct drive_options. io_engine Async makes the io_uring here: no other is made while the guest
- * runs.
+ * guests set up for Firecracker look for. `direct` and `queue_count` as in struct drive_options. io_engine Async makes
+ * the io_uring here: no other is made while the guest runs.
  */
 struct error *virtio_block_new(const struct drive_config *config, struct event_loop *loop,
                                struct virtio_device **device);

@@ -62,12 +62,31 @@ static int interrupt_fd(void *transport)
     return ((struct virtio_mmio *)transport)->irq_fd;
 }
 
+static void serve_here(void *transport, unsigned index, bool here)
+{
+    struct virtio_mmio *mmio = transport;
+    struct doorbell *doorbell = &mmio->doorbells[index];
+
+    if (!here) {
+        event_source_remove(&doorbell->source);
+        return;
+    }
+    if (doorbell->source.fd < 0 || doorbell->source.loop != NULL)
+        return;
+
+    struct error *error = event_source_add(mmio->device->loop, &doorbell->source, EPOLLIN);
+    if (error != NULL)
+        log_error("%s \"%s\": queue %u: %s", mmio->device->ops->name, mmio->device->id, index, error->message);
+    error_free(error);
+}
+
 static const struct virtio_transport_ops transport_ops = {
     .signal_queue = signal_queue,
     .signal_config = signal_config,
     .fail = fail,
     .notify_fd = notify_fd,
     .interrupt_fd = interrupt_fd,
+    .serve_here = serve_here,
 };
 
 /* While the machine is paused the queue waits: resume looks at all of them. */

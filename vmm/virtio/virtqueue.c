@@ -200,6 +200,14 @@ static bool queue_works(const struct virtqueue *queue)
     return queue->used != NULL && !queue->broken;
 }
 
+enum virtqueue_result virtqueue_look(struct virtqueue *queue, uint16_t head, struct virtqueue_chain *chain)
+{
+    chain->head = head;
+    chain->readable_count = chain->writable_count = 0;
+    chain->readable_bytes = chain->writable_bytes = 0;
+    return walk_chain(queue, chain) ? VIRTQUEUE_CHAIN : break_queue(queue);
+}
+
 enum virtqueue_result virtqueue_pop(struct virtqueue *queue, struct virtqueue_chain *chain)
 {
     if (!queue_works(queue))
@@ -213,13 +221,18 @@ enum virtqueue_result virtqueue_pop(struct virtqueue *queue, struct virtqueue_ch
         (uint16_t)(announced - queue->next_used) > queue->size)
         return break_queue(queue);
 
-    chain->head = load_relaxed(&queue->available->ring[queue->next_available & (queue->size - 1)]);
-    chain->readable_count = chain->writable_count = 0;
-    chain->readable_bytes = chain->writable_bytes = 0;
-    if (!walk_chain(queue, chain))
-        return break_queue(queue);
-    queue->next_available++;
-    return VIRTQUEUE_CHAIN;
+    uint16_t head = load_relaxed(&queue->available->ring[queue->next_available & (queue->size - 1)]);
+    enum virtqueue_result result = virtqueue_look(queue, head, chain);
+    if (result == VIRTQUEUE_CHAIN)
+        queue->next_available++;
+    return result;
+}
+
+void virtqueue_take_over(struct virtqueue *queue, uint16_t in_flight)
+{
+    queue->next_used = load_acquire(&queue->used->idx);
+    queue->next_available = (uint16_t)(queue->next_used + in_flight);
+    queue->signalled_valid = false;
 }
 
 void virtqueue_unpop(struct virtqueue *queue)

@@ -14,6 +14,7 @@ enum {
     VIRTIO_BALLOON = 5,
     VIRTIO_VSOCK = 19,
     VIRTIO_MEM = 24,
+    VIRTIO_FS = 26,
     VIRTIO_PMEM = 27,
 
     REG_MAGIC = 0x000,

@@ -1,0 +1,134 @@
+/* File systems that another process serves: tests/machine/fake_backend.c, and what becomes of them without it. */
+#include "tests/machine/fake_backend.h"
+#include "tests/machine/machine.h"
+
+static pid_t running_backend;
+
+static void end_backend(void)
+{
+    if (running_backend > 0)
+        backend_end(running_backend);
+    running_backend = 0;
+}
+
+static int teardown(void **state)
+{
+    end_backend();
+    return machine_teardown(state);
+}
+#define vhost_test(function) cmocka_unit_test_teardown(function, teardown)
+
+static void start_backend(struct vm *vm, enum backend_behaviour behaviour)
+{
+    end_backend();
+    running_backend = backend_start_as(BACKEND_FILES, vm_path(vm, "b.sock"), NULL, behaviour);
+}
+
+static struct vm *start(enum backend_behaviour behaviour)
+{
+    struct vm *vm = vm_start();
+
+    start_backend(vm, behaviour);
+    vm_put(vm, "/mayfly/file-systems/share", "{\"fs_id\":\"share\",\"tag\":\"share\",\"socket_path\":\"%s\"}",
+           vm_path(vm, "b.sock"));
+    return vm;
+}
+
+static void lose_backend(struct vm *vm)
+{
+    end_backend();
+    vm_await_log(vm, "fails with EIO until it mounts again");
+}
+
+static void test_requests_fail_when_the_back_end_is_gone_and_a_mount_takes_the_next(void **state)
+{
+    struct vm *vm = start(BACKEND_WORKS);
+
+    (void)state;
+    vm_boot(vm, "fs", "ops=i,g,f,m,l,p,L,g,m,f,i,p,g,i,g,f,m");
+    vm_expect(vm, "init 0\nattributes 0\nforget 0\nmany 0\nlocking\nwaiting\n");
+    lose_backend(vm);
+    vm_say(vm, "x");
+    /* The lock that was asked for fails, and all that comes; so does a mount while nobody is there. */
+    vm_expect(vm, "lock 5\nattributes 5\nmany 5\nforget 0\ninit 5\nwaiting\n");
+    start_backend(vm, BACKEND_WORKS);
+    vm_await_log(vm, "is there again");
+    /* What is still of the session before fails on. */
+    vm_say(vm, "x");
+    vm_expect(vm, "attributes 5\ninit 0\nattributes 0\nforget 0\nmany 0\ndone\n");
+    vm_expect_log(vm, "the guest mounts it again");
+    vm_expect_exit(vm, 0);
+}
+
+static void test_back_end_after_back_end_is_mounted(void **state)
+{
+    struct vm *vm = start(BACKEND_WORKS);
+
+    (void)state;
+    vm_boot(vm, "fs", "ops=i,p,g,p,i,g,p,g,R,i,g");
+    vm_expect(vm, "init 0\nwaiting\n");
+    lose_backend(vm);
+    vm_say(vm, "x");
+    vm_expect(vm, "attributes 5\nwaiting\n");
+    start_backend(vm, BACKEND_WORKS);
+    vm_await_log(vm, "is there again");
+    vm_say(vm, "x");
+    vm_expect(vm, "init 0\nattributes 0\nwaiting\n");
+    /* Gone and there again while the guest does nothing; then it resets the device. */
+    end_backend();
+    vm_await_log(vm, "is lost: ");
+    start_backend(vm, BACKEND_WORKS);
+    vm_say(vm, "x");
+    vm_expect(vm, "attributes 5\nreopened\ninit ");
+    vm_expect(vm, "done\n");
+    vm_expect_exit(vm, 0);
+}
+
+static void test_requests_fail_after_a_pause_in_which_the_back_end_went(void **state)
+{
+    struct vm *vm = start(BACKEND_WORKS);
+
+    (void)state;
+    vm_boot(vm, "fs", "ops=i,p,g,p,g,R,g");
+    vm_expect(vm, "init 0\nwaiting\n");
+    vm_patch(vm, "/vm", "{\"state\":\"Paused\"}");
+    end_backend();
+    vm_patch(vm, "/vm", "{\"state\":\"Resumed\"}");
+    vm_say(vm, "x");
+    vm_expect(vm, "attributes 5\nwaiting\n");
+    vm_patch(vm, "/vm", "{\"state\":\"Paused\"}");
+    vm_say(vm, "x");
+    vm_patch(vm, "/vm", "{\"state\":\"Resumed\"}");
+    vm_expect(vm, "attributes 5\nreopened\nattributes 5\ndone\n");
+    vm_expect_exit(vm, 0);
+}
+
+static void test_requests_fail_when_the_back_end_dies_of_one(void **state)
+{
+    struct vm *vm = start(BACKEND_DIES_BUSY);
+
+    (void)state;
+    vm_boot(vm, "fs", "ops=g,m,f");
+    vm_expect(vm, "attributes 5\nmany 5\nforget 0\ndone\n");
+    vm_expect_exit(vm, 0);
+}
+
+static void test_requests_fail_when_the_back_end_stalls_or_refuses(void **state)
+{
+    static const enum backend_behaviour behaviours[] = {BACKEND_STALLS_AT_START, BACKEND_REFUSES_MEMORY};
+
+    (void)state;
+    for (size_t i = 0; i < array_length(behaviours); i++) {
+        struct vm *vm = start(behaviours[i]);
+
+        vm_boot(vm, "fs", "ops=g,m,f");
+        vm_expect(vm, "attributes 5\nmany 5\nforget 0\ndone\n");
+        vm_expect_exit(vm, 0);
+    }
+}
+
+TEST_MAIN(vhost_test(test_requests_fail_when_the_back_end_is_gone_and_a_mount_takes_the_next),
+          vhost_test(test_back_end_after_back_end_is_mounted),
+          vhost_test(test_requests_fail_after_a_pause_in_which_the_back_end_went),
+          vhost_test(test_requests_fail_when_the_back_end_dies_of_one),
+          vhost_test(test_requests_fail_when_the_back_end_stalls_or_refuses))
