@@ -145,9 +145,9 @@ static struct error *set_attributes(const struct jail_config *config, const stru
         return NULL;
     if (map >= 0 && (errno == EINVAL || errno == EPERM))
         return error_errno(errno,
-                           "--bind: the file system of \"%s\" cannot give it to another user (idmapped mount); "
-                           "without own the jail sees its real owner",
-                           bind->source);
+                           "--bind: the file system of \"%s\" cannot show it as another user's (own takes idmapped "
+                           "mounts, which a tmpfs has since Linux 6.3); chown it to %u:%u and leave own out",
+                           bind->source, config->uid, config->gid);
     return error_errno(errno, "--bind: cannot set the mount flags of \"%s\" (mount_setattr)", bind->source);
 }
 

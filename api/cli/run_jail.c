@@ -361,6 +361,9 @@ struct error *run_jail_remove(const struct run_jail *jail)
     if (error == NULL && (state == JAIL_ALIVE || state == JAIL_BUILDING))
         return error_new(ERROR_HOST, "the jail %s/%s is still in use; mayfly gc removes it later", jail->exec,
                          jail->id);
+    /* If it was the last: a jailer that is about to use the folder makes it again. The base may be open somewhere. */
+    if (error == NULL)
+        rmdir(jail->exec);
     return error;
 }
 

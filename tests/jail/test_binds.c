@@ -134,6 +134,21 @@ static void test_a_bind_that_makes_no_sense_is_refused(void **state)
     }
 }
 
+/* As a tmpfs of Linux 6.1 is; here it is the cgroups' file system. */
+static void test_own_says_what_to_do_where_a_file_system_cannot(void **state)
+{
+    struct jail *jail = *state;
+    struct outcome outcome;
+
+    jail_run(jail, &outcome, "--bind", "/sys/fs/cgroup/pids:/groups:own", NULL);
+    assert_refused(&outcome,
+                   "--bind: the file system of \"/sys/fs/cgroup/pids\" cannot show it as another user's (own takes "
+                   "idmapped mounts, which a tmpfs has since Linux 6.3); chown it to %d:%d and leave own out: Invalid "
+                   "argument",
+                   JAIL_UID, JAIL_GID);
+    assert_nothing_left(jail);
+}
+
 /* The jail's user owns its root and may have put a link there: it is not followed, whichever part it is. */
 static void test_a_link_in_the_jail_is_not_followed(void **state)
 {
@@ -155,4 +170,6 @@ static void test_a_link_in_the_jail_is_not_followed(void **state)
 TEST_MAIN(jail_test(test_a_file_is_shown_and_nothing_is_left),
           jail_test(test_a_file_of_the_hosts_root_is_the_jails_with_own),
           jail_test(test_a_device_is_shown_as_its_mode_and_options_say),
-          jail_test(test_a_bind_that_makes_no_sense_is_refused), jail_test(test_a_link_in_the_jail_is_not_followed))
+          jail_test(test_a_bind_that_makes_no_sense_is_refused),
+          jail_test(test_own_says_what_to_do_where_a_file_system_cannot),
+          jail_test(test_a_link_in_the_jail_is_not_followed))

@@ -3,11 +3,13 @@
 
 #include <fcntl.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -133,6 +135,119 @@ static void test_exec_files_that_cannot_run_are_refused(void **state)
     assert_refused(
         &outcome, "--exec-file: \"%s\" is dynamically linked and cannot run in an empty root; expected a static binary",
         jail->exec);
+    assert_nothing_left(jail);
+}
+
+/* A copy of the probe, "file", and a link of the usual name to it in a folder of its own. */
+static void make_link(struct jail *jail, uid_t link_owner, uid_t folder_owner, mode_t folder_mode)
+{
+    const char *folder = jail_path(jail, "folder");
+
+    unlink(jail->exec);
+    snprintf(jail->exec, sizeof(jail->exec), "%s/%s", folder, jail->exec_name);
+    unlink(jail->exec);
+    mkdir(folder, 0755);
+    copy_file(jail_program("probe"), jail_path(jail, "file"), 0755);
+    assert_int_equal(symlink("../file", jail->exec), 0);
+    assert_int_equal(lchown(jail->exec, link_owner, 0), 0);
+    assert_int_equal(chown(folder, folder_owner, 0), 0);
+    assert_int_equal(chmod(folder, folder_mode), 0);
+}
+
+static void test_links_to_the_exec_file_that_others_could_change_are_refused(void **state)
+{
+    struct jail *jail = *state;
+    struct outcome outcome;
+
+    make_link(jail, 4711, 0, 0755);
+    jail_run(jail, &outcome, "--", "0", "leave", NULL);
+    assert_refused(&outcome,
+                   "--exec-file: the symbolic link \"%s\" belongs to user 4711; expected root, user 0 or the file's "
+                   "owner, 0",
+                   jail->exec);
+    make_link(jail, 0, 4711, 0755);
+    jail_run(jail, &outcome, "--", "0", "leave", NULL);
+    assert_refused(&outcome,
+                   "--exec-file: others may replace the symbolic link \"%s\": its folder belongs to user 4711, mode "
+                   "0755",
+                   jail->exec);
+    make_link(jail, 0, 0, 0777);
+    jail_run(jail, &outcome, "--", "0", "leave", NULL);
+    assert_refused(&outcome,
+                   "--exec-file: others may replace the symbolic link \"%s\": its folder belongs to user 0, mode 0777",
+                   jail->exec);
+    /* The second of two. */
+    char second[400], target[128];
+    snprintf(target, sizeof(target), "folder/%s", jail->exec_name);
+    snprintf(second, sizeof(second), "%s/%s", jail->directory, target);
+    assert_int_equal(symlink(target, jail_path(jail, "first")), 0);
+    strcpy(jail->exec, jail_path(jail, "first"));
+    jail_run(jail, &outcome, "--", "0", "leave", NULL);
+    assert_refused(&outcome,
+                   "--exec-file: others may replace the symbolic link \"%s\": its folder belongs to user 0, mode 0777",
+                   second);
+    assert_nothing_left(jail);
+}
+
+static void test_links_to_the_exec_file_that_only_its_owner_could_change_are_followed(void **state)
+{
+    struct jail *jail = *state;
+    struct outcome outcome;
+
+    make_link(jail, 0, 0, 01777);
+    jail_run(jail, &outcome, "--", "0", "leave", NULL);
+    jail_remove(jail);
+    assert_exited(&outcome, 0);
+    make_link(jail, 4711, 4711, 0755);
+    assert_int_equal(chown(jail_path(jail, "file"), 4711, 4711), 0);
+    jail_run(jail, &outcome, "--", "0", "leave", NULL);
+    jail_remove(jail);
+    assert_exited(&outcome, 0);
+}
+
+/* Another user's link leads to that user's program and to one of root's, which ends otherwise, by turns. */
+static void test_swapping_the_link_to_the_exec_file_is_a_lost_race(void **state)
+{
+    struct jail *jail = *state;
+    unsigned won = 0;
+
+    copy_file(jail_program("../../mayfly-vmm"), jail_path(jail, "roots"), 0755);
+    make_link(jail, 4711, 4711, 0755);
+    assert_int_equal(chown(jail_path(jail, "file"), 4711, 4711), 0);
+    pid_t attacker = fork();
+    if (attacker == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        if (chdir(jail_path(jail, "folder")) != 0 || setuid(4711) != 0)
+            _exit(1);
+        while (symlink("../roots", "other") == 0 && rename("other", jail->exec_name) == 0 &&
+               symlink("../file", "other") == 0 && rename("other", jail->exec_name) == 0)
+            ;
+        _exit(1);
+    }
+    for (int i = 0; i < 100; i++) {
+        struct outcome outcome;
+
+        jail_run(jail, &outcome, "--", "0", "leave", NULL);
+        jail_remove(jail);
+        if (outcome.status == 0)
+            won++;
+        else
+            assert_non_null(strstr(outcome.errors, "mayfly-jailer: --exec-file: "));
+    }
+    assert_int_equal(waitpid(attacker, NULL, WNOHANG), 0);
+    kill(attacker, SIGKILL);
+    waitpid(attacker, NULL, 0);
+    print_message("# %u of 100 starts ran the user's own\n", won);
+}
+
+static void test_an_exec_file_that_everybody_may_write_is_refused(void **state)
+{
+    struct jail *jail = *state;
+    struct outcome outcome;
+
+    assert_int_equal(chmod(jail->exec, 0757), 0);
+    jail_run(jail, &outcome, NULL);
+    assert_refused(&outcome, "--exec-file: \"%s\" is writable by everybody (mode 0757)", jail->exec);
     assert_nothing_left(jail);
 }
 
@@ -358,7 +473,12 @@ static void test_without_user_namespaces_the_missing_walls_are_told(void **state
     assert_nothing_left(jail);
 }
 
-TEST_MAIN(jail_test(test_command_lines_that_are_wrong_name_the_option),
+TEST_MAIN(jail_test(test_links_to_the_exec_file_that_others_could_change_are_refused),
+          jail_test(test_links_to_the_exec_file_that_only_its_owner_could_change_are_followed),
+          jail_test(test_swapping_the_link_to_the_exec_file_is_a_lost_race),
+          jail_test(test_an_exec_file_that_everybody_may_write_is_refused),
+
+          jail_test(test_command_lines_that_are_wrong_name_the_option),
           jail_test(test_exec_files_that_cannot_run_are_refused), jail_test(test_bases_that_are_not_safe_are_refused),
           jail_test(test_base_on_a_read_only_file_system_is_refused),
           jail_test(test_cgroup_settings_that_the_host_refuses_are_named),

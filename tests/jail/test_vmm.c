@@ -5,6 +5,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <linux/if.h>
 #include <linux/if_packet.h>
 #include <linux/if_tun.h>
@@ -241,6 +242,119 @@ static void test_guest_runs_in_a_vmm_that_a_link_names(void **state)
     expect_exit(0);
 }
 
+/* In the child: somebody else, of this group. */
+static int connect_as(gid_t group)
+{
+    int status;
+    pid_t pid = fork();
+
+    if (pid == 0) {
+        struct sockaddr_un address = {.sun_family = AF_UNIX};
+        int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+        snprintf(address.sun_path, sizeof(address.sun_path), "%.107s", jail_root(vmm.jail, "run/x.sock"));
+        if (setgroups(1, &group) != 0 || setgid(4711) != 0 || setuid(4711) != 0)
+            _exit(255);
+        _exit(connect(fd, (const struct sockaddr *)&address, sizeof(address)) == 0 ? 0 : errno);
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFEXITED(status));
+    return WEXITSTATUS(status);
+}
+
+static void test_api_is_open_to_the_jails_group_when_both_say_so(void **state)
+{
+    char gid[16];
+
+    (void)state;
+    snprintf(gid, sizeof(gid), "%d", JAIL_GID);
+    prepare("vmlinux", guest_image("hello"), 0);
+    start((const char *const[]){"--open-to-group", TO_API, "--api-sock-group", gid, NULL});
+    connect_api();
+    assert_int_equal(connect_as(JAIL_GID), 0);
+    assert_int_equal(connect_as(JAIL_GID + 1), EACCES);
+    boot("greeting");
+    expect("hello\ncmdline: greeting");
+    expect_exit(0);
+}
+
+static void test_api_is_the_jails_users_alone_unless_told_otherwise(void **state)
+{
+    (void)state;
+    prepare("vmlinux", guest_image("hello"), 0);
+    start((const char *const[]){TO_API, NULL});
+    connect_api();
+    assert_int_equal(connect_as(JAIL_GID), EACCES);
+}
+
+/* For a test that starts several, one after the other. */
+static void end_and_forget(int signal)
+{
+    api_client_free(vmm.api);
+    vmm.api = NULL;
+    kill(vmm.pid, signal);
+    assert_int_equal(waitpid(vmm.pid, NULL, 0), vmm.pid);
+    vmm.pid = 0;
+    fd_close(&vmm.process_fd);
+    fd_close(&vmm.out);
+    jail_remove(vmm.jail);
+}
+
+/* Whoever may connect by the socket's mode; the kernel tells who calls. */
+static void test_api_serves_only_the_user_that_it_was_told(void **state)
+{
+    static const char *const users[] = {"0", "4711"};
+
+    (void)state;
+    for (size_t i = 0; i < array_length(users); i++) {
+        cleanup_error struct error *error = NULL;
+        struct api_response response;
+
+        prepare("vmlinux", guest_image("hello"), 0);
+        start((const char *const[]){"--new-pid-ns", TO_API, "--api-peer-uid", users[i], NULL});
+        connect_api();
+        error = api_client_request(vmm.api, "GET", "/", NULL, 0, &response);
+        assert_int_equal(error == NULL, i == 0);
+        if (error == NULL)
+            api_response_free(&response);
+        end_and_forget(SIGTERM);
+    }
+}
+
+/* The number of seccomp filters over the main thread. */
+static int filters(void)
+{
+    char path[64];
+
+    snprintf(path, sizeof(path), "/proc/%d/status", vmm.pid);
+    const char *line = strstr(read_text(path), "\nSeccomp_filters:");
+    assert_non_null(line);
+    return atoi(line + strlen("\nSeccomp_filters:"));
+}
+
+static void test_the_base_filter_stays_unless_it_is_refused_itself(void **state)
+{
+    static const struct {
+        const char *jailer;
+        const char *vmm;
+        int filters; /* before the guest starts */
+    } ways[] = {
+        {"--new-uts-ns", "--level=Info", 2},
+        {"--new-uts-ns", "--no-seccomp", 1},
+        {"--no-base-filter", "--level=Info", 1},
+        {"--no-base-filter", "--no-seccomp", 0},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < array_length(ways); i++) {
+        prepare("vmlinux", guest_image("hello"), 0);
+        start((const char *const[]){ways[i].jailer, TO_API, ways[i].vmm, NULL});
+        connect_api();
+        assert_int_equal(filters(), ways[i].filters);
+        end_and_forget(SIGTERM);
+    }
+}
+
 static void test_guest_runs_for_uid_zero(void **state)
 {
     (void)state;
@@ -419,6 +533,10 @@ static void test_a_vmm_that_lives_holds_its_pid_file(void **state)
 }
 
 TEST_MAIN(vmm_test(test_guest_with_a_drive_runs_in_the_jail), vmm_test(test_guest_runs_in_all_namespaces),
+          vmm_test(test_api_is_open_to_the_jails_group_when_both_say_so),
+          vmm_test(test_api_is_the_jails_users_alone_unless_told_otherwise),
+          vmm_test(test_api_serves_only_the_user_that_it_was_told),
+          vmm_test(test_the_base_filter_stays_unless_it_is_refused_itself),
           vmm_test(test_guest_runs_in_a_vmm_that_a_link_names), vmm_test(test_guest_runs_for_uid_zero),
           vmm_test(test_guest_runs_from_a_config_file), vmm_test(test_console_ports_open_in_the_jail),
           vmm_test(test_guest_reaches_a_tap_of_the_network_namespace),
