@@ -23,6 +23,9 @@ static const struct attempt attempts[] = {
     {"proc", ENOENT, {ENOENT}},
     {"own-binary", ENOENT, {ENOENT}},
     {"exec", FILTER, {ENOENT}},
+    /* the same by io_uring, which the filter does not see */
+    {"ring-open", ENOENT, {ENOENT}},
+    {"ring-tcp", EACCES, {EACCES, ENETUNREACH}},
     /* no descriptor that can be written */
     {"write-binary-by-fd", EBADF, {EBADF}},
     /* Landlock, and where it is missing the empty root and the capabilities */

@@ -93,6 +93,10 @@ static void test_a_new_network_namespace_leads_nowhere(void **state)
     jail_run(jail, &outcome, "--new-net-ns", "--no-base-filter", "--", "udp", NULL);
     assert_exited(&outcome, ENETUNREACH);
     jail_remove(jail);
+    /* Neither the filter nor Landlock stop this one. */
+    jail_run(jail, &outcome, "--new-net-ns", "--", "ring-udp", NULL);
+    assert_exited(&outcome, ENETUNREACH);
+    jail_remove(jail);
 
     /* Landlock says EPERM before the namespace can say that nobody is there. */
     cleanup_fd int listener = listen_abstract();
