@@ -38,13 +38,13 @@ static struct error *lock_capabilities(void)
                                SECBIT_KEEP_CAPS_LOCKED | SECBIT_NO_CAP_AMBIENT_RAISE |
                                SECBIT_NO_CAP_AMBIENT_RAISE_LOCKED;
 
-    capng_clear(CAPNG_SELECT_ALL);
-    if (capng_apply(CAPNG_SELECT_BOUNDS) != 0)
-        return error_errno(errno, "cannot empty the capability bounding set");
-    /* libcap-ng passes over one that does not go. */
-    for (int capability = 0, there; (there = prctl(PR_CAPBSET_READ, capability)) >= 0; capability++)
-        if (there != 0)
-            return error_new(ERROR_HOST, "cannot empty the capability bounding set: %d stays in it", capability);
+    int capability = 0;
+
+    /* Not by libcap-ng, which passes over one that does not go. The first one that the kernel does not know ends it. */
+    while (prctl(PR_CAPBSET_DROP, capability) == 0)
+        capability++;
+    if (errno != EINVAL || capability == 0)
+        return error_errno(errno, "cannot empty the capability bounding set: %d stays in it", capability);
     if (prctl(PR_SET_SECUREBITS, bits) < 0)
         return error_errno(errno, "cannot lock the securebits");
     return NULL;

@@ -59,15 +59,54 @@ static bool parse_action(const char *word, uint32_t *action)
     return false;
 }
 
+/* Whether an argument for which `one` holds cannot but meet `other`. */
+static bool condition_implies(const struct scmp_arg_cmp *one, const struct scmp_arg_cmp *other)
+{
+    uint64_t mask = one->op == SCMP_CMP_MASKED_EQ ? one->datum_a : UINT64_MAX;
+    uint64_t value = one->op == SCMP_CMP_MASKED_EQ ? one->datum_b : one->datum_a;
+
+    if (one->arg != other->arg || (one->op != SCMP_CMP_EQ && one->op != SCMP_CMP_MASKED_EQ))
+        return false;
+    if (other->op == SCMP_CMP_MASKED_EQ)
+        return (other->datum_a & ~mask) == 0 && (value & other->datum_a) == other->datum_b;
+    return other->op == SCMP_CMP_EQ && mask == UINT64_MAX && value == other->datum_a;
+}
+
+/* Whether `other` allows all that `one` allows. */
+static bool rule_implies(const struct rule *one, const struct rule *other)
+{
+    for (unsigned i = 0; i < other->condition_count; i++) {
+        bool implied = false;
+
+        for (unsigned j = 0; j < one->condition_count && !implied; j++)
+            implied = condition_implies(&one->conditions[j], &other->conditions[i]);
+        if (!implied)
+            return false;
+    }
+    return one->syscall == other->syscall;
+}
+
+/* A narrower filter's rules are among those of the one that includes it: what a wider rule allows is left out. */
+static bool is_superfluous(const struct filter *filter, size_t index)
+{
+    for (size_t i = 0; i < filter->count; i++)
+        if (i != index && rule_implies(&filter->rules[index], &filter->rules[i]) &&
+            (i < index || !rule_implies(&filter->rules[i], &filter->rules[index])))
+            return true;
+    return false;
+}
+
 static int add_rules(scmp_filter_ctx context, const struct filter *filter)
 {
     for (size_t i = 0; i < filter->count; i++) {
         const struct rule *rule = &filter->rules[i];
+
+        if (is_superfluous(filter, i))
+            continue;
         int code =
             seccomp_rule_add_array(context, SCMP_ACT_ALLOW, rule->syscall, rule->condition_count, rule->conditions);
 
-        /* EEXIST: an included filter had the rule already. */
-        if (code < 0 && code != -EEXIST)
+        if (code < 0)
             return code;
     }
     return 0;

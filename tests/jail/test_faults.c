@@ -70,12 +70,6 @@ static bool only_reads(const struct __ptrace_syscall_info *info)
 
 static void (*before_trace)(void); /* of the test: what the jailer is to have lost already */
 
-/* A capability that it has lost need not go. */
-static bool drops_what_may_be_gone(const struct __ptrace_syscall_info *info)
-{
-    return before_trace != NULL && info->entry.nr == SYS_prctl && info->entry.args[0] == PR_CAPBSET_DROP;
-}
-
 /* A stop at a call's entry or exit. */
 static void handle_call(struct run *run, pid_t first, pid_t thread)
 {
@@ -93,7 +87,7 @@ static void handle_call(struct run *run, pid_t first, pid_t thread)
         if (!run->counting)
             return;
         if (is_among((long)info.entry.nr, exempt, array_length(exempt)) || only_reads(&info) ||
-            drops_what_may_be_gone(&info) || run->seen++ != run->target)
+            run->seen++ != run->target)
             return;
         run->failed = (long)info.entry.nr;
         run->elsewhere = thread != first;
