@@ -3,6 +3,7 @@
 
 #include <arpa/inet.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -118,5 +119,25 @@ static void test_each_interface_tells_its_own_counters(void **state)
     close(peers[1]);
 }
 
+/* The line is written by a signal handler, wherever the VMM was. */
+static void test_last_line_of_a_dying_vmm_has_the_devices(void **state)
+{
+    int peers[2];
+    struct vm *vm = start(peers);
+
+    (void)state;
+    vm_boot(vm, "block", "ops=r3,r3,p");
+    vm_expect(vm, "waiting\n");
+    kill(vm->pid, SIGHUP);
+    vm_expect_exit(vm, 156);
+    assert_int_equal(counted(vm, "signals", "sighup"), 1);
+    assert_int_equal(counted(vm, "block_system", "read_count"), 2);
+    assert_int_equal(counted(vm, "block_data", "read_count"), 0);
+    assert_int_equal(counted(vm, "net_eth1", "rx_count"), 0);
+    close(peers[0]);
+    close(peers[1]);
+}
+
 TEST_MAIN(machine_test(test_each_drive_tells_its_own_counters),
-          machine_test(test_each_interface_tells_its_own_counters))
+          machine_test(test_each_interface_tells_its_own_counters),
+          machine_test(test_last_line_of_a_dying_vmm_has_the_devices))
