@@ -66,17 +66,22 @@ class Mayfly:
         api = Path(self.folder.name) / "api.sock"
         self.process = subprocess.Popen([*within, str(vmm), "--api-sock", str(api), "--id", "bench"],
                                         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + PATIENCE
-        while not api.exists():
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                raise SystemExit(f"bench: {vmm} did not start")
-            time.sleep(0.005)
         self.connection = Connection(str(api))
+        self.connect(time.monotonic() + PATIENCE)
         self.put("/machine-config", {"vcpu_count": 1, "mem_size_mib": 128})
         self.put("/boot-source", {"kernel_image_path": str(guest), "boot_args": cmdline})
         for path, body in requests:
             self.put(path, body)
         self.count = Count(build, self.process.pid)
+
+    def connect(self, deadline):
+        while True:
+            try:
+                return self.connection.connect()
+            except OSError:
+                if self.process.poll() is not None or time.monotonic() > deadline:
+                    raise SystemExit(f"bench: {self.process.args[-5]} did not start")
+                time.sleep(0.005)
 
     def put(self, path, body):
         self.connection.request("PUT", path, json.dumps(body))

@@ -427,6 +427,75 @@ static void test_driver_with_few_buffers_gets_frames_all_the_same(void **state)
     guest_driver_settle(&driver);
 }
 
+static bool has_read(void *count)
+{
+    return METRIC_TOTAL(net.rx_count) == *(uint64_t *)count;
+}
+
+/* The driver was too slow with its buffers: the device has read a frame of 1000 bytes into one of 400. */
+static void hold_a_frame(void)
+{
+    uint64_t one = 1;
+
+    start(MERGEABLE);
+    give_buffers(1, 400);
+    host_send(1000);
+    guest_driver_run_until(&driver, has_read, &one);
+    assert_false(guest_ring_has_used(&driver.rings[RX]));
+}
+
+static void test_mergeable_frame_longer_than_the_buffers_is_held_until_there_are_more(void **state)
+{
+    (void)state;
+    hold_a_frame();
+    host_send(700);
+    guest_driver_settle(&driver);
+    give_buffer(RX_GPA + SLOT, 400);
+    guest_driver_notify(&driver, RX);
+    guest_driver_settle(&driver);
+    assert_false(guest_ring_has_used(&driver.rings[RX]));
+    for (unsigned i = 2; i < 5; i++)
+        give_buffer(RX_GPA + i * SLOT, 400);
+    guest_driver_notify(&driver, RX);
+    for (unsigned i = 0; i < 2; i++)
+        assert_int_equal(guest_driver_wait_used(&driver, RX, NULL), 400);
+    assert_int_equal(guest_driver_wait_used(&driver, RX, NULL), 200);
+    assert_received(RX_GPA, 400, 3);
+    assert_guest_has(RX_GPA + SLOT, 400, 400);
+    assert_guest_has(RX_GPA + 2 * SLOT, 800, 200);
+    assert_int_equal(guest_driver_wait_used(&driver, RX, NULL), 400);
+    assert_int_equal(guest_driver_wait_used(&driver, RX, NULL), 300);
+    assert_received(RX_GPA + 3 * SLOT, 400, 2);
+    assert_int_equal(METRIC_TOTAL(net.rx_fails), 0);
+}
+
+static void test_held_frame_for_which_no_buffers_come_is_the_only_one_lost(void **state)
+{
+    (void)state;
+    hold_a_frame();
+    for (unsigned i = 0; i < 3; i++)
+        host_send(300 + i);
+    assert_int_equal(guest_driver_wait_used(&driver, RX, NULL), 300);
+    assert_received(RX_GPA, 300, 1);
+    give_buffers(2, 400);
+    assert_int_equal(guest_driver_wait_used(&driver, RX, NULL), 301);
+    assert_int_equal(guest_driver_wait_used(&driver, RX, NULL), 302);
+    assert_int_equal(METRIC_TOTAL(net.rx_fails), 1);
+    assert_int_equal(METRIC_TOTAL(net.rx_packets_count), 3);
+}
+
+static void test_reset_forgets_a_held_frame(void **state)
+{
+    (void)state;
+    hold_a_frame();
+    guest_driver_reset(&driver);
+    guest_driver_restart(&driver, MERGEABLE);
+    give_buffers(8, 400);
+    host_send(100);
+    assert_int_equal(guest_driver_wait_used(&driver, RX, NULL), 100);
+    assert_received(RX_GPA, 100, 1);
+}
+
 static void test_driver_is_not_asked_for_notifications_while_buffers_last(void **state)
 {
     const struct guest_ring *ring = &driver.rings[RX];
@@ -815,6 +884,10 @@ TEST_MAIN(
     cmocka_unit_test_setup_teardown(test_tap_is_not_polled_while_there_are_no_buffers, setup, teardown),
     cmocka_unit_test_setup_teardown(test_frame_waits_until_the_driver_has_given_enough_buffers, setup, teardown),
     cmocka_unit_test_setup_teardown(test_driver_with_few_buffers_gets_frames_all_the_same, setup, teardown),
+    cmocka_unit_test_setup_teardown(test_mergeable_frame_longer_than_the_buffers_is_held_until_there_are_more, setup,
+                                    teardown),
+    cmocka_unit_test_setup_teardown(test_held_frame_for_which_no_buffers_come_is_the_only_one_lost, setup, teardown),
+    cmocka_unit_test_setup_teardown(test_reset_forgets_a_held_frame, setup, teardown),
     cmocka_unit_test_setup_teardown(test_driver_is_not_asked_for_notifications_while_buffers_last, setup, teardown),
     cmocka_unit_test_setup_teardown(test_limited_frames_are_late_but_never_lost, setup, teardown),
     cmocka_unit_test_setup_teardown(test_new_limit_lets_waiting_frames_pass, setup, teardown),

@@ -327,6 +327,7 @@ static void net_destroy(struct virtio_device *device)
     if (net->backend != NULL)
         net->backend->ops->close(net->backend);
     mmds_net_free(net->mmds);
+    free(net->rx_spill);
     free(net->iface_id);
     free(net);
 }

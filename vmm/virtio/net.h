@@ -51,6 +51,9 @@ struct net {
     bool mergeable;     /* VIRTIO_NET_F_MRG_RXBUF was negotiated */
     uint32_t rx_enough; /* receive buffers for any frame that the driver should get */
     bool rx_settled;    /* the driver had its time to give more buffers */
+    uint8_t *rx_spill;  /* room for the rest of a frame that the window could not hold; NULL until there was one */
+    uint32_t rx_held;   /* size of a frame whose rest is there; 0: none */
+    uint32_t rx_head;   /* so much of it is in the window */
     uint32_t rx_frame;  /* size of the frame in the window that the limiter holds back; 0: none */
     struct rate_limiter rx_limiter;
     bool rx_mmds_only;           /* the backend is watched: it has nothing, or will tell */

@@ -1,6 +1,7 @@
 /*
  * Receiving, for virtio-net. The length of the next frame is not known before it is read, so buffers for the largest
- * one are taken from the receive queue beforehand and kept in a window; what a frame leaves over serves the next.
+ * one are taken from the receive queue beforehand and kept in a window; what a frame leaves over serves the next. When
+ * the driver has not given as many, what does not fit is held until it has.
  */
 #include "vmm/virtio/net.h"
 
@@ -9,10 +10,14 @@
 #include "vmm/metrics.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/uio.h>
 
-enum { SETTLE_US = 10000 }; /* see rx_enough */
+enum {
+    SETTLE_US = 10000, /* see rx_enough */
+    HOLD_US = 1000000, /* a guest may be off its processors for so long; then the frame is lost */
+};
 
 /* Why receiving stopped, hence what will start it again. */
 enum rx_step {
@@ -83,7 +88,7 @@ static void rx_gather(struct net *net)
 }
 
 /*
- * Whether to read with the buffers at hand. A frame that does not fit is lost, so better wait for the driver to give
+ * Whether to read with the buffers at hand. A frame that does not fit is held, so better wait for the driver to give
  * back what it has emptied. But some drivers never give more than a few buffers: half a ring is enough in any case,
  * and so is what is there SETTLE_US later.
  */
@@ -107,7 +112,72 @@ static enum rx_step rx_refused(struct net *net, int code)
     return code == ENOTCONN || code == EBADFD ? RX_DEAD : RX_DONE;
 }
 
-/* Reads the next frame into the window. A byte of our own behind the guest's buffers tells whether it was cut. */
+static enum rx_step rx_lose(struct net *net)
+{
+    COUNTER_INCREMENT(net->metrics.counters.rx_fails);
+    net->rx_held = 0;
+    net->rx_settled = false;
+    return RX_DONE;
+}
+
+/*
+ * Where the end of a frame goes that is longer than the window. More buffers can take it only when they are mergeable;
+ * else a byte tells that it was cut. (One too long for any buffers is a byte longer than FRAME_MAX.)
+ */
+static struct iovec rx_overflow(struct net *net, uint8_t *excess)
+{
+    const struct rx_window *window = &net->window;
+
+    if (net->mergeable && window->bytes < FRAME_MAX) {
+        if (net->rx_spill == NULL)
+            net->rx_spill = malloc(FRAME_MAX + 1);
+        if (net->rx_spill != NULL)
+            return (struct iovec){.iov_base = net->rx_spill, .iov_len = FRAME_MAX + 1 - window->bytes};
+    }
+    return (struct iovec){.iov_base = excess, .iov_len = sizeof(*excess)};
+}
+
+/* Puts the rest of a held frame behind its head, if there are buffers for it now. */
+static enum rx_step rx_release(struct net *net)
+{
+    struct rx_window *window = &net->window;
+    struct iovec parts[VIRTQUEUE_IOV_MAX];
+    const uint8_t *from = net->rx_spill;
+
+    if (window->bytes < net->rx_held)
+        return net->rx_settled || window->full ? rx_lose(net) : RX_NO_BUFFERS;
+
+    size_t count = iovec_slice(parts, window->iov, window->iov_count, net->rx_head, net->rx_held - net->rx_head);
+    for (size_t i = 0; i < count; i++) {
+        memcpy(parts[i].iov_base, from, parts[i].iov_len);
+        from += parts[i].iov_len;
+    }
+    net->rx_frame = net->rx_held;
+    net->rx_held = 0;
+    return RX_DONE;
+}
+
+/* What the backend had is in the window, and what of it was too long in `overflow`. */
+static enum rx_step rx_received(struct net *net, size_t size, const struct iovec *overflow)
+{
+    const struct rx_window *window = &net->window;
+
+    COUNTER_INCREMENT(net->metrics.counters.rx_count);
+    if (size < FRAME_MIN || size > FRAME_MAX)
+        return rx_lose(net);
+    if (size <= window->bytes) {
+        net->rx_frame = (uint32_t)size;
+        return RX_DONE;
+    }
+    if (overflow->iov_base != net->rx_spill)
+        return rx_lose(net);
+    net->rx_held = (uint32_t)size;
+    net->rx_head = (uint32_t)window->bytes;
+    net->rx_settled = false;
+    return RX_DONE;
+}
+
+/* Reads the next frame into the window. */
 static enum rx_step rx_fetch(struct net *net)
 {
     struct rx_window *window = &net->window;
@@ -116,26 +186,23 @@ static enum rx_step rx_fetch(struct net *net)
     rx_gather(net);
     if (net->device.failed)
         return RX_DEAD;
+    if (net->rx_held != 0)
+        return rx_release(net);
     if (!rx_enough(net))
         return RX_NO_BUFFERS;
 
+    struct iovec overflow = {.iov_base = &excess};
     ssize_t size = net->mmds != NULL ? net_mmds_give(net) : 0;
     if (size == 0 && net->backend == NULL)
         return RX_DEAD;
     if (size == 0 && net->rx_mmds_only)
         return RX_NO_FRAME;
-    window->iov[window->iov_count] = (struct iovec){.iov_base = &excess, .iov_len = sizeof(excess)};
-    if (size == 0)
+    if (size == 0) {
+        overflow = rx_overflow(net, &excess);
+        window->iov[window->iov_count] = overflow;
         size = net->backend->ops->receive(net->backend, window->iov, window->iov_count + 1);
-    if (size < 0)
-        return rx_refused(net, (int)-size);
-    COUNTER_INCREMENT(net->metrics.counters.rx_count);
-    if (size < FRAME_MIN || size > FRAME_MAX || (uint64_t)size > window->bytes) {
-        COUNTER_INCREMENT(net->metrics.counters.rx_fails);
-        return RX_DONE;
     }
-    net->rx_frame = (uint32_t)size;
-    return RX_DONE;
+    return size < 0 ? rx_refused(net, (int)-size) : rx_received(net, (size_t)size, &overflow);
 }
 
 /* The backend leaves num_buffers to us; it is there, and 1, even when buffers are not mergeable (5.1.6.4.1). */
@@ -200,7 +267,8 @@ static bool rx_wait_for_buffers(struct net *net)
     if (virtqueue_arm(&net->queues[RX]))
         return false;
     if (net->window.chain_count > 0)
-        event_timer_set(net->device.loop, &net->rx_timer, clock_monotonic_us() + SETTLE_US);
+        event_timer_set(net->device.loop, &net->rx_timer,
+                        clock_monotonic_us() + (net->rx_held != 0 ? HOLD_US : SETTLE_US));
     return true;
 }
 
@@ -248,6 +316,6 @@ void net_receive_reset(struct net *net)
 {
     net->window.chain_count = net->window.iov_count = 0;
     net->window.bytes = 0;
-    net->rx_frame = 0;
+    net->rx_frame = net->rx_held = 0;
     net->rx_settled = false;
 }
