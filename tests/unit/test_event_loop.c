@@ -12,7 +12,7 @@ struct fixture {
     struct event_source first, second;
     struct event_timer timer;
     struct event_task task;
-    int calls;
+    int calls, first_calls, second_calls;
     uint64_t fired_at;
 };
 
@@ -154,7 +154,81 @@ static void test_timer_set_by_another_thread_wakes_the_loop(void **state)
     assert_true(fixture.fired_at > 0);
 }
 
-TEST_MAIN(cmocka_unit_test_setup_teardown(test_removed_source_gets_no_event_already_fetched, setup, teardown),
+static void count_edge(struct event_source *source, uint32_t events)
+{
+    (void)source;
+    (void)events;
+    fixture.first_calls++;
+}
+
+static void stop_at_edge(struct event_source *source, uint32_t events)
+{
+    (void)events;
+    (*(source == &fixture.first ? &fixture.first_calls : &fixture.second_calls))++;
+    event_loop_stop(fixture.loop);
+}
+
+static void test_edge_is_told_once(void **state)
+{
+    (void)state;
+    fixture.first.ready = count_edge;
+    fixture.timer.expired = stop_by_timer;
+    assert_no_error(event_source_add(fixture.loop, &fixture.first, EPOLLIN | EPOLLET));
+    for (int rings = 1; rings <= 3; rings++) {
+        event_timer_set(fixture.loop, &fixture.timer, clock_monotonic_us() + 1000);
+        assert_no_error(event_loop_run(fixture.loop));
+        assert_int_equal(fixture.first_calls, rings);
+        assert_int_equal(eventfd_write(fixture.first.fd, 1), 0);
+    }
+}
+
+/* Both are ready, and their descriptors are never read. */
+static void test_edge_that_was_fetched_when_the_loop_stopped_is_told_when_it_runs_again(void **state)
+{
+    (void)state;
+    fixture.first.ready = fixture.second.ready = stop_at_edge;
+    assert_no_error(event_source_add(fixture.loop, &fixture.first, EPOLLIN | EPOLLET));
+    assert_no_error(event_source_add(fixture.loop, &fixture.second, EPOLLIN | EPOLLET));
+    for (int runs = 0; runs < 4 && (fixture.first_calls == 0 || fixture.second_calls == 0); runs++)
+        assert_no_error(event_loop_run(fixture.loop));
+    assert_true(fixture.first_calls > 0 && fixture.second_calls > 0);
+}
+
+/* The loop fetches the edge, or is about to, and has to forget what it fetched. */
+static void *ring_and_remove_the_other(void *argument)
+{
+    (void)argument;
+    event_loop_lock(fixture.loop);
+    eventfd_write(fixture.first.fd, 1);
+    event_source_remove(&fixture.second);
+    event_loop_unlock(fixture.loop);
+    return NULL;
+}
+
+static void test_edge_is_not_lost_when_another_thread_removes_a_source(void **state)
+{
+    eventfd_t count;
+    pthread_t thread;
+
+    (void)state;
+    fixture.first.ready = stop_at_edge;
+    assert_int_equal(eventfd_read(fixture.first.fd, &count), 0);
+    assert_int_equal(eventfd_read(fixture.second.fd, &count), 0);
+    assert_no_error(event_source_add(fixture.loop, &fixture.first, EPOLLIN | EPOLLET));
+    for (int i = 0; i < 200; i++) {
+        assert_no_error(event_source_add(fixture.loop, &fixture.second, EPOLLIN));
+        pthread_create(&thread, NULL, ring_and_remove_the_other, NULL);
+        assert_no_error(event_loop_run(fixture.loop));
+        pthread_join(thread, NULL);
+    }
+    assert_true(fixture.first_calls >= 200);
+}
+
+TEST_MAIN(cmocka_unit_test_setup_teardown(test_edge_is_told_once, setup, teardown),
+          cmocka_unit_test_setup_teardown(test_edge_that_was_fetched_when_the_loop_stopped_is_told_when_it_runs_again,
+                                          setup, teardown),
+          cmocka_unit_test_setup_teardown(test_edge_is_not_lost_when_another_thread_removes_a_source, setup, teardown),
+          cmocka_unit_test_setup_teardown(test_removed_source_gets_no_event_already_fetched, setup, teardown),
           cmocka_unit_test_setup_teardown(test_timer_never_fires_early, setup, teardown),
           cmocka_unit_test_setup_teardown(test_task_waits_until_no_source_is_ready, setup, teardown),
           cmocka_unit_test_setup_teardown(test_timer_that_sets_itself_again_leaves_descriptors_their_turn, setup,

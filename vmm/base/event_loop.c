@@ -14,8 +14,9 @@ enum { BATCH = 16 };
 struct event_loop {
     int epoll_fd;
     bool stopped;
-    bool waiting;             /* the loop's thread is in epoll_wait, without the lock */
-    uint64_t removals;        /* sources removed so far */
+    bool waiting;      /* the loop's thread is in epoll_wait, without the lock */
+    uint64_t removals; /* sources removed so far */
+    struct event_source *sources;
     struct event_source wake; /* an eventfd: what another thread changed must not wait for the next event */
     pthread_mutex_t lock;
     struct event_timer *timers; /* soonest first */
@@ -104,18 +105,28 @@ struct error *event_source_add(struct event_loop *loop, struct event_source *sou
         return error_errno(errno, "cannot watch descriptor %d", source->fd);
     source->loop = loop;
     source->events = events;
+    source->place = &loop->sources;
+    source->next = loop->sources;
+    if (source->next != NULL)
+        source->next->place = &source->next;
+    loop->sources = source;
     return NULL;
+}
+
+static void arm(const struct event_source *source)
+{
+    struct epoll_event event = {.events = source->events, .data.ptr = (void *)(uintptr_t)source};
+
+    /* Fails only for a descriptor that is not registered, which `loop` rules out. */
+    epoll_ctl(source->loop->epoll_fd, EPOLL_CTL_MOD, source->fd, &event);
 }
 
 void event_source_update(struct event_source *source, uint32_t events)
 {
-    struct epoll_event event = {.events = events, .data.ptr = source};
-
     if (source->loop == NULL || source->events == events)
         return;
-    /* Fails only for a descriptor that is not registered, which `loop` rules out. */
-    epoll_ctl(source->loop->epoll_fd, EPOLL_CTL_MOD, source->fd, &event);
     source->events = events;
+    arm(source);
 }
 
 void event_source_remove(struct event_source *source)
@@ -126,6 +137,9 @@ void event_source_remove(struct event_source *source)
         return;
     epoll_ctl(loop->epoll_fd, EPOLL_CTL_DEL, source->fd, NULL);
     source->loop = NULL;
+    *source->place = source->next;
+    if (source->next != NULL)
+        source->next->place = source->place;
     loop->removals++;
     for (int i = 0; i < loop->batch_count; i++)
         if (loop->batch[i].data.ptr == source)
@@ -221,20 +235,33 @@ static void run_one_task(struct event_loop *loop)
     task->run(task);
 }
 
+/* Events were fetched that nobody got. What is level-triggered is told again by itself; an edge, when it is armed. */
+static void tell_edges_again(struct event_loop *loop)
+{
+    for (struct event_source *source = loop->sources; source != NULL; source = source->next)
+        if ((source->events & EPOLLET) != 0)
+            arm(source);
+}
+
 static void run_ready_sources(struct event_loop *loop)
 {
-    for (int i = 0; i < loop->batch_count && !loop->stopped; i++) {
-        struct event_source *source = loop->batch[i].data.ptr;
+    int next = 0;
+
+    while (next < loop->batch_count && !loop->stopped) {
+        struct event_source *source = loop->batch[next].data.ptr;
 
         if (source != NULL)
-            source->ready(source, loop->batch[i].events);
+            source->ready(source, loop->batch[next].events);
+        next++;
     }
+    if (next < loop->batch_count)
+        tell_edges_again(loop);
     loop->batch_count = 0;
 }
 
 /*
  * Waits without the lock, so another thread may remove a source whose event is being fetched at that moment. Then the
- * whole batch is forgotten: epoll is level-triggered and tells the rest again.
+ * whole batch is forgotten, and told again.
  */
 static struct error *fetch_events(struct event_loop *loop)
 {
@@ -251,6 +278,8 @@ static struct error *fetch_events(struct event_loop *loop)
     if (count < 0 && code != EINTR)
         return error_errno(code, "cannot wait for events");
     loop->batch_count = count > 0 && loop->removals == removals ? count : 0;
+    if (count > 0 && loop->batch_count == 0)
+        tell_edges_again(loop);
     if (count == 0)
         run_one_task(loop);
     return NULL;

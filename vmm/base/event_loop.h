@@ -1,5 +1,6 @@
 /*
- * One event loop: descriptors that become ready, timers, and work for idle moments. Level-triggered epoll.
+ * One event loop: descriptors that become ready, timers, and work for idle moments. Level-triggered epoll, but for
+ * sources that ask for EPOLLET: those may be told once too often, never too seldom.
  *
  * Handlers run one at a time on the thread that called event_loop_run, with the loop's lock held. A vCPU thread that
  * must touch a device (an MMIO or port exit) takes the same lock: that is the only locking scheme that devices have.
@@ -23,6 +24,9 @@ struct event_source {
     void (*ready)(struct event_source *source, uint32_t events);
     struct event_loop *loop; /* set by event_source_add, NULL when not added */
     uint32_t events;         /* EPOLLIN etc. as armed now */
+    /* All sources of the loop. */
+    struct event_source *next;
+    struct event_source **place;
 };
 
 /* A one-shot timer. */
