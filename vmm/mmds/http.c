@@ -346,29 +346,36 @@ static bool serve(struct mmds *mmds, const struct request *request, uint64_t now
     return refuse(reply, 405, "Only GET and PUT are served.");
 }
 
+/* As snprintf: what of the head fits into `to`; returns its length. */
+static size_t head_write(char *to, size_t size, const struct reply *reply)
+{
+    bool extra = reply->extra_name != NULL;
+    int length = snprintf(to, size,
+                          "HTTP/1.1 %u %s\r\nServer: Mayfly MMDS\r\nConnection: %s\r\nContent-Type: %s\r\n"
+                          "Content-Length: %zu\r\n%s%s%.*s%s\r\n",
+                          reply->status, http_reason(reply->status), reply->close ? "close" : "keep-alive",
+                          reply->json ? "application/json" : "text/plain", reply->length,
+                          extra ? reply->extra_name : "", extra ? ": " : "", extra ? (int)reply->extra_value.length : 0,
+                          extra ? reply->extra_value.text : "", extra ? "\r\n" : "");
+
+    return length > 0 ? (size_t)length : 0;
+}
+
+/* One small allocation, no stream: a larger one costs the host a mapping and its end for each answer. */
 static void answer_write(struct mmds_answer *answer, const struct reply *reply)
 {
-    char *bytes = NULL;
-    size_t size = 0;
-    FILE *out = open_memstream(&bytes, &size);
+    size_t head = head_write(NULL, 0, reply);
+    size_t body = reply->no_body ? 0 : reply->length;
+    char *bytes = malloc(head + body + 1);
 
     *answer = (struct mmds_answer){.close = true};
-    if (out == NULL)
+    if (bytes == NULL)
         return;
-    fprintf(out,
-            "HTTP/1.1 %u %s\r\nServer: Mayfly MMDS\r\nConnection: %s\r\nContent-Type: %s\r\nContent-Length: %zu\r\n",
-            reply->status, http_reason(reply->status), reply->close ? "close" : "keep-alive",
-            reply->json ? "application/json" : "text/plain", reply->length);
-    if (reply->extra_name != NULL)
-        fprintf(out, "%s: %.*s\r\n", reply->extra_name, (int)reply->extra_value.length, reply->extra_value.text);
-    fputs("\r\n", out);
-    if (!reply->no_body)
-        fwrite(reply->body, 1, reply->length, out);
-    if (fclose(out) != 0) {
-        free(bytes);
-        return;
-    }
-    *answer = (struct mmds_answer){.bytes = bytes, .length = size, .close = reply->close};
+    head_write(bytes, head + 1, reply);
+    if (body > 0)
+        memcpy(bytes + head, reply->body, body);
+    bytes[head + body] = 0; /* for who reads it as text */
+    *answer = (struct mmds_answer){.bytes = bytes, .length = head + body, .close = reply->close};
 }
 
 size_t mmds_http_serve(struct mmds *mmds, const char *bytes, size_t length, bool full, uint64_t now_us,
