@@ -88,6 +88,7 @@ static void batch(void)
             guest_expect(slots[element.id / 3].status == 0, "a request failed");
             done++;
         }
+        ring_arm(&ring, 1);
     }
 }
 

@@ -95,10 +95,14 @@ bool ring_take(struct ring *ring, struct used_element *element)
     return true;
 }
 
-void ring_wait(struct ring *ring, uint16_t count)
+void ring_arm(struct ring *ring, uint16_t count)
 {
     ring->available.used_event = (uint16_t)(ring->taken + count - 1);
     full_barrier();
+}
+
+void ring_wait(const struct ring *ring, uint16_t count)
+{
     while ((uint16_t)(ring->used.index - ring->taken) < count)
         __asm__ volatile("pause");
 }

@@ -41,8 +41,11 @@ void ring_add(struct ring *ring, uint16_t head);
 void ring_kick(struct ring *ring);
 /* Takes a used element when there is one. */
 bool ring_take(struct ring *ring, struct used_element *element);
-/* Asks for an interrupt once `count` elements are used, and waits until they are. */
-void ring_wait(struct ring *ring, uint16_t count);
+/* Asks for an interrupt once `count` more elements are used; to be done before anything is added that they may be for.
+ */
+void ring_arm(struct ring *ring, uint16_t count);
+/* Waits until `count` elements are there to be taken. */
+void ring_wait(const struct ring *ring, uint16_t count);
 
 /* Says `text` and a newline, then does nothing for ever, without leaving the guest. */
 void say_and_spin(const char *text) __attribute__((noreturn));

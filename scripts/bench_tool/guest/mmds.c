@@ -108,6 +108,7 @@ static void hear(uint8_t flags)
             ring_add(&rings[RX], (uint16_t)element.id);
         }
         ring_kick(&rings[RX]);
+        ring_arm(&rings[RX], 1);
     }
 }
 

@@ -96,6 +96,7 @@ static void send_frames(uint64_t frames)
     for (uint64_t sent = 0; sent < frames; sent += BATCH) {
         for (uint16_t number = 0; number < BATCH; number++)
             ring_add(&rings[TX], (uint16_t)(number * (1 + FRAGMENTS)));
+        ring_arm(&rings[TX], BATCH);
         ring_kick(&rings[TX]);
         ring_wait(&rings[TX], BATCH);
         while (ring_take(&rings[TX], &element))
@@ -118,6 +119,7 @@ static uint64_t take_frames(void)
         ring_add(&rings[RX], (uint16_t)element.id);
     }
     ring_kick(&rings[RX]);
+    ring_arm(&rings[RX], 1);
     return frames;
 }
 
