@@ -141,6 +141,10 @@ static void test_idle_drive_asks_for_the_next_notification(void **state)
     guest_driver_restart(driver, 0);
     assert_int_equal(block_read_sectors(0, 1), VIRTIO_BLK_S_OK);
     assert_int_equal(ring->used->flags, 0);
+
+    uint64_t before = METRIC_TOTAL(block.no_avail_buffer);
+    guest_driver_notify(driver, 0);
+    assert_int_equal(METRIC_TOTAL(block.no_avail_buffer), before + 1);
 }
 
 static void test_rate_limiter_delays_and_drops_nothing(void **state)

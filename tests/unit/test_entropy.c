@@ -160,6 +160,7 @@ static void test_rate_limiter_delays_and_drops_nothing(void **state)
     for (unsigned i = 0; i < 8; i++)
         assert_int_equal(guest_driver_wait_used(&driver, 0, NULL), 64);
     assert_int_equal(metrics.entropy.entropy_bytes, 512);
+    assert_true(metrics.entropy.rate_limiter_event_count > 0);
 }
 
 static bool nothing_to_wait_for(void *argument)

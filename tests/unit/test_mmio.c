@@ -2,6 +2,7 @@
 
 #include "tests/unit/guest_ring.h"
 
+#include "vmm/metrics.h"
 #include "vmm/virtio/mmio.h"
 
 #include <errno.h>
@@ -531,9 +532,11 @@ static void test_interrupt_status_is_kept_until_acknowledged(void **state)
 {
     (void)state;
     bring_up();
+    uint64_t before = metrics.interrupt_triggers;
     add_request(0);
     write32(VIRTIO_MMIO_QUEUE_NOTIFY, 0);
     virtio_device_config_changed(&fixture.device);
+    assert_int_equal(metrics.interrupt_triggers, before + 2);
     assert_int_equal(read32(VIRTIO_MMIO_INTERRUPT_STATUS), VIRTIO_MMIO_INT_VRING | VIRTIO_MMIO_INT_CONFIG);
     write32(VIRTIO_MMIO_INTERRUPT_ACK, VIRTIO_MMIO_INT_VRING);
     assert_int_equal(read32(VIRTIO_MMIO_INTERRUPT_STATUS), VIRTIO_MMIO_INT_CONFIG);

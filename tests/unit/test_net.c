@@ -535,6 +535,21 @@ static void test_limited_frames_are_late_but_never_lost(void **state)
     }
     assert_true(METRIC_TOTAL(net.rx_rate_limiter_throttled) > 0);
     assert_true(METRIC_TOTAL(net.tx_rate_limiter_throttled) > 0);
+    assert_true(METRIC_TOTAL(net.rx_event_rate_limiter_count) > 0);
+    assert_true(METRIC_TOTAL(net.tx_rate_limiter_event_count) > 0);
+}
+
+static void test_notification_without_a_frame_is_counted(void **state)
+{
+    (void)state;
+    start(0);
+    guest_driver_settle(&driver);
+    uint64_t before = METRIC_TOTAL(net.no_tx_avail_buffer);
+    guest_driver_notify(&driver, TX);
+    assert_int_equal(METRIC_TOTAL(net.no_tx_avail_buffer), before + 1);
+    guest_send(TX_GPA, 64);
+    guest_driver_notify(&driver, TX);
+    assert_int_equal(METRIC_TOTAL(net.no_tx_avail_buffer), before + 1);
 }
 
 static void test_new_limit_lets_waiting_frames_pass(void **state)
@@ -865,6 +880,7 @@ static void test_device_that_cannot_have_its_offloads_refuses_the_driver(void **
 }
 
 TEST_MAIN(
+    cmocka_unit_test_setup_teardown(test_notification_without_a_frame_is_counted, setup, teardown),
     cmocka_unit_test_setup_teardown(test_frames_for_the_metadata_service_never_reach_the_tap, setup, teardown),
     cmocka_unit_test_setup_teardown(test_metadata_service_waits_for_receive_buffers, setup, teardown),
     cmocka_unit_test_setup_teardown(test_metadata_service_answers_though_the_tap_is_gone, setup, teardown),
