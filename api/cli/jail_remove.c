@@ -229,14 +229,24 @@ static bool is_alive(int jail, const char *exec_name)
     return file >= 0 && flock(file, LOCK_EX | LOCK_NB) != 0;
 }
 
+/* Whether the jailer itself made the group, in one that was delegated: those at the top are gc's. */
+static bool is_ours_below_another(const char *parent, const char *exec_name)
+{
+    const char *slash = strrchr(parent, '/');
+
+    return slash != NULL && strcmp(slash + 1, exec_name) == 0;
+}
+
 /* A note that is empty was being written: the jail has the usual one, if any. */
-static struct error *remove_dead(int exec, int jail, const char *id, const char *parent)
+static struct error *remove_dead(int exec, int jail, const char *exec_name, const char *id, const char *parent)
 {
     char group[PATH_MAX];
     struct error *error = NULL;
 
     if (snprintf(group, sizeof(group), "%s/%s", parent, id) < (int)sizeof(group))
         error = for_each_group(group, remove_group);
+    if (error == NULL && is_ours_below_another(parent, exec_name))
+        error = for_each_group(parent, remove_if_empty);
     if (error == NULL)
         error = remove_root(jail);
     /* Last, so that who is interrupted before can begin again. */
@@ -279,5 +289,5 @@ struct error *jail_remove(int exec, const char *exec_name, const char *id, bool 
         return NULL;
     }
     *state = JAIL_DEAD;
-    return dry_run ? NULL : remove_dead(exec, jail, id, parent[0] == '\0' ? exec_name : parent);
+    return dry_run ? NULL : remove_dead(exec, jail, exec_name, id, parent[0] == '\0' ? exec_name : parent);
 }

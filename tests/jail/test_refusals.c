@@ -77,6 +77,8 @@ static void test_command_lines_that_are_wrong_name_the_option(void **state)
         {WORDS("--resource-limit", "fsize=big"),
          "--resource-limit: \"big\" is not a number from 0 to 9223372036854775807"},
         {WORDS("--resource-limit", "no-file="), "--resource-limit: \"\" is not a number from 0 to 9223372036854775807"},
+        {WORDS("--memory-limit", "0"), "--memory-limit: is 0; expected a number of bytes"},
+        {WORDS("--memory-limit", "1G"), "--memory-limit: \"1G\" is not a number from 0 to 9223372036854775807"},
         {WORDS("--daemonize=yes"), "--daemonize: takes no value, was given \"yes\""},
         {WORDS("--node", "0"), "\"--node\" is not an option; see --help"},
         {WORDS("vm"), "\"vm\" is not an option; see --help"},
