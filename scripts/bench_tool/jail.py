@@ -55,21 +55,24 @@ def jail(build, runs):
     figures = []
     for pair in (ours, peer):
         if pair is None:
-            figures.append([None] * 8)
+            figures.append([None] * 9)
             continue
         alone, _ = in_base(build, pair, MEMORY, "jail", 0, runs)
         disk, _ = in_base(build, pair, DISK, "jail", 0, runs)
         crowded, _ = in_base(build, pair, MEMORY, "jail", MOUNTS, runs)
         many, left = in_base(build, pair, MEMORY, "jails", CROWD, CALLERS)
+        free = measure(build, "api", pair[1], runs)
         if len(many) != CROWD + 1:
             raise SystemExit(f"bench: of {CROWD} jails only {len(many) - 1} answered")
         figures.append([median(alone, "wall_us") / 1000, median(alone, "cpu_us") / 1000,
                         median(disk, "wall_us") / 1000, median(disk, "cpu_us") / 1000,
                         (median(crowded, "wall_us") - median(alone, "wall_us")) / 1000,
                         (median(crowded, "cpu_us") - median(alone, "cpu_us")) / 1000,
-                        CROWD / (many[-1]["all_us"] / 1e6), left])
+                        CROWD / (many[-1]["all_us"] / 1e6), left,
+                        median(alone, "private_dirty_kib") - median(free, "private_dirty_kib")])
     names = (("exec of the jailer to a served GET /, wall", "ms", 3), ("exec of the jailer to a served GET /, CPU", "ms", 1.5),
              ("the same with the base folder on a disk, wall", "ms", None), ("the same with the base folder on a disk, CPU", "ms", None),
              (f"more with {MOUNTS} mounts on the host, wall", "ms", 1.5), (f"more with {MOUNTS} mounts on the host, CPU", "ms", None),
-             (f"{CROWD} jails, {CALLERS} at a time, rate", "1/s", None), ("jails left after gc", "jails", 0))
+             (f"{CROWD} jails, {CALLERS} at a time, rate", "1/s", None), ("jails left after gc", "jails", 0),
+             ("private dirty memory, more than without a jail", "KiB", 0))
     return [Row(what, unit, mine, goal, theirs) for (what, unit, goal), mine, theirs in zip(names, *figures)]
