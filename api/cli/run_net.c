@@ -23,6 +23,7 @@ extern char **environ;
 
 enum {
     READY_PATIENCE_MS = 10000,
+    LAST_WORDS_PATIENCE_MS = 1000,
     SOCKET_FD = 3, /* where the connection is in the child */
     FAILED_BEFORE_EXEC = 127,
     NOBODY = 65534,
@@ -80,7 +81,7 @@ struct error *run_net_prepare(struct run_net *net, const struct run_net_options 
 
 struct command {
     const char *words[ARGUMENTS_MAX];
-    char texts[RUN_PUBLISH_MAX + 3][TEXT_SIZE]; /* those that are not constant */
+    char texts[RUN_PUBLISH_MAX + 4][TEXT_SIZE]; /* those that are not constant: --fd, --pid, --runas, --netmask */
     size_t word_count, text_count;
 };
 
@@ -294,6 +295,8 @@ struct error *run_net_await(struct run_net *net)
         return error_new(ERROR_HOST, "--net: passt was not ready within %d s", READY_PATIENCE_MS / 1000);
     if ((wait[0].revents & POLLIN) != 0)
         return NULL;
+    poll(&wait[1], 1, LAST_WORDS_PATIENCE_MS);
+    kill(net->pid, SIGKILL);
     waitpid(net->pid, NULL, 0);
     net->pid = 0;
     last_words(net, text, sizeof(text));
