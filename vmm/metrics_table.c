@@ -206,10 +206,11 @@ const struct metric metric_table[] = {
     NEVER(NET, "tx_remaining_reqs_count"),
     NEVER(NET, "tx_spoofed_mac_count"),
     UNTIMED(NET, "tap_write_agg"),
+    /* Firecracker counts no request of the balloon: these names are ours. */
     REQUESTS(PATCH_API_REQUESTS, "balloon", patch_balloon),
     REQUESTS(PATCH_API_REQUESTS, "balloon_stats", patch_balloon_statistics),
-    REQUESTS(PATCH_API_REQUESTS, "hinting_start", start_balloon_hinting),
-    REQUESTS(PATCH_API_REQUESTS, "hinting_stop", stop_balloon_hinting),
+    REQUESTS(PATCH_API_REQUESTS, "balloon_hinting_start", start_balloon_hinting),
+    REQUESTS(PATCH_API_REQUESTS, "balloon_hinting_stop", stop_balloon_hinting),
     REQUESTS(PATCH_API_REQUESTS, "console", patch_console),
     REQUESTS(PATCH_API_REQUESTS, "drive", patch_drive),
     REQUESTS(PATCH_API_REQUESTS, "hotplug_memory", patch_hotplug_memory),
