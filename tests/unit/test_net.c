@@ -4,6 +4,7 @@
 #include "tests/unit/settle.h"
 
 #include "vmm/metrics.h"
+#include "vmm/mmds/frame.h"
 #include "vmm/mmds/mmds.h"
 #include "vmm/virtio/devices.h"
 #include "vmm/virtio/net.h"
@@ -796,6 +797,42 @@ static void test_metadata_service_keeps_to_the_limits(void **state)
     assert_true(METRIC_TOTAL(net.tx_rate_limiter_throttled) > 0);
 }
 
+static void assert_syn_answered(uint64_t gpa)
+{
+    struct segment segment;
+    uint32_t length = guest_driver_wait_used(&driver, RX, NULL);
+
+    assert_true(length > HEADER);
+    assert_true(frame_parse_segment(guest_at(&driver.memory, gpa + HEADER, length - HEADER), length - HEADER,
+                                    0xa9fe0005, &segment));
+    assert_int_equal(segment.flags, SEGMENT_SYN | SEGMENT_ACK);
+}
+
+/* By its timer: the guest says nothing more. */
+static void test_metadata_service_says_again_what_the_guest_did_not_hear(void **state)
+{
+    static const uint8_t mac[6] = {2, 0, 0, 0, 0, 9};
+    const struct segment syn = {.peer = {.mac = {6, 1, 0x23, 0x45, 0x67, 1}, .port = 80, .address = 0xa9fea9fe},
+                                .port = 40000,
+                                .flags = SEGMENT_SYN,
+                                .window = 1000};
+    uint8_t *bytes;
+
+    (void)state;
+    start(0);
+    lead_to_mmds();
+    give_buffers(3, 2000);
+    bytes = guest_at(&driver.memory, TX_GPA, HEADER + FRAME_SENT_MAX);
+    memset(bytes, 0, HEADER);
+    const struct guest_buffer buffer = {
+        TX_GPA, HEADER + (uint32_t)frame_write_segment(bytes + HEADER, mac, 0xa9fe0005, &syn), false};
+    guest_ring_add(&driver.rings[TX], &buffer, 1);
+    guest_driver_notify(&driver, TX);
+    assert_syn_answered(RX_GPA);
+    assert_syn_answered(RX_GPA + SLOT);
+    assert_syn_answered(RX_GPA + 2 * SLOT);
+}
+
 static void test_interface_no_longer_leads_to_the_metadata_service(void **state)
 {
     (void)state;
@@ -880,6 +917,7 @@ static void test_device_that_cannot_have_its_offloads_refuses_the_driver(void **
 }
 
 TEST_MAIN(
+    cmocka_unit_test_setup_teardown(test_metadata_service_says_again_what_the_guest_did_not_hear, setup, teardown),
     cmocka_unit_test_setup_teardown(test_notification_without_a_frame_is_counted, setup, teardown),
     cmocka_unit_test_setup_teardown(test_frames_for_the_metadata_service_never_reach_the_tap, setup, teardown),
     cmocka_unit_test_setup_teardown(test_metadata_service_waits_for_receive_buffers, setup, teardown),
