@@ -71,6 +71,15 @@ static struct error *put_network_interfaces(struct machine *machine, struct vm_c
     return error;
 }
 
+static struct error *put_network_options(struct machine *machine, struct vm_config *config)
+{
+    struct error *error = NULL;
+
+    for (size_t i = 0; i < config->network_options_count && error == NULL; i++)
+        error = machine_put_network_options(machine, &config->network_options[i]);
+    return error;
+}
+
 static struct error *put_entropy(struct machine *machine, struct vm_config *config)
 {
     return machine_put_entropy(machine, &config->entropy);
@@ -145,6 +154,7 @@ static const struct {
     {VM_CONFIG_MAYFLY_DRIVES, put_drive_options},
     {VM_CONFIG_PMEM, put_pmem},
     {VM_CONFIG_NETWORK_INTERFACES, put_network_interfaces},
+    {VM_CONFIG_MAYFLY_NETWORK_INTERFACES, put_network_options},
     {VM_CONFIG_MMDS_CONFIG, put_mmds_config},
     {VM_CONFIG_VSOCK, put_vsock},
     {VM_CONFIG_MAYFLY_VSOCK_SEQPACKET, put_vsock_seqpacket},

@@ -76,6 +76,12 @@ static struct error *put_drive_options(const struct api_context *context, void *
     return machine_put_drive_options(context->machine, body);
 }
 
+static struct error *put_network_options(const struct api_context *context, void *body, struct json_writer *reply)
+{
+    (void)reply;
+    return machine_put_network_options(context->machine, body);
+}
+
 static struct error *patch_drive(const struct api_context *context, void *body, struct json_writer *reply)
 {
     (void)reply;
@@ -402,6 +408,8 @@ const struct route routes[] = {
      SUMMARY("Sets the CPU features that the guest finds")},
     {"/mayfly/drives/{drive_id}", API_PUT, WHEN_NOT_STARTED, put_drive_options, &drive_options_schema,
      COUNTS(put_drive_options), SUMMARY("Sets a disk's queues, and whether it goes around the page cache")},
+    {"/mayfly/network-interfaces/{iface_id}", API_PUT, WHEN_NOT_STARTED, put_network_options,
+     &network_interface_options_schema, COUNTS(put_network_options), SUMMARY("Sets an interface's queues")},
     {"/mayfly/actions", API_PUT, WHEN_STARTED, put_mayfly_action, &mayfly_action_info_schema,
      COUNTS(put_mayfly_actions), SUMMARY("Presses the guest's power button")},
     {"/mayfly/console", API_PUT, WHEN_NOT_STARTED, put_console, &console_schema, COUNTS(put_console),

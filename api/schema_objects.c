@@ -330,6 +330,11 @@ static const struct field vm_config_fields[] = {
                                  .count = offsetof(struct vm_config, drive_options_count),
                                  .maximum = VIRTIO_DEVICES_MAX, .object = &drive_options_schema,
                                  DESCRIPTION("As put to /mayfly/drives; only in a configuration file.")},
+    [VM_CONFIG_MAYFLY_NETWORK_INTERFACES] =
+        {"mayfly-network-interfaces", FIELD_ARRAY, FIELD_HIDDEN, MEMBER(struct vm_config, network_options),
+         .count = offsetof(struct vm_config, network_options_count), .maximum = VIRTIO_DEVICES_MAX,
+         .object = &network_interface_options_schema,
+         DESCRIPTION("As put to /mayfly/network-interfaces; only in a configuration file.")},
     [VM_CONFIG_MAYFLY_CONSOLE] = {"mayfly-console", FIELD_OBJECT, FIELD_NULLABLE | FIELD_HIDDEN,
                                   MEMBER(struct vm_config, console), .object = &console_schema,
                                   DESCRIPTION("As put to /mayfly/console; only in a configuration file.")},

@@ -57,6 +57,7 @@ extern const struct schema vsock_schema;
 extern const struct schema vsock_seqpacket_schema;
 extern const struct schema cpu_config_schema;
 extern const struct schema drive_options_schema;
+extern const struct schema network_interface_options_schema;
 extern const struct schema pmem_schema;
 extern const struct schema pmem_update_schema;
 extern const struct schema file_system_schema;
@@ -92,6 +93,7 @@ enum vm_config_field {
     VM_CONFIG_SERIAL,
     VM_CONFIG_MAYFLY_CONSOLE,
     VM_CONFIG_MAYFLY_DRIVES,
+    VM_CONFIG_MAYFLY_NETWORK_INTERFACES,
     VM_CONFIG_MAYFLY_VSOCK_SEQPACKET,
     VM_CONFIG_MAYFLY_FILE_SYSTEMS,
 };

@@ -69,6 +69,12 @@ void drive_update_free(struct drive_update *update)
     memset(update, 0, sizeof(*update));
 }
 
+void network_interface_options_free(struct network_interface_options *options)
+{
+    free(options->iface_id);
+    memset(options, 0, sizeof(*options));
+}
+
 void network_interface_config_free(struct network_interface_config *config)
 {
     free(config->iface_id);
@@ -181,6 +187,8 @@ void vm_config_free(struct vm_config *config)
         drive_config_free(&config->drives[i]);
     for (size_t i = 0; i < config->drive_options_count; i++)
         drive_options_free(&config->drive_options[i]);
+    for (size_t i = 0; i < config->network_options_count; i++)
+        network_interface_options_free(&config->network_options[i]);
     for (size_t i = 0; i < config->network_interface_count; i++)
         network_interface_config_free(&config->network_interfaces[i]);
     for (size_t i = 0; i < config->pmem_count; i++)

@@ -373,6 +373,8 @@ struct vm_config {
     size_t drive_count;
     struct drive_options drive_options[VIRTIO_DEVICES_MAX]; /* of a configuration file: they go into `drives` */
     size_t drive_options_count;
+    struct network_interface_options network_options[VIRTIO_DEVICES_MAX]; /* of a configuration file, likewise */
+    size_t network_options_count;
     struct network_interface_config network_interfaces[VIRTIO_DEVICES_MAX];
     size_t network_interface_count;
     struct pmem_config pmem[VIRTIO_DEVICES_MAX]; /* the root device, if any, first */
@@ -404,6 +406,7 @@ void cpu_config_free(struct cpu_config *config);
 void boot_source_config_free(struct boot_source_config *config);
 void drive_config_free(struct drive_config *config);
 void drive_options_free(struct drive_options *options);
+void network_interface_options_free(struct network_interface_options *options);
 void drive_update_free(struct drive_update *update);
 void network_interface_config_free(struct network_interface_config *config);
 void network_interface_update_free(struct network_interface_update *update);

@@ -29,6 +29,7 @@ struct error *machine_put_cpu_config(struct machine *machine, struct cpu_config 
 struct error *machine_put_boot_source(struct machine *machine, struct boot_source_config *config);
 /* Makes a drive that was put before anew, with these options; they stay when it is put again. */
 struct error *machine_put_drive_options(struct machine *machine, struct drive_options *options);
+struct error *machine_put_network_options(struct machine *machine, struct network_interface_options *options);
 struct error *machine_put_drive(struct machine *machine, struct drive_config *config);
 struct error *machine_put_network_interface(struct machine *machine, struct network_interface_config *config);
 struct error *machine_put_pmem(struct machine *machine, struct pmem_config *config);

@@ -223,8 +223,8 @@ struct error *machine_put_drive(struct machine *machine, struct drive_config *co
         return error;
     place = drive_find(&machine->config, config->drive_id);
     error = check_drive(machine, config, place);
-    if (place < machine->config.drive_count && config->socket == NULL) {
-        config->direct = machine->config.drives[place].direct;
+    if (place < machine->config.drive_count) {
+        config->direct = config->socket == NULL && machine->config.drives[place].direct;
         config->queue_count = machine->config.drives[place].queue_count;
     }
     if (error != NULL)
@@ -259,37 +259,6 @@ struct error *machine_put_drive(struct machine *machine, struct drive_config *co
     take_config(&machine->config.drives[place], config);
     if (machine->config.drives[place].is_root_device)
         drive_move_to_front(machine, place);
-    machine_prepare_later(machine);
-    return NULL;
-}
-
-struct error *machine_put_drive_options(struct machine *machine, struct drive_options *options)
-{
-    struct error *error = machine_check_not_started(machine, "drives");
-    struct virtio_mmio *transport;
-
-    if (error == NULL)
-        error = machine_check_id("drive_id", options->drive_id);
-    if (error != NULL)
-        return error;
-
-    size_t place = drive_find(&machine->config, options->drive_id);
-    if (place == machine->config.drive_count)
-        return error_new(ERROR_INPUT, "drive_id: '%s', expected the id of a configured drive", options->drive_id);
-
-    struct drive_config changed = machine->config.drives[place];
-    if (changed.socket != NULL)
-        return error_new(ERROR_INPUT, "drive_id: drive '%s' is a vhost-user back end's, expected another",
-                         options->drive_id);
-    changed.direct = options->direct;
-    changed.queue_count = options->queue_count;
-    error = machine_drive_new(machine, &changed, &transport);
-    if (error != NULL)
-        return error;
-    machine_device_free(machine, &machine->drives[place]);
-    machine->drives[place] = transport;
-    machine->config.drives[place] = changed;
-    drive_options_free(options);
     machine_prepare_later(machine);
     return NULL;
 }
@@ -358,6 +327,8 @@ struct error *machine_put_network_interface(struct machine *machine, struct netw
     if (error != NULL)
         return error;
     place = network_interface_find(&machine->config, config->iface_id);
+    if (place < machine->config.network_interface_count)
+        config->queue_count = configs[place].queue_count;
     error = check_network_interface(machine, config, place);
     if (error != NULL)
         return error;

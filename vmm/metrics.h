@@ -20,7 +20,7 @@ struct api_metrics {
     struct request_metrics get_instance_info, get_machine_cfg, get_vmm_version, get_vm_config, get_mmds;
     struct request_metrics put_actions, put_boot_source, put_drive, put_entropy, put_logger, put_machine_cfg,
         put_metrics, put_network, put_serial, put_console, put_vsock, put_vsock_seqpacket, put_file_system, put_pmem,
-        put_mayfly_actions, put_drive_options, put_cpu_cfg;
+        put_mayfly_actions, put_drive_options, put_network_options, put_cpu_cfg;
     struct request_metrics put_mmds, put_mmds_config, patch_mmds;
     struct request_metrics get_balloon, get_balloon_statistics, get_balloon_hinting, get_hotplug_memory, put_balloon,
         put_hotplug_memory, patch_balloon, patch_balloon_statistics, start_balloon_hinting, stop_balloon_hinting,

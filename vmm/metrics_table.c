@@ -234,6 +234,7 @@ const struct metric metric_table[] = {
     REQUESTS(PUT_API_REQUESTS, "cpu_cfg", put_cpu_cfg),
     REQUESTS(PUT_API_REQUESTS, "drive", put_drive),
     REQUESTS(PUT_API_REQUESTS, "drive_options", put_drive_options),
+    REQUESTS(PUT_API_REQUESTS, "network_options", put_network_options),
     REQUESTS(PUT_API_REQUESTS, "entropy", put_entropy),
     REQUESTS(PUT_API_REQUESTS, "file_system", put_file_system),
     REQUESTS(PUT_API_REQUESTS, "hotplug_memory", put_hotplug_memory),

@@ -296,7 +296,8 @@ static void enable(struct backend_queue *queue, bool on)
 {
     bool starts = on && !queue->running && queue->kick >= 0;
 
-    queue->running = on && queue->kick >= 0;
+    queue->running = on && queue->kick >= 0 && backend.behaviour != BACKEND_REFUSES_MEMORY;
+    starts = starts && queue->running;
     if (starts && queue->in_flight != NULL)
         resume((unsigned)(queue - backend.queues));
 }

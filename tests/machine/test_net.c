@@ -30,7 +30,7 @@ static struct ifreq request_for_tap(void)
 }
 
 /* Makes a tap that outlives its descriptor, up, in a new network namespace; false when this user may not. */
-static bool make_tap(void)
+static bool make_tap_with(short more_flags)
 {
     struct ifreq request = request_for_tap();
     cleanup_fd int tun = -1;
@@ -41,7 +41,7 @@ static bool make_tap(void)
     tun = open("/dev/net/tun", O_RDWR | O_CLOEXEC);
     if (tun < 0)
         return false;
-    request.ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR;
+    request.ifr_flags = (short)(IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | more_flags);
     assert_int_equal(ioctl(tun, TUNSETIFF, &request), 0);
     assert_int_equal(ioctl(tun, TUNSETPERSIST, 1), 0);
     control = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
@@ -49,6 +49,11 @@ static bool make_tap(void)
     request.ifr_flags = IFF_UP;
     assert_int_equal(ioctl(control, SIOCSIFFLAGS, &request), 0);
     return true;
+}
+
+static bool make_tap(void)
+{
+    return make_tap_with(0);
 }
 
 /* The host's end: a socket that sees the frames of our ethertype. */
@@ -231,6 +236,62 @@ static void test_tap_that_goes_down_and_up_and_away_leaves_the_guest_running(voi
     vm_expect_exit(vm, 0);
 }
 
+/* The kernel sends a flow's frames to the queue on which the guest sent one of that flow last. */
+static void test_two_pairs_of_queues_take_turns(void **state)
+{
+    struct vm *vm;
+    uint8_t frame[FRAME_MAX];
+
+    (void)state;
+    if (!make_tap_with(IFF_MULTI_QUEUE)) {
+        print_message("skipped: a tap in a network namespace needs root and /dev/net/tun: %s\n", strerror(errno));
+        skip();
+    }
+    vm = vm_start();
+    cleanup_fd int wire = open_wire();
+    vm_put(vm, "/network-interfaces/eth0", "{\"iface_id\":\"eth0\",\"host_dev_name\":\"%s\"}", tap);
+    vm_put(vm, "/mayfly/network-interfaces/eth0", "{\"iface_id\":\"eth0\",\"queues\":2}");
+    vm_put(vm, "/network-interfaces/eth0",
+           "{\"iface_id\":\"eth0\",\"host_dev_name\":\"%s\",\"guest_mac\":\"06:00:ac:10:00:02\"}", tap);
+    vm_boot(vm, "net", "pairs");
+    vm_expect(vm, "pairs 0\nsent\n");
+    assert_int_equal(receive_frame(vm, wire, frame), 64);
+    assert_int_equal(receive_frame(vm, wire, frame), 64);
+    for (uint8_t i = 0; i < 6; i++) {
+        send_frame(wire, 60, i);
+        assert_int_equal(receive_frame(vm, wire, frame), 60);
+        assert_int_equal(frame[59], i);
+        vm_expect(vm, i % 2 == 0 ? "pair 1\n" : "pair 0\n");
+    }
+    vm_patch(vm, "/vm", "{\"state\":\"Paused\"}");
+    vm_patch(vm, "/vm", "{\"state\":\"Resumed\"}");
+    send_frame(wire, 60, 'q');
+    vm_expect(vm, "pair 1\nframe 3c\ndone\n");
+    vm_expect_exit(vm, 0);
+}
+
+static void test_queues_that_cannot_be_are_refused(void **state)
+{
+    struct vm *vm;
+
+    (void)state;
+    if (!make_tap()) {
+        print_message("skipped: a tap in a network namespace needs root and /dev/net/tun: %s\n", strerror(errno));
+        skip();
+    }
+    vm = vm_start();
+    vm_refuses(vm, "PUT", "/mayfly/network-interfaces/eth0", "{\"iface_id\":\"eth0\",\"queues\":2}",
+               "iface_id: 'eth0', expected the id of a configured interface");
+    vm_put(vm, "/network-interfaces/eth0", "{\"iface_id\":\"eth0\",\"host_dev_name\":\"%s\"}", tap);
+    vm_refuses(vm, "PUT", "/mayfly/network-interfaces/eth0", "{\"iface_id\":\"eth0\",\"queues\":2}",
+               "is not a tap with several queues");
+    vm_refuses(vm, "PUT", "/mayfly/network-interfaces/eth0", "{\"iface_id\":\"eth0\",\"queues\":0}", "queues: 0");
+    vm_refuses(vm, "PUT", "/mayfly/network-interfaces/eth0", "{\"iface_id\":\"eth0\",\"queues\":33}", "queues: 33");
+    vm_put(vm, "/mayfly/network-interfaces/eth0", "{\"iface_id\":\"eth0\"}");
+    vm_boot(vm, "net", "pairs");
+    vm_expect(vm, "no such queue");
+}
+
 /* A backend's program is the test: it listens, and serves the VMM that connects. */
 static void put_backend(struct vm *vm)
 {
@@ -399,7 +460,8 @@ static void test_metadata_service_needs_an_interface_and_a_right_address(void **
                                    "\"ipv4_address\":\"169.254.169.254\",\"imds_compat\":false}"));
 }
 
-TEST_MAIN(machine_test(test_metadata_is_put_patched_and_held_to_its_limit),
+TEST_MAIN(machine_test(test_two_pairs_of_queues_take_turns), machine_test(test_queues_that_cannot_be_are_refused),
+          machine_test(test_metadata_is_put_patched_and_held_to_its_limit),
           machine_test(test_metadata_service_needs_an_interface_and_a_right_address),
           machine_test(test_frames_pass_over_a_stream_socket),
           machine_test(test_backend_that_dies_or_lies_leaves_the_guest_running),

@@ -76,6 +76,21 @@ static void test_disk_of_a_back_end_reads_writes_and_flushes(void **state)
     assert_int_equal(byte_of(vm, DISK_SIZE - 1), 'Z');
 }
 
+static void test_disk_of_a_back_end_has_several_queues_if_asked(void **state)
+{
+    struct vm *vm = start(BACKEND_WORKS);
+
+    (void)state;
+    vm_put(vm, "/mayfly/drives/disk", "{\"drive_id\":\"disk\",\"queues\":4}");
+    vm_refuses(vm, "PUT", "/mayfly/drives/disk", "{\"drive_id\":\"disk\",\"queues\":20}",
+               "it has fewer queues than the device");
+    vm_refuses(vm, "PUT", "/mayfly/drives/disk", "{\"drive_id\":\"disk\",\"direct\":true}",
+               "direct: true, but drive 'disk' is a vhost-user back end's");
+    vm_boot(vm, "block", "ops=F,r3,w3:A,r3");
+    vm_expect(vm, "features 130001200\nread 0 0 0\nwrite 0\nread 0 41 41\ndone\n");
+    vm_expect_exit(vm, 0);
+}
+
 static void test_memory_is_shared_only_with_a_back_end(void **state)
 {
     struct vm *vm = vm_start();
@@ -393,6 +408,7 @@ static void test_file_systems_and_networks_are_taken_and_their_mistakes_refused(
 }
 
 TEST_MAIN(vhost_test(test_disk_of_a_back_end_reads_writes_and_flushes),
+          vhost_test(test_disk_of_a_back_end_has_several_queues_if_asked),
           vhost_test(test_memory_is_shared_only_with_a_back_end),
           vhost_test(test_back_end_that_is_of_no_use_is_refused_and_named),
           vhost_test(test_back_end_that_refuses_memory_leaves_the_rest_running),

@@ -71,6 +71,22 @@ static void test_network_goes_on_when_its_back_end_restarts(void **state)
     vm_expect_exit(vm, 0);
 }
 
+static void test_two_pairs_of_queues_go_to_the_back_end(void **state)
+{
+    struct vm *vm = start(BACKEND_WORKS);
+
+    (void)state;
+    vm_put(vm, "/mayfly/network-interfaces/eth0", "{\"iface_id\":\"eth0\",\"queues\":2}");
+    vm_refuses(vm, "PUT", "/mayfly/network-interfaces/eth0", "{\"iface_id\":\"eth0\",\"queues\":5}",
+               "it has fewer queues than the device");
+    vm_boot(vm, "net", "pairs");
+    vm_expect(vm, "pairs 0\nsent\n");
+    vm_expect(vm, "pair 0\n");
+    vm_expect(vm, "pair 1\n");
+    vm_expect(vm, "done\n");
+    vm_expect_exit(vm, 0);
+}
+
 static void test_pause_and_resume_lose_no_frame(void **state)
 {
     struct vm *vm = start(BACKEND_WORKS);
@@ -102,5 +118,6 @@ static void test_back_end_that_stalls_leaves_the_rest_running(void **state)
 }
 
 TEST_MAIN(vhost_test(test_frames_pass_to_a_back_end_and_back),
-          vhost_test(test_network_goes_on_when_its_back_end_restarts), vhost_test(test_pause_and_resume_lose_no_frame),
+          vhost_test(test_network_goes_on_when_its_back_end_restarts),
+          vhost_test(test_two_pairs_of_queues_go_to_the_back_end), vhost_test(test_pause_and_resume_lose_no_frame),
           vhost_test(test_back_end_that_stalls_leaves_the_rest_running))

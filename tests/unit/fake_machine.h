@@ -17,6 +17,7 @@ struct machine {
     struct drive_update drive_update;                         /* the last */
     struct network_interface_update network_interface_update; /* the last */
     struct drive_options drive_options;                       /* the last */
+    struct network_interface_options network_options;         /* the last */
     struct cpu_config cpu_config;                             /* the last */
     struct pmem_update pmem_update;                           /* the last */
     uint32_t hinting;                                         /* 0: none, 1: to be stopped, 2: stops by itself */
@@ -36,6 +37,7 @@ static inline void fake_machine_reset(void)
     schema_free(&pmem_update_schema, &fake_machine.pmem_update);
     schema_free(&cpu_config_schema, &fake_machine.cpu_config);
     drive_options_free(&fake_machine.drive_options);
+    network_interface_options_free(&fake_machine.network_options);
     mmds_value_free(fake_machine.mmds);
     vm_config_free(&fake_machine.config);
     fake_machine = (struct machine){0};
@@ -70,6 +72,11 @@ struct error *machine_put_machine_config(struct machine *machine, struct machine
 struct error *machine_put_drive_options(struct machine *machine, struct drive_options *options)
 {
     FAKE_TAKE(&machine->drive_options, options, drive_options_free);
+}
+
+struct error *machine_put_network_options(struct machine *machine, struct network_interface_options *options)
+{
+    FAKE_TAKE(&machine->network_options, options, network_interface_options_free);
 }
 
 struct error *machine_put_cpu_config(struct machine *machine, struct cpu_config *config)

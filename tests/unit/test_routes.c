@@ -89,6 +89,7 @@ static const struct {
     {API_GET, "/vm/config", NULL},
     {API_PUT, "/cpu-config", "{\"kvm_capabilities\": [\"1\"]}"},
     {API_PUT, "/mayfly/drives/d1", "{\"drive_id\": \"d1\", \"queues\": 2}"},
+    {API_PUT, "/mayfly/network-interfaces/eth0", "{\"iface_id\": \"eth0\", \"queues\": 2}"},
     {API_PUT, "/mayfly/actions", "{\"action_type\": \"PowerButton\"}"},
     {API_PUT, "/mayfly/console", "{\"ports\": [{\"name\": \"a\", \"output_path\": \"/a\"}]}"},
     {API_PUT, "/mayfly/file-systems/f1", "{\"fs_id\": \"f1\", \"tag\": \"t\", \"socket_path\": \"/f\"}"},

@@ -34,6 +34,9 @@ struct net_backend_ops {
     void (*flush)(struct net_backend *backend);
     /* What received frames may need of the reader: TUN_F_CSUM and others, only with `offloads`. False, with errno. */
     bool (*set_offloads)(struct net_backend *backend, unsigned offloads);
+    /* Has the host's frames come here, or to the interface's other queues alone. NULL: there are none. False, with
+     * errno. */
+    bool (*attach)(struct net_backend *backend, bool attached);
     void (*close)(struct net_backend *backend); /* and frees it */
 };
 

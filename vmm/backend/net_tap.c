@@ -28,6 +28,11 @@ static bool set_offloads(struct net_backend *backend, unsigned offloads)
     return tap_set_offloads(backend->fd, offloads);
 }
 
+static bool attach(struct net_backend *backend, bool attached)
+{
+    return tap_attach_queue(backend->fd, attached);
+}
+
 static void tap_close(struct net_backend *backend)
 {
     fd_close(&backend->fd);
@@ -39,6 +44,7 @@ static const struct net_backend_ops tap_ops = {
     .send = tap_send,
     .receive = tap_receive,
     .set_offloads = set_offloads,
+    .attach = attach,
     .close = tap_close,
 };
 

@@ -74,7 +74,7 @@ static void serve_here(void *transport, unsigned index, bool here)
     if (doorbell->source.fd < 0 || doorbell->source.loop != NULL)
         return;
 
-    struct error *error = event_source_add(mmio->device->loop, &doorbell->source, EPOLLIN);
+    struct error *error = event_source_add(mmio->device->loop, &doorbell->source, EPOLLIN | EPOLLET);
     if (error != NULL)
         log_error("%s \"%s\": queue %u: %s", mmio->device->ops->name, mmio->device->id, index, error->message);
     error_free(error);

@@ -1,5 +1,6 @@
 /*
- * virtio-net (virtio 1.2, section 5.1): one receive and one transmit queue on a backend (backend/net_backend.h).
+ * virtio-net (virtio 1.2, section 5.1): pairs of a receive (net_receive.c) and a transmit queue (net_transmit.c), each
+ * on a backend (backend/net_backend.h); with several pairs a control queue on which the driver says how many it uses.
  *
  * Frames pass between the backend and guest memory in one call, header included; nothing is copied here.
  *
@@ -16,6 +17,7 @@
 #include "vmm/metrics.h"
 #include "vmm/mmds/mmds_net.h"
 #include "vmm/virtio/devices.h"
+#include "vmm/virtio/net_control.h"
 
 #include <errno.h>
 #include <linux/if_tun.h>
@@ -58,26 +60,36 @@ static bool has_feature(const struct net *net, unsigned bit)
     return (net->device.driver_features & FEATURE(bit)) != 0;
 }
 
-bool net_is_running(const struct net *net)
+bool net_pair_is_running(const struct net_pair *pair)
 {
-    return net->device.active && !net->device.failed && !net->device.paused;
+    const struct virtio_device *device = &pair->net->device;
+
+    return device->active && !device->failed && !device->paused && pair->first < 2 * pair->net->pairs_used;
 }
 
-void net_watch(struct net *net, uint32_t event, bool on)
+void net_watch(struct net_pair *pair, uint32_t event, bool on)
 {
-    if (net->backend != NULL)
-        event_source_update(&net->wire, on ? net->wire.events | event : net->wire.events & ~event);
+    if (pair->backend != NULL)
+        event_source_update(&pair->wire, on ? pair->wire.events | event : pair->wire.events & ~event);
+}
+
+static void lose_backend(struct net_pair *pair)
+{
+    if (pair->backend == NULL)
+        return;
+    event_source_remove(&pair->wire);
+    pair->wire.events = 0;
+    pair->backend->ops->close(pair->backend);
+    pair->backend = NULL;
 }
 
 void net_lose(struct net *net)
 {
-    if (net->backend == NULL)
+    if (net->pairs[0].backend == NULL)
         return;
     log_error("net \"%s\": the tap or the peer is gone; the guest's frames are dropped from now on", net->iface_id);
-    event_source_remove(&net->wire);
-    net->wire.events = 0;
-    net->backend->ops->close(net->backend);
-    net->backend = NULL;
+    for (unsigned i = 0; i < net->pair_count; i++)
+        lose_backend(&net->pairs[i]);
     if ((net->device.features & FEATURE(VIRTIO_NET_F_STATUS)) == 0)
         return;
     net->config.status = 0;
@@ -94,163 +106,114 @@ uint64_t net_limiter_take(struct rate_limiter *limiter, size_t size)
 void net_fail(struct net *net, const char *reason)
 {
     COUNTER_INCREMENT(net->metrics.counters.event_fails);
-    if (net->backend != NULL)
-        event_source_update(&net->wire, 0);
+    for (unsigned i = 0; i < net->pair_count; i++)
+        if (net->pairs[i].backend != NULL)
+            event_source_update(&net->pairs[i].wire, 0);
     virtio_device_fail(&net->device, reason);
-}
-
-/* Transmitting. */
-
-enum tx_step {
-    TX_DONE,    /* one frame sent or dropped: go on */
-    TX_EMPTY,   /* the driver's notification starts it again */
-    TX_FULL,    /* the backend, when it is writable */
-    TX_LIMITED, /* the timer */
-    TX_DEAD,    /* the driver's reset */
-};
-
-static enum tx_step tx_drop(struct net *net, const struct virtqueue_chain *chain, uint64_t *counter)
-{
-    COUNTER_INCREMENT(*counter);
-    virtqueue_push(&net->queues[TX], chain->head, 0);
-    return TX_DONE;
-}
-
-/* What became of a frame that the backend did not take. */
-static enum tx_step tx_refused(struct net *net, const struct virtqueue_chain *chain, int code)
-{
-    if (code == EAGAIN) {
-        virtqueue_unpop(&net->queues[TX]);
-        net->tx_paid = true;
-        return TX_FULL;
-    }
-    if (code == EINVAL) /* the header contradicts itself or the frame */
-        return tx_drop(net, chain, &net->metrics.counters.tx_malformed_frames);
-    COUNTER_INCREMENT(net->metrics.counters.tap_write_fails);
-    log_debug("net \"%s\": the backend refuses a frame: %s", net->iface_id, strerror(code));
-    if (code == ENOTCONN)
-        net_lose(net);
-    return tx_drop(net, chain, &net->metrics.counters.tx_fails);
-}
-
-static enum tx_step tx_send(struct net *net, const struct virtqueue_chain *chain)
-{
-    COUNTER_INCREMENT(net->metrics.counters.tx_count);
-    if (chain->readable_bytes < FRAME_MIN || chain->readable_bytes > FRAME_MAX)
-        return tx_drop(net, chain, &net->metrics.counters.tx_malformed_frames);
-
-    uint64_t retry_us = net->tx_paid ? 0 : net_limiter_take(&net->tx_limiter, chain->readable_bytes);
-    if (retry_us != 0) {
-        COUNTER_INCREMENT(net->metrics.counters.tx_rate_limiter_throttled);
-        virtqueue_unpop(&net->queues[TX]);
-        event_timer_set(net->device.loop, &net->tx_timer, retry_us);
-        return TX_LIMITED;
-    }
-
-    net->tx_paid = false;
-    if (net->mmds != NULL && net_mmds_take(net, chain)) {
-        virtqueue_push(&net->queues[TX], chain->head, 0);
-        return TX_DONE;
-    }
-    if (net->backend == NULL)
-        return tx_drop(net, chain, &net->metrics.counters.tx_fails);
-    int result = net->backend->ops->send(net->backend, chain->iov, chain->readable_count, chain->readable_bytes);
-    if (result < 0)
-        return tx_refused(net, chain, -result);
-    COUNTER_INCREMENT(net->metrics.counters.tx_packets_count);
-    COUNTER_ADD(net->metrics.counters.tx_bytes_count, chain->readable_bytes - HEADER_SIZE);
-    virtqueue_push(&net->queues[TX], chain->head, 0);
-    return TX_DONE;
-}
-
-static enum tx_step tx_step(struct net *net)
-{
-    struct virtqueue_chain chain;
-    enum virtqueue_result result = virtqueue_pop(&net->queues[TX], &chain);
-
-    if (result == VIRTQUEUE_EMPTY)
-        return virtqueue_arm(&net->queues[TX]) ? TX_DONE : TX_EMPTY;
-    if (result == VIRTQUEUE_BROKEN) {
-        net_fail(net, "the transmit queue is broken");
-        return TX_DEAD;
-    }
-    return tx_send(net, &chain);
-}
-
-/* Whether the backend still has the end of a frame to send. */
-static bool tx_unsent(struct net *net)
-{
-    return net->backend != NULL && net->backend->unsent;
-}
-
-static void tx_run(struct net *net)
-{
-    enum tx_step step = TX_DONE;
-
-    if (!net_is_running(net) || net->tx_timer.loop != NULL || (net->wire.events & EPOLLOUT) != 0)
-        return;
-    if (tx_unsent(net))
-        net->backend->ops->flush(net->backend);
-    virtqueue_disarm(&net->queues[TX]);
-    for (unsigned frames = 0; frames < TURN_FRAMES && step == TX_DONE; frames++) {
-        step = tx_step(net);
-        if (step == TX_EMPTY && frames == 0)
-            COUNTER_INCREMENT(net->metrics.counters.no_tx_avail_buffer);
-    }
-    if (step == TX_DONE)
-        event_timer_set(net->device.loop, &net->turn, 0);
-    net_watch(net, EPOLLOUT, step == TX_FULL || tx_unsent(net));
-    virtio_device_signal(&net->device, TX);
-    if (net->mmds_heard) {
-        net->mmds_heard = false;
-        net_receive_mmds(net);
-    }
-}
-
-static void tx_timer_expired(struct event_timer *timer)
-{
-    struct net *net = container_of(timer, struct net, tx_timer);
-
-    COUNTER_INCREMENT(net->metrics.counters.tx_rate_limiter_event_count);
-    tx_run(net);
 }
 
 /* The backend, and both directions together. */
 
 static void wire_ready(struct event_source *source, uint32_t events)
 {
-    struct net *net = container_of(source, struct net, wire);
+    struct net_pair *pair = container_of(source, struct net_pair, wire);
 
     if ((events & EPOLLOUT) != 0) {
-        net_watch(net, EPOLLOUT, false);
-        tx_run(net);
+        net_watch(pair, EPOLLOUT, false);
+        net_transmit(pair);
     }
     if ((events & EPOLLIN) != 0) {
-        COUNTER_INCREMENT(net->metrics.counters.rx_tap_event_count);
-        net_receive(net);
+        COUNTER_INCREMENT(pair->net->metrics.counters.rx_tap_event_count);
+        net_receive(pair);
     }
     if ((events & (EPOLLERR | EPOLLHUP)) != 0) {
-        net_lose(net);
-        tx_run(net);
+        net_lose(pair->net);
+        net_transmit(pair);
     }
 }
 
 static void turn_expired(struct event_timer *timer)
 {
-    struct net *net = container_of(timer, struct net, turn);
+    struct net_pair *pair = container_of(timer, struct net_pair, turn);
 
-    net_receive(net);
-    tx_run(net);
+    net_receive(pair);
+    net_transmit(pair);
+}
+
+static void pair_stop(struct net_pair *pair)
+{
+    if (pair->backend != NULL)
+        event_source_update(&pair->wire, 0);
+    event_timer_cancel(&pair->turn);
+    event_timer_cancel(&pair->rx_timer);
+    event_timer_cancel(&pair->tx_timer);
 }
 
 static void net_stop(struct net *net)
 {
-    if (net->backend != NULL)
-        event_source_update(&net->wire, 0);
-    event_timer_cancel(&net->turn);
-    event_timer_cancel(&net->rx_timer);
-    event_timer_cancel(&net->tx_timer);
+    for (unsigned i = 0; i < net->pair_count; i++)
+        pair_stop(&net->pairs[i]);
+    event_timer_cancel(&net->control_turn);
     net_mmds_stop(net);
+}
+
+/* Looks at every queue on the next turn of the loop. */
+static void net_look(struct net *net)
+{
+    for (unsigned i = 0; i < net->pairs_used; i++)
+        event_timer_set(net->device.loop, &net->pairs[i].turn, 0);
+    if (net_control_index(&net->device) >= 0)
+        event_timer_set(net->device.loop, &net->control_turn, 0);
+}
+
+/* How many pairs are used. */
+
+/* The host spreads its frames over the queues that are attached. */
+static void attach(struct net_pair *pair, bool attached)
+{
+    if (pair->backend == NULL || pair->backend->ops->attach(pair->backend, attached))
+        return;
+    log_error("net \"%s\": cannot %s queue %u of its tap: %s", pair->net->iface_id, attached ? "attach" : "detach",
+              pair->first / 2, strerror(errno));
+}
+
+static void set_pairs(void *owner, unsigned pairs)
+{
+    struct net *net = owner;
+    const unsigned before = net->pairs_used;
+
+    net->pairs_used = pairs;
+    for (unsigned i = pairs; i < before; i++) {
+        pair_stop(&net->pairs[i]);
+        attach(&net->pairs[i], false);
+    }
+    for (unsigned i = before; i < pairs; i++) {
+        attach(&net->pairs[i], true);
+        event_timer_set(net->device.loop, &net->pairs[i].turn, 0);
+    }
+}
+
+static void serve_control(struct net *net)
+{
+    const int index = net_control_index(&net->device);
+
+    if (!net_pair_is_running(&net->pairs[0]) || index < 0)
+        return;
+    switch (net_control_serve(&net->device, (unsigned)index, net->pair_count, set_pairs, net)) {
+    case NET_CONTROL_DONE:
+        break;
+    case NET_CONTROL_MORE:
+        event_timer_set(net->device.loop, &net->control_turn, 0);
+        break;
+    case NET_CONTROL_BROKEN:
+        net_fail(net, "the control queue is broken");
+        break;
+    }
+}
+
+static void control_turn_expired(struct event_timer *timer)
+{
+    serve_control(container_of(timer, struct net, control_turn));
 }
 
 /* The device's operations. */
@@ -270,7 +233,8 @@ static bool net_activate(struct virtio_device *device)
     for (size_t i = 0; i < array_length(offload_table); i++)
         if (has_feature(net, offload_table[i].feature))
             offloads |= offload_table[i].offload;
-    if (offloads != net->offloads && net->backend != NULL && !net->backend->ops->set_offloads(net->backend, offloads)) {
+    struct net_backend *backend = net->pairs[0].backend; /* they are the tap's: one queue stands for all */
+    if (offloads != net->offloads && backend != NULL && !backend->ops->set_offloads(backend, offloads)) {
         COUNTER_INCREMENT(net->metrics.counters.activate_fails);
         log_error("net \"%s\": cannot set the offloads of its tap to %#x: %s", net->iface_id, offloads,
                   strerror(errno));
@@ -280,7 +244,7 @@ static bool net_activate(struct virtio_device *device)
     net->mergeable = has_feature(net, VIRTIO_NET_F_MRG_RXBUF);
     net->rx_enough = segments ? FRAME_MAX : FRAME_MIN + (mtu > ETH_DATA_LEN ? mtu : ETH_DATA_LEN);
     /* Not now: the device is active only after we return. */
-    event_timer_set(device->loop, &net->turn, 0);
+    net_look(net);
     return true;
 }
 
@@ -288,12 +252,16 @@ static void net_notify(struct virtio_device *device, unsigned index)
 {
     struct net *net = net_of(device);
 
-    if (index == RX) {
+    if ((int)index == net_control_index(device)) {
+        serve_control(net);
+    } else if (index >= 2 * net->pair_count) {
+        return;
+    } else if (index % 2 == RX) {
         COUNTER_INCREMENT(net->metrics.counters.rx_queue_event_count);
-        net_receive(net);
+        net_receive(&net->pairs[index / 2]);
     } else {
         COUNTER_INCREMENT(net->metrics.counters.tx_queue_event_count);
-        tx_run(net);
+        net_transmit(&net->pairs[index / 2]);
     }
 }
 
@@ -302,9 +270,12 @@ static void net_reset(struct virtio_device *device)
     struct net *net = net_of(device);
 
     net_stop(net);
-    net_receive_reset(net);
+    set_pairs(net, 1);
+    for (unsigned i = 0; i < net->pair_count; i++) {
+        net_receive_reset(&net->pairs[i]);
+        net->pairs[i].tx_paid = false;
+    }
     net_mmds_reset(net);
-    net->tx_paid = false;
 }
 
 static void net_pause(struct virtio_device *device)
@@ -314,7 +285,14 @@ static void net_pause(struct virtio_device *device)
 
 static void net_resume(struct virtio_device *device)
 {
-    event_timer_set(device->loop, &net_of(device)->turn, 0);
+    net_look(net_of(device));
+}
+
+static void net_free(struct net *net)
+{
+    free(net->device.queues);
+    free(net->iface_id);
+    free(net);
 }
 
 static void net_destroy(struct virtio_device *device)
@@ -323,13 +301,12 @@ static void net_destroy(struct virtio_device *device)
 
     net_stop(net);
     metrics_device_remove(&net->metrics.device);
-    event_source_remove(&net->wire);
-    if (net->backend != NULL)
-        net->backend->ops->close(net->backend);
+    for (unsigned i = 0; i < net->pair_count; i++) {
+        lose_backend(&net->pairs[i]);
+        free(net->pairs[i].rx_spill);
+    }
     mmds_net_free(net->mmds);
-    free(net->rx_spill);
-    free(net->iface_id);
-    free(net);
+    net_free(net);
 }
 
 static const struct virtio_ops net_ops = {
@@ -346,33 +323,17 @@ static const struct virtio_ops net_ops = {
 
 /* Making one. */
 
-static int hex_digit(char c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    c = (char)(c | 0x20);
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
-bool net_mac_parse(const char *text, uint8_t mac[ETH_ALEN])
-{
-    for (size_t i = 0; i < ETH_ALEN; i++, text += 3) {
-        int high = hex_digit(text[0]);
-        int low = high < 0 ? -1 : hex_digit(text[1]);
-
-        if (low < 0 || text[2] != (i + 1 < ETH_ALEN ? ':' : '\0'))
-            return false;
-        mac[i] = (uint8_t)(high << 4 | low);
-    }
-    return true;
-}
-
 static struct error *net_configure(struct net *net, const struct network_interface_config *config)
 {
-    net->device.features =
-        FEATURE(VIRTIO_NET_F_MRG_RXBUF) | (net->backend->ops->offloads ? OFFLOAD_FEATURES : OTHER_FEATURES);
-    if (!net->backend->ops->offloads)
+    const bool offloads = net->pairs[0].backend->ops->offloads;
+
+    net->device.features = FEATURE(VIRTIO_NET_F_MRG_RXBUF) | (offloads ? OFFLOAD_FEATURES : OTHER_FEATURES);
+    if (!offloads)
         net->config.status = VIRTIO_NET_S_LINK_UP;
+    if (net->pair_count > 1) {
+        net->config.max_virtqueue_pairs = (uint16_t)net->pair_count;
+        net->device.features |= FEATURE(VIRTIO_NET_F_CTRL_VQ) | FEATURE(VIRTIO_NET_F_MQ);
+    }
     if (config->guest_mac != NULL) {
         if (!net_mac_parse(config->guest_mac, net->config.mac))
             return error_new(ERROR_INPUT,
@@ -393,77 +354,84 @@ static struct error *net_configure(struct net *net, const struct network_interfa
     return NULL;
 }
 
+static void pair_init(struct net *net, unsigned index, struct net_backend *backend)
+{
+    net->pairs[index] = (struct net_pair){
+        .net = net,
+        .first = 2 * index,
+        .queues = &net->device.queues[2 * index],
+        .backend = backend,
+        .wire = {.fd = backend->fd, .ready = wire_ready},
+        .turn = {.expired = turn_expired},
+        .rx_timer = {.expired = net_receive_later},
+        .tx_timer = {.expired = net_transmit_later},
+    };
+}
+
+/* Watches the wires of all pairs, or of none. */
+static struct error *watch_wires(struct net *net, struct event_loop *loop)
+{
+    struct error *error = NULL;
+
+    for (unsigned i = 0; i < net->pair_count && error == NULL; i++)
+        error = event_source_add(loop, &net->pairs[i].wire, 0);
+    for (unsigned i = 0; i < net->pair_count && error != NULL; i++)
+        event_source_remove(&net->pairs[i].wire);
+    return error;
+}
+
+static struct net *net_alloc(const char *iface_id, unsigned pair_count)
+{
+    const unsigned queue_count = 2 * pair_count + (pair_count > 1 ? 1 : 0);
+    struct net *net = calloc(1, sizeof(*net) + pair_count * sizeof(net->pairs[0]));
+
+    if (net == NULL)
+        return NULL;
+    net->pair_count = pair_count;
+    net->pairs_used = 1;
+    net->control_turn.expired = control_turn_expired;
+    net->iface_id = strdup(iface_id);
+    net->device = (struct virtio_device){.ops = &net_ops,
+                                         .id = net->iface_id,
+                                         .queues = calloc(queue_count, sizeof(struct virtqueue)),
+                                         .queue_count = queue_count};
+    if (net->iface_id == NULL || net->device.queues == NULL) {
+        net_free(net);
+        return NULL;
+    }
+    for (unsigned i = 0; i < queue_count; i++)
+        net->device.queues[i].size_max = QUEUE_SIZE;
+    return net;
+}
+
+struct error *virtio_net_new_on_queues(const struct network_interface_config *config, struct net_backend **backends,
+                                       unsigned count, struct event_loop *loop, struct virtio_device **device)
+{
+    struct net *net = net_alloc(config->iface_id, count);
+    uint64_t now_us = clock_monotonic_us();
+
+    if (net == NULL)
+        return error_errno(ENOMEM, "cannot make the network interface");
+    for (unsigned i = 0; i < count; i++)
+        pair_init(net, i, backends[i]);
+    struct error *error = net_configure(net, config);
+    if (error == NULL)
+        error = watch_wires(net, loop);
+    if (error != NULL) {
+        net_free(net);
+        return error;
+    }
+    rate_limiter_init(&net->rx_limiter, &config->rx_rate_limiter, now_us);
+    rate_limiter_init(&net->tx_limiter, &config->tx_rate_limiter, now_us);
+    METRICS_DEVICE_ADD(&net->metrics, METRICS_NET, "net", net->iface_id);
+    *device = &net->device;
+    return NULL;
+}
+
 struct error *virtio_net_new_on(const struct network_interface_config *config, struct net_backend *backend,
                                 struct event_loop *loop, struct virtio_device **device)
 {
-    cleanup_free struct net *net = calloc(1, sizeof(*net));
-    cleanup_free char *iface_id = strdup(config->iface_id);
-    uint64_t now_us = clock_monotonic_us();
-
-    if (net == NULL || iface_id == NULL)
-        return error_errno(ENOMEM, "cannot make the network interface");
-
-    net->backend = backend;
-    struct error *error = net_configure(net, config);
-    if (error != NULL)
-        return error;
-    net->wire.fd = backend->fd;
-    net->wire.ready = wire_ready;
-    error = event_source_add(loop, &net->wire, 0);
-    if (error != NULL)
-        return error;
-
-    rate_limiter_init(&net->rx_limiter, &config->rx_rate_limiter, now_us);
-    rate_limiter_init(&net->tx_limiter, &config->tx_rate_limiter, now_us);
-    net->turn.expired = turn_expired;
-    net->rx_timer.expired = net_receive_later;
-    net->tx_timer.expired = tx_timer_expired;
-    net->queues[RX].size_max = net->queues[TX].size_max = QUEUE_SIZE;
-    net->iface_id = take_pointer(&iface_id);
-    net->device.ops = &net_ops;
-    net->device.id = net->iface_id;
-    net->device.queues = net->queues;
-    net->device.queue_count = QUEUE_COUNT;
-    METRICS_DEVICE_ADD(&net->metrics, METRICS_NET, "net", net->iface_id);
-    *device = &((struct net *)take_pointer(&net))->device;
-    return NULL;
-}
-
-static struct error *tap_backend_open(const char *host_dev_name, struct net_backend **backend)
-{
-    cleanup_fd int fd = -1;
-    struct error *error = tap_open(host_dev_name, &fd);
-
-    if (error != NULL)
-        return error_wrap(error, "host_dev_name");
-    *backend = net_tap_new(fd);
-    if (*backend == NULL)
-        return error_errno(ENOMEM, "cannot make the network interface");
-    take_fd(&fd);
-    return NULL;
-}
-
-static struct error *backend_open(const struct network_interface_config *config, struct net_backend **backend)
-{
-    if (!config->backend.present)
-        return tap_backend_open(config->host_dev_name, backend);
-
-    struct error *error = net_stream_open(config->backend.socket_path, backend);
-    return error == NULL ? NULL : error_wrap(error, "backend.socket_path");
-}
-
-struct error *virtio_net_new(const struct network_interface_config *config, struct event_loop *loop,
-                             struct virtio_device **device)
-{
-    struct net_backend *backend;
-    struct error *error = backend_open(config, &backend);
-
-    if (error != NULL)
-        return error;
-    error = virtio_net_new_on(config, backend, loop, device);
-    if (error != NULL)
-        backend->ops->close(backend);
-    return error;
+    return virtio_net_new_on_queues(config, &backend, 1, loop, device);
 }
 
 struct error *virtio_net_update(struct virtio_device *device, const struct network_interface_update *update)
@@ -473,10 +441,10 @@ struct error *virtio_net_update(struct virtio_device *device, const struct netwo
 
     rate_limiter_update(&net->rx_limiter, &update->rx_rate_limiter, now_us);
     rate_limiter_update(&net->tx_limiter, &update->tx_rate_limiter, now_us);
-    if (net_is_running(net)) {
-        event_timer_cancel(&net->rx_timer);
-        event_timer_cancel(&net->tx_timer);
-        event_timer_set(device->loop, &net->turn, 0);
+    for (unsigned i = 0; i < net->pairs_used && net_pair_is_running(&net->pairs[0]); i++) {
+        event_timer_cancel(&net->pairs[i].rx_timer);
+        event_timer_cancel(&net->pairs[i].tx_timer);
+        event_timer_set(device->loop, &net->pairs[i].turn, 0);
     }
     return NULL;
 }

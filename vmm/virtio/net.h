@@ -1,5 +1,5 @@
 /*
- * What net.c (the device, transmitting) and net_receive.c share; others have devices.h, but for virtio_net_new_on.
+ * What net.c (the device), net_transmit.c and net_receive.c share; others have devices.h, but for virtio_net_new_on.
  */
 #pragma once
 
@@ -38,58 +38,73 @@ struct rx_window {
     struct iovec iov[VIRTQUEUE_IOV_MAX + 1]; /* rx_fetch adds one */
 };
 
+/* A receive and a transmit queue, and what they are on. */
+struct net_pair {
+    struct net *net;
+    unsigned first;              /* queue of the pair */
+    struct virtqueue *queues;    /* its two, of the device's */
+    struct net_backend *backend; /* NULL: lost, the interface was deleted or the peer went away */
+    struct event_source wire;    /* the backend's descriptor */
+    struct event_timer turn;     /* set to the next turn of the loop: looks at both queues */
+
+    bool rx_settled;   /* the driver had its time to give more buffers */
+    uint8_t *rx_spill; /* room for the rest of a frame that the window could not hold; NULL until there was one */
+    uint32_t rx_held;  /* size of a frame whose rest is there; 0: none */
+    uint32_t rx_head;  /* so much of it is in the window */
+    bool rx_mmds_only; /* the backend is watched: it has nothing, or will tell */
+    uint32_t rx_frame; /* size of the frame in the window that the limiter holds back; 0: none */
+    struct event_timer rx_timer; /* the limiter's, or SETTLE_US */
+
+    bool tx_paid; /* the limiter has let the next frame pass; the backend was full */
+    struct event_timer tx_timer;
+
+    struct rx_window window;
+};
+
 struct net {
     struct virtio_device device;
     char *iface_id;
     DEVICE_METRICS(net_metrics) metrics;
     struct virtio_net_config config;
-    struct net_backend *backend; /* NULL: lost, the interface was deleted or the peer went away */
-    struct event_source wire;    /* the backend's descriptor */
-    unsigned offloads;           /* as the backend has them */
-    struct event_timer turn;     /* set to the next turn of the loop: looks at both queues */
-
-    bool mergeable;     /* VIRTIO_NET_F_MRG_RXBUF was negotiated */
-    uint32_t rx_enough; /* receive buffers for any frame that the driver should get */
-    bool rx_settled;    /* the driver had its time to give more buffers */
-    uint8_t *rx_spill;  /* room for the rest of a frame that the window could not hold; NULL until there was one */
-    uint32_t rx_held;   /* size of a frame whose rest is there; 0: none */
-    uint32_t rx_head;   /* so much of it is in the window */
-    uint32_t rx_frame;  /* size of the frame in the window that the limiter holds back; 0: none */
-    struct rate_limiter rx_limiter;
-    bool rx_mmds_only;           /* the backend is watched: it has nothing, or will tell */
-    struct event_timer rx_timer; /* the limiter's, or SETTLE_US */
-
-    bool tx_paid; /* the limiter has let the next frame pass; the backend was full */
-    struct rate_limiter tx_limiter;
-    struct event_timer tx_timer;
+    unsigned offloads;                          /* as the backend has them */
+    bool mergeable;                             /* VIRTIO_NET_F_MRG_RXBUF was negotiated */
+    uint32_t rx_enough;                         /* receive buffers for any frame that the driver should get */
+    struct rate_limiter rx_limiter, tx_limiter; /* of all pairs together */
 
     struct mmds_net *mmds;         /* the metadata service, owned; NULL: this interface does not lead there */
-    bool mmds_heard;               /* a frame for it was taken: it may have an answer */
+    bool mmds_heard;               /* a frame for it was taken: it may have an answer, by the first pair */
     struct event_timer mmds_timer; /* it has something to send */
 
-    struct virtqueue queues[QUEUE_COUNT];
-    struct rx_window window;
+    unsigned pair_count;
+    unsigned pairs_used;             /* by the driver: the first so many */
+    struct event_timer control_turn; /* there is more in the control queue */
+    struct net_pair pairs[];
 };
 
 /* Whether the driver's frames may move now. */
-bool net_is_running(const struct net *net);
+bool net_pair_is_running(const struct net_pair *pair);
 /* Watches the backend for `event` (EPOLLIN, EPOLLOUT), or no longer. */
-void net_watch(struct net *net, uint32_t event, bool on);
-/* The backend is gone for good: the link is down, the driver's frames are dropped. */
+void net_watch(struct net_pair *pair, uint32_t event, bool on);
+/* The backend, or one of its queues, is gone for good: the link is down, the driver's frames are dropped. */
 void net_lose(struct net *net);
 /* As rate_limiter_take for a frame of `size`; without a limit nobody asks for the time. */
 uint64_t net_limiter_take(struct rate_limiter *limiter, size_t size);
 /* The guest broke the device. */
 void net_fail(struct net *net, const char *reason);
 
+/* net_transmit.c: sends what the driver has, as far as backend and limiter allow, and sees to being called again. */
+void net_transmit(struct net_pair *pair);
+/* tx_timer has expired. */
+void net_transmit_later(struct event_timer *timer);
+
 /* Delivers frames from the backend as far as they, buffers and the limiter allow, and sees to being called again. */
-void net_receive(struct net *net);
+void net_receive(struct net_pair *pair);
 /* The same when only the metadata service may have something new. */
-void net_receive_mmds(struct net *net);
+void net_receive_mmds(struct net_pair *pair);
 /* rx_timer has expired. */
 void net_receive_later(struct event_timer *timer);
 /* The driver is gone, and its buffers with it. */
-void net_receive_reset(struct net *net);
+void net_receive_reset(struct net_pair *pair);
 
 /* "06:00:ac:10:00:02" into bytes; false when it is no such text. */
 bool net_mac_parse(const char *text, uint8_t mac[ETH_ALEN]);
@@ -99,7 +114,7 @@ bool net_mac_parse(const char *text, uint8_t mac[ETH_ALEN]);
 /* Takes a frame of the driver's if it is for the metadata service. */
 bool net_mmds_take(struct net *net, const struct virtqueue_chain *chain);
 /* Puts its next frame, if it has one, into the window; returns its size as that of any other, or 0. */
-uint32_t net_mmds_give(struct net *net);
+uint32_t net_mmds_give(struct net_pair *pair);
 /* Sees to net_receive_mmds being called when it has one; without `wait` something else will. */
 void net_mmds_wait(struct net *net, bool wait);
 void net_mmds_stop(struct net *net);
@@ -108,3 +123,6 @@ void net_mmds_reset(struct net *net);
 /* Makes the device on `backend`. On success the device owns it; on failure the caller keeps it. */
 struct error *virtio_net_new_on(const struct network_interface_config *config, struct net_backend *backend,
                                 struct event_loop *loop, struct virtio_device **device);
+/* The same with several pairs of queues, each on a backend of its own. */
+struct error *virtio_net_new_on_queues(const struct network_interface_config *config, struct net_backend **backends,
+                                       unsigned count, struct event_loop *loop, struct virtio_device **device);

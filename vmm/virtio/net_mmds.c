@@ -25,8 +25,9 @@ bool net_mmds_take(struct net *net, const struct virtqueue_chain *chain)
     return true;
 }
 
-uint32_t net_mmds_give(struct net *net)
+uint32_t net_mmds_give(struct net_pair *pair)
 {
+    struct net *net = pair->net;
     uint8_t frame[HEADER_SIZE + FRAME_SENT_MAX];
     struct iovec parts[VIRTQUEUE_IOV_MAX];
     size_t length = mmds_net_send(net->mmds, frame + HEADER_SIZE, clock_monotonic_us());
@@ -35,7 +36,7 @@ uint32_t net_mmds_give(struct net *net)
     if (length == 0)
         return 0;
     memset(frame, 0, HEADER_SIZE);
-    size_t count = iovec_slice(parts, net->window.iov, net->window.iov_count, 0, HEADER_SIZE + length);
+    size_t count = iovec_slice(parts, pair->window.iov, pair->window.iov_count, 0, HEADER_SIZE + length);
     for (size_t i = 0; i < count; i++) {
         memcpy(parts[i].iov_base, from, parts[i].iov_len);
         from += parts[i].iov_len;
@@ -55,7 +56,7 @@ void net_mmds_wait(struct net *net, bool wait)
 
 static void mmds_timer_expired(struct event_timer *timer)
 {
-    net_receive_mmds(container_of(timer, struct net, mmds_timer));
+    net_receive_mmds(&container_of(timer, struct net, mmds_timer)->pairs[0]);
 }
 
 void net_mmds_stop(struct net *net)

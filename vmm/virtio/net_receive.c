@@ -28,6 +28,12 @@ enum rx_step {
     RX_DEAD,       /* nothing, or the driver's reset */
 };
 
+/* The metadata service sends by the first pair, whichever it was asked on. */
+static bool leads_to_mmds(const struct net_pair *pair)
+{
+    return pair->net->mmds != NULL && pair->first == 0;
+}
+
 static bool window_add(struct rx_window *window, const struct virtqueue_chain *chain)
 {
     if (window->chain_count == array_length(window->chains) ||
@@ -61,10 +67,11 @@ static void window_drop(struct rx_window *window, size_t count)
 }
 
 /* Fills the window up to the largest frame; without mergeable buffers a frame has one chain, whatever its size. */
-static void rx_gather(struct net *net)
+static void rx_gather(struct net_pair *pair)
 {
-    struct rx_window *window = &net->window;
-    struct virtqueue *queue = &net->queues[RX];
+    struct net *net = pair->net;
+    struct rx_window *window = &pair->window;
+    struct virtqueue *queue = &pair->queues[RX];
     struct virtqueue_chain chain;
 
     window->full = false;
@@ -92,18 +99,20 @@ static void rx_gather(struct net *net)
  * back what it has emptied. But some drivers never give more than a few buffers: half a ring is enough in any case,
  * and so is what is there SETTLE_US later.
  */
-static bool rx_enough(const struct net *net)
+static bool rx_enough(const struct net_pair *pair)
 {
-    const struct rx_window *window = &net->window;
+    const struct net *net = pair->net;
+    const struct rx_window *window = &pair->window;
 
     if (window->chain_count == 0)
         return false;
-    return !net->mergeable || window->full || net->rx_settled || window->bytes >= net->rx_enough ||
-           window->iov_count >= net->queues[RX].size / 2u;
+    return !net->mergeable || window->full || pair->rx_settled || window->bytes >= net->rx_enough ||
+           window->iov_count >= pair->queues[RX].size / 2u;
 }
 
-static enum rx_step rx_refused(struct net *net, int code)
+static enum rx_step rx_refused(struct net_pair *pair, int code)
 {
+    struct net *net = pair->net;
     if (code == EAGAIN)
         return RX_NO_FRAME;
     COUNTER_INCREMENT(net->metrics.counters.tap_read_fails);
@@ -112,11 +121,12 @@ static enum rx_step rx_refused(struct net *net, int code)
     return code == ENOTCONN || code == EBADFD ? RX_DEAD : RX_DONE;
 }
 
-static enum rx_step rx_lose(struct net *net)
+static enum rx_step rx_lose(struct net_pair *pair)
 {
+    struct net *net = pair->net;
     COUNTER_INCREMENT(net->metrics.counters.rx_fails);
-    net->rx_held = 0;
-    net->rx_settled = false;
+    pair->rx_held = 0;
+    pair->rx_settled = false;
     return RX_DONE;
 }
 
@@ -124,85 +134,88 @@ static enum rx_step rx_lose(struct net *net)
  * Where the end of a frame goes that is longer than the window. More buffers can take it only when they are mergeable;
  * else a byte tells that it was cut. (One too long for any buffers is a byte longer than FRAME_MAX.)
  */
-static struct iovec rx_overflow(struct net *net, uint8_t *excess)
+static struct iovec rx_overflow(struct net_pair *pair, uint8_t *excess)
 {
-    const struct rx_window *window = &net->window;
+    struct net *net = pair->net;
+    const struct rx_window *window = &pair->window;
 
     if (net->mergeable && window->bytes < FRAME_MAX) {
-        if (net->rx_spill == NULL)
-            net->rx_spill = malloc(FRAME_MAX + 1);
-        if (net->rx_spill != NULL)
-            return (struct iovec){.iov_base = net->rx_spill, .iov_len = FRAME_MAX + 1 - window->bytes};
+        if (pair->rx_spill == NULL)
+            pair->rx_spill = malloc(FRAME_MAX + 1);
+        if (pair->rx_spill != NULL)
+            return (struct iovec){.iov_base = pair->rx_spill, .iov_len = FRAME_MAX + 1 - window->bytes};
     }
     return (struct iovec){.iov_base = excess, .iov_len = sizeof(*excess)};
 }
 
 /* Puts the rest of a held frame behind its head, if there are buffers for it now. */
-static enum rx_step rx_release(struct net *net)
+static enum rx_step rx_release(struct net_pair *pair)
 {
-    struct rx_window *window = &net->window;
+    struct rx_window *window = &pair->window;
     struct iovec parts[VIRTQUEUE_IOV_MAX];
-    const uint8_t *from = net->rx_spill;
+    const uint8_t *from = pair->rx_spill;
 
-    if (window->bytes < net->rx_held)
-        return net->rx_settled || window->full ? rx_lose(net) : RX_NO_BUFFERS;
+    if (window->bytes < pair->rx_held)
+        return pair->rx_settled || window->full ? rx_lose(pair) : RX_NO_BUFFERS;
 
-    size_t count = iovec_slice(parts, window->iov, window->iov_count, net->rx_head, net->rx_held - net->rx_head);
+    size_t count = iovec_slice(parts, window->iov, window->iov_count, pair->rx_head, pair->rx_held - pair->rx_head);
     for (size_t i = 0; i < count; i++) {
         memcpy(parts[i].iov_base, from, parts[i].iov_len);
         from += parts[i].iov_len;
     }
-    net->rx_frame = net->rx_held;
-    net->rx_held = 0;
+    pair->rx_frame = pair->rx_held;
+    pair->rx_held = 0;
     return RX_DONE;
 }
 
 /* What the backend had is in the window, and what of it was too long in `overflow`. */
-static enum rx_step rx_received(struct net *net, size_t size, const struct iovec *overflow)
+static enum rx_step rx_received(struct net_pair *pair, size_t size, const struct iovec *overflow)
 {
-    const struct rx_window *window = &net->window;
+    struct net *net = pair->net;
+    const struct rx_window *window = &pair->window;
 
     COUNTER_INCREMENT(net->metrics.counters.rx_count);
     if (size < FRAME_MIN || size > FRAME_MAX)
-        return rx_lose(net);
+        return rx_lose(pair);
     if (size <= window->bytes) {
-        net->rx_frame = (uint32_t)size;
+        pair->rx_frame = (uint32_t)size;
         return RX_DONE;
     }
-    if (overflow->iov_base != net->rx_spill)
-        return rx_lose(net);
-    net->rx_held = (uint32_t)size;
-    net->rx_head = (uint32_t)window->bytes;
-    net->rx_settled = false;
+    if (overflow->iov_base != pair->rx_spill)
+        return rx_lose(pair);
+    pair->rx_held = (uint32_t)size;
+    pair->rx_head = (uint32_t)window->bytes;
+    pair->rx_settled = false;
     return RX_DONE;
 }
 
 /* Reads the next frame into the window. */
-static enum rx_step rx_fetch(struct net *net)
+static enum rx_step rx_fetch(struct net_pair *pair)
 {
-    struct rx_window *window = &net->window;
+    struct net *net = pair->net;
+    struct rx_window *window = &pair->window;
     uint8_t excess;
 
-    rx_gather(net);
+    rx_gather(pair);
     if (net->device.failed)
         return RX_DEAD;
-    if (net->rx_held != 0)
-        return rx_release(net);
-    if (!rx_enough(net))
+    if (pair->rx_held != 0)
+        return rx_release(pair);
+    if (!rx_enough(pair))
         return RX_NO_BUFFERS;
 
     struct iovec overflow = {.iov_base = &excess};
-    ssize_t size = net->mmds != NULL ? net_mmds_give(net) : 0;
-    if (size == 0 && net->backend == NULL)
+    ssize_t size = leads_to_mmds(pair) ? net_mmds_give(pair) : 0;
+    if (size == 0 && pair->backend == NULL)
         return RX_DEAD;
-    if (size == 0 && net->rx_mmds_only)
+    if (size == 0 && pair->rx_mmds_only)
         return RX_NO_FRAME;
     if (size == 0) {
-        overflow = rx_overflow(net, &excess);
+        overflow = rx_overflow(pair, &excess);
         window->iov[window->iov_count] = overflow;
-        size = net->backend->ops->receive(net->backend, window->iov, window->iov_count + 1);
+        size = pair->backend->ops->receive(pair->backend, window->iov, window->iov_count + 1);
     }
-    return size < 0 ? rx_refused(net, (int)-size) : rx_received(net, (size_t)size, &overflow);
+    return size < 0 ? rx_refused(pair, (int)-size) : rx_received(pair, (size_t)size, &overflow);
 }
 
 /* The backend leaves num_buffers to us; it is there, and 1, even when buffers are not mergeable (5.1.6.4.1). */
@@ -220,16 +233,17 @@ static void rx_set_num_buffers(const struct rx_window *window, uint16_t num_buff
 }
 
 /* Gives the frame in the window to the guest. Its buffers become visible together, or the driver finds some missing. */
-static enum rx_step rx_deliver(struct net *net)
+static enum rx_step rx_deliver(struct net_pair *pair)
 {
-    struct rx_window *window = &net->window;
-    uint32_t left = net->rx_frame;
+    struct net *net = pair->net;
+    struct rx_window *window = &pair->window;
+    uint32_t left = pair->rx_frame;
     uint16_t count = 0;
     uint64_t retry_us = net_limiter_take(&net->rx_limiter, left);
 
     if (retry_us != 0) {
         COUNTER_INCREMENT(net->metrics.counters.rx_rate_limiter_throttled);
-        event_timer_set(net->device.loop, &net->rx_timer, retry_us);
+        event_timer_set(net->device.loop, &pair->rx_timer, retry_us);
         return RX_LIMITED;
     }
     COUNTER_INCREMENT(net->metrics.counters.rx_packets_count);
@@ -238,84 +252,86 @@ static enum rx_step rx_deliver(struct net *net)
         const struct rx_chain *chain = &window->chains[count];
         uint32_t part = left < chain->bytes ? left : chain->bytes;
 
-        virtqueue_fill(&net->queues[RX], count, chain->head, part);
+        virtqueue_fill(&pair->queues[RX], count, chain->head, part);
         left -= part;
     }
     rx_set_num_buffers(window, count);
-    virtqueue_publish(&net->queues[RX], count);
+    virtqueue_publish(&pair->queues[RX], count);
     window_drop(window, count);
-    net->rx_frame = 0;
-    net->rx_settled = false;
+    pair->rx_frame = 0;
+    pair->rx_settled = false;
     return RX_DONE;
 }
 
-static enum rx_step rx_step(struct net *net)
+static enum rx_step rx_step(struct net_pair *pair)
 {
-    if (net->rx_frame == 0) {
-        enum rx_step step = rx_fetch(net);
+    if (pair->rx_frame == 0) {
+        enum rx_step step = rx_fetch(pair);
 
-        if (step != RX_DONE || net->rx_frame == 0)
+        if (step != RX_DONE || pair->rx_frame == 0)
             return step;
     }
-    return rx_deliver(net);
+    return rx_deliver(pair);
 }
 
 /* Out of buffers: asks for the driver's notification. Returns false when there are new ones already. */
-static bool rx_wait_for_buffers(struct net *net)
+static bool rx_wait_for_buffers(struct net_pair *pair)
 {
+    struct net *net = pair->net;
     COUNTER_INCREMENT(net->metrics.counters.no_rx_avail_buffer);
-    if (virtqueue_arm(&net->queues[RX]))
+    if (virtqueue_arm(&pair->queues[RX]))
         return false;
-    if (net->window.chain_count > 0)
-        event_timer_set(net->device.loop, &net->rx_timer,
-                        clock_monotonic_us() + (net->rx_held != 0 ? HOLD_US : SETTLE_US));
+    if (pair->window.chain_count > 0)
+        event_timer_set(net->device.loop, &pair->rx_timer,
+                        clock_monotonic_us() + (pair->rx_held != 0 ? HOLD_US : SETTLE_US));
     return true;
 }
 
-void net_receive(struct net *net)
+void net_receive(struct net_pair *pair)
 {
+    struct net *net = pair->net;
     enum rx_step step = RX_DONE;
 
-    if (!net_is_running(net) || (net->backend == NULL && net->mmds == NULL) ||
-        (net->rx_frame != 0 && net->rx_timer.loop != NULL))
+    if (!net_pair_is_running(pair) || (pair->backend == NULL && !leads_to_mmds(pair)) ||
+        (pair->rx_frame != 0 && pair->rx_timer.loop != NULL))
         return;
-    event_timer_cancel(&net->rx_timer);
-    virtqueue_disarm(&net->queues[RX]);
+    event_timer_cancel(&pair->rx_timer);
+    virtqueue_disarm(&pair->queues[RX]);
     for (unsigned frames = 0; frames < TURN_FRAMES && step == RX_DONE; frames++) {
-        step = rx_step(net);
-        if (step == RX_NO_BUFFERS && !rx_wait_for_buffers(net))
+        step = rx_step(pair);
+        if (step == RX_NO_BUFFERS && !rx_wait_for_buffers(pair))
             step = RX_DONE;
     }
     /* After a full turn there may be more behind a descriptor that is not readable: the backend may have it already. */
     if (step == RX_DONE)
-        event_timer_set(net->device.loop, &net->turn, 0);
-    net_watch(net, EPOLLIN, step == RX_NO_FRAME);
-    if (net->mmds != NULL)
+        event_timer_set(net->device.loop, &pair->turn, 0);
+    net_watch(pair, EPOLLIN, step == RX_NO_FRAME);
+    if (leads_to_mmds(pair))
         net_mmds_wait(net, !net->device.failed && (step == RX_NO_FRAME || step == RX_DEAD));
-    virtio_device_signal(&net->device, RX);
+    virtio_device_signal(&net->device, pair->first + RX);
 }
 
-void net_receive_mmds(struct net *net)
+void net_receive_mmds(struct net_pair *pair)
 {
-    net->rx_mmds_only = (net->wire.events & EPOLLIN) != 0;
-    net_receive(net);
-    net->rx_mmds_only = false;
+    pair->rx_mmds_only = (pair->wire.events & EPOLLIN) != 0;
+    net_receive(pair);
+    pair->rx_mmds_only = false;
 }
 
 void net_receive_later(struct event_timer *timer)
 {
-    struct net *net = container_of(timer, struct net, rx_timer);
+    struct net_pair *pair = container_of(timer, struct net_pair, rx_timer);
 
-    if (net->rx_frame != 0)
-        COUNTER_INCREMENT(net->metrics.counters.rx_event_rate_limiter_count);
-    net->rx_settled = net->rx_frame == 0;
-    net_receive(net);
+    if (pair->rx_frame != 0)
+        COUNTER_INCREMENT(pair->net->metrics.counters.rx_event_rate_limiter_count);
+    pair->rx_settled = pair->rx_frame == 0;
+    net_receive(pair);
 }
 
-void net_receive_reset(struct net *net)
+void net_receive_reset(struct net_pair *pair)
 {
-    net->window.chain_count = net->window.iov_count = 0;
-    net->window.bytes = 0;
-    net->rx_frame = net->rx_held = 0;
-    net->rx_settled = false;
+    pair->window.chain_count = pair->window.iov_count = 0;
+    pair->window.bytes = 0;
+    pair->rx_frame = pair->rx_held = 0;
+    pair->rx_settled = false;
 }
