@@ -1,8 +1,9 @@
 /*
  * A shared file system driven by the command line: ops=<op>,<op>,... each prints one line with the error that came (5:
  * EIO). i begins a session (FUSE_INIT), g asks for attributes, f forgets a node (which wants no answer), l asks for a
- * lock and does not wait, L waits for that, m asks several times at once, R resets the device and opens it again, p
- * waits for a byte on the serial port.
+ * lock and does not wait, L waits for that, m asks several times at once, b makes a descriptor available that is none
+ * and waits until the device has had enough, R resets the device and opens it again, p waits for a byte on the serial
+ * port.
  */
 #include "tests/guest/lib/virtio.h"
 
@@ -79,6 +80,18 @@ static void forget(void)
     serial_result("forget", virtio_request(&files, HIGH_PRIORITY, &buffer, 1));
 }
 
+static void break_queue(void)
+{
+    struct queue *queue = &files.queues[REQUESTS];
+
+    queue->available.ring[queue->available.index % queue->size] = queue->size;
+    queue->available.index++;
+    virtio_notify(&files, REQUESTS);
+    while ((virtio_read(&files, REG_STATUS) & STATUS_NEEDS_RESET) == 0)
+        ;
+    serial_puts("broken\n");
+}
+
 static void run_op(char op)
 {
     switch (op) {
@@ -102,6 +115,9 @@ static void run_op(char op)
         queue_wait(&files.queues[REQUESTS]);
         hear(MANY);
         serial_result("lock", (uint64_t)-answers[MANY].error);
+        break;
+    case 'b':
+        break_queue();
         break;
     case 'R':
         open_device();

@@ -121,14 +121,35 @@ static void test_requests_fail_when_the_back_end_stalls_or_refuses(void **state)
     for (size_t i = 0; i < array_length(behaviours); i++) {
         struct vm *vm = start(behaviours[i]);
 
-        vm_boot(vm, "fs", "ops=g,m,f");
+        vm_boot(vm, "fs", "ops=p,g,m,f");
+        vm_await_log(vm, "fails with EIO until it mounts again");
+        vm_say(vm, "x");
         vm_expect(vm, "attributes 5\nmany 5\nforget 0\ndone\n");
         vm_expect_exit(vm, 0);
     }
+}
+
+static void test_broken_queue_without_a_back_end_stops_the_device_until_reset(void **state)
+{
+    struct vm *vm = start(BACKEND_WORKS);
+
+    (void)state;
+    vm_boot(vm, "fs", "ops=i,p,b,R,g,p,i,g");
+    vm_expect(vm, "init 0\nwaiting\n");
+    lose_backend(vm);
+    vm_say(vm, "x");
+    vm_expect(vm, "broken\nreopened\nattributes 5\nwaiting\n");
+    start_backend(vm, BACKEND_WORKS);
+    vm_await_log(vm, "is there again");
+    vm_say(vm, "x");
+    vm_expect(vm, "init 0\nattributes 0\ndone\n");
+    vm_expect_log(vm, "a queue is broken");
+    vm_expect_exit(vm, 0);
 }
 
 TEST_MAIN(vhost_test(test_requests_fail_when_the_back_end_is_gone_and_a_mount_takes_the_next),
           vhost_test(test_back_end_after_back_end_is_mounted),
           vhost_test(test_requests_fail_after_a_pause_in_which_the_back_end_went),
           vhost_test(test_requests_fail_when_the_back_end_dies_of_one),
-          vhost_test(test_requests_fail_when_the_back_end_stalls_or_refuses))
+          vhost_test(test_requests_fail_when_the_back_end_stalls_or_refuses),
+          vhost_test(test_broken_queue_without_a_back_end_stops_the_device_until_reset))
