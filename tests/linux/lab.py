@@ -28,6 +28,13 @@ VMM = "/mayfly/release/mayfly-vmm"
 GUEST_FILES = ("vmlinux", "initramfs.cpio", "rootfs.erofs", "cmdline")
 
 host = Host()
+host_options = Options(parent_pid=os.getpid())
+
+
+def use_a_host_of_two_processors():
+    """Of this test program's own: where guests have several, which spin while they wait for each other."""
+    host.use(f"processors-{os.getpid()}")
+    host_options.cpus = 2
 
 
 def put_once(sources, directory):
@@ -44,7 +51,7 @@ def put_once(sources, directory):
 def ready():
     """Boots the host unless tests/run has, and puts the binaries and the guest in."""
     if host.status() is None:
-        host.start(Options(parent_pid=os.getpid()))
+        host.start(host_options)
     host.check(["mkdir", "-p", "/mayfly/images"])
     put_once([BUILD / "release" / name for name in ("mayfly", "mayfly-vmm", "mayfly-jailer")], "/mayfly/release/")
     put_once([BUILD / "guest" / name for name in GUEST_FILES], "/mayfly/guest/")
@@ -130,3 +137,10 @@ def debian_guest(series):
         subprocess.run(command, check=True, stdout=sys.stderr)
         put_once([Path(folder) / "vmlinuz", Path(folder) / "initrd"], directory + "/")
     return f"{directory}/vmlinuz", f"{directory}/initrd"
+
+
+def debian_options(series, kind="ext4"):
+    """For mayfly run, with Debian's kernel of that series."""
+    kernel, initrd = debian_guest(series)
+    return ["--kernel", kernel, "--initrd", initrd, "--rootfs", image(kind), "--memory", "256M",
+            "--boot-args", "rdinit=/load-modules"]  # fmt: skip
