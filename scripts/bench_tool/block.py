@@ -1,13 +1,12 @@
 """What a disk request costs the host, for a freestanding guest on this machine's own KVM, by both engines."""
 import shutil
-import statistics
 import tempfile
 from pathlib import Path
 
 from bench_tool import machines, native, qemu
 
 DISK_MIB = 64
-RUNS = 3
+RUNS = 3  # at most
 WORKLOADS = [  # name, the guest's words, requests at depth 1 and 32
     ("4 KiB random read", "op=read size=4096 random", (1000, 3200)),
     ("4 KiB random write", "op=write size=4096 random", (1000, 3200)),
@@ -29,10 +28,8 @@ def peer_qemu(build, disk, engine):
     return lambda cmdline: machines.Microvm(build, build / "guests/bench/block.elf", cmdline, arguments)
 
 
-def figures(make, words, requests):
-    """Medians of what a request costs."""
-    runs = [machines.per_unit(lambda count: machines.run(make(f"{words} requests={count}")), requests) for _ in range(RUNS)]
-    return {name: statistics.median(run[name] for run in runs) for name in runs[0]}
+def figures(make, words, requests, runs):
+    return machines.per_unit(lambda count: machines.run(make(f"{words} requests={count}")), requests, runs)
 
 
 def rows(build, runs):
@@ -48,6 +45,6 @@ def rows(build, runs):
                       peer_qemu(build, disk, qemu_engine) if shutil.which(qemu.QEMU) else None]
             for name, words, counts in WORKLOADS:
                 for depth, count in zip((1, 32), counts):
-                    values = [make and figures(make, f"{words} depth={depth}", count) for make in makers]
+                    values = [make and figures(make, f"{words} depth={depth}", count, min(runs, RUNS)) for make in makers]
                     table += machines.rows(f"{name}, depth {depth}, {engine}", "request", values)
     return table

@@ -2,6 +2,7 @@
 import json
 import os
 import select
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -135,10 +136,11 @@ def run(machine, work=None):
         machine.end()
 
 
-def per_unit(measure, units):
+def per_unit(measure, units, runs=1):
     """What one unit takes: measure(n) gives the counts of a life with n units; what a life without any takes is not counted."""
-    none, many = measure(0), measure(units)
-    return {name: (many[name] - none[name]) / units for name in many}
+    none = measure(0)
+    lives = [measure(units) for _ in range(runs)]
+    return {name: (statistics.median(life[name] for life in lives) - none[name]) / units for name in none}
 
 
 def rows(what, unit, values):

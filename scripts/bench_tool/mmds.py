@@ -1,12 +1,12 @@
 """What a guest's request to the metadata service costs the host. QEMU has no such thing; a firecracker is the peer."""
 import os
-import statistics
 import sys
 
 from bench_tool import machines, native
 from bench_tool.net import TAP, in_network_of_its_own
 
-REQUESTS, RUNS = 500, 3
+REQUESTS = 500
+RUNS = 3  # at most
 MODES = [("a request to the metadata service, connection kept", ""),
          ("a request to the metadata service, connection of its own", "fresh")]
 
@@ -18,16 +18,15 @@ def machine(build, vmm):
     return lambda cmdline: machines.Mayfly(build, vmm, build / "guests/bench/mmds.elf", cmdline, requests)
 
 
-def figures(make, mode):
-    runs = [machines.per_unit(lambda count: machines.run(make(f"requests={count} {mode}")), REQUESTS) for _ in range(RUNS)]
-    return {name: statistics.median(run[name] for run in runs) for name in runs[0]}
+def figures(make, mode, runs):
+    return machines.per_unit(lambda count: machines.run(make(f"requests={count} {mode}")), REQUESTS, runs)
 
 
-def measure(build):
+def measure(build, runs):
     ours, peer = native.vmms(build)
     table = []
     for name, mode in MODES:
-        values = [figures(machine(build, vmm), mode) if vmm else None for vmm in (ours, peer)]
+        values = [figures(machine(build, vmm), mode, min(runs, RUNS)) if vmm else None for vmm in (ours, peer)]
         table += machines.rows(name, "request", [*values, None])
     return table
 
@@ -36,4 +35,4 @@ def rows(build, runs):
     if os.geteuid() != 0 or not machines.can_count(build):
         print("bench: mmds: left out, takes root", file=sys.stderr)
         return []
-    return in_network_of_its_own(lambda: measure(build))
+    return in_network_of_its_own(lambda: measure(build, runs))

@@ -3,7 +3,6 @@ import ctypes
 import os
 import shutil
 import socket
-import statistics
 import struct
 import subprocess
 import sys
@@ -14,7 +13,7 @@ from bench_tool import machines, native, qemu
 
 TAP = "bench0"
 SMALL_TYPE = 0x88b5  # an EtherType for experiments
-RUNS = 3
+RUNS = 3  # at most
 CLONE_NEWNET = 0x40000000
 SOL_PACKET, PACKET_VNET_HDR = 263, 15
 HEADERS, SEGMENT, LARGE = 54, 1448, 15 * 4096
@@ -97,16 +96,14 @@ def peer_qemu(build, vhost):
     return lambda cmdline: machines.Microvm(build, build / "guests/bench/net.elf", cmdline, arguments)
 
 
-def figures(make, op, work, frames, units):
-    """Medians of what a unit costs."""
+def figures(make, op, work, frames, units, runs):
     def life(count):
         return machines.run(make(f"op={op} frames={count}"), work and (lambda: work(count)))
 
-    runs = [machines.per_unit(life, frames) for _ in range(RUNS)]
-    return {name: statistics.median(run[name] for run in runs) / units for name in runs[0]}
+    return {name: value / units for name, value in machines.per_unit(life, frames, runs).items()}
 
 
-def measure(build):
+def measure(build, runs):
     mine, theirs = native.vmms(build)
     makers = [ours(build, mine), ours(build, theirs) if theirs else None, None]
     vhosts = []
@@ -119,7 +116,7 @@ def measure(build):
         makers[2] = peer_qemu(build, vhost) if vhosts else None
         beside = ", QEMU with vhost-net" if vhost == "on" else ""
         for name, unit, *work in WORKLOADS:
-            table += machines.rows(name + beside, unit, [make and figures(make, *work) for make in makers])
+            table += machines.rows(name + beside, unit, [make and figures(make, *work, min(runs, RUNS)) for make in makers])
     return table
 
 
@@ -127,4 +124,4 @@ def rows(build, runs):
     if os.geteuid() != 0 or not machines.can_count(build):
         print("bench: net: left out, takes root", file=sys.stderr)
         return []
-    return in_network_of_its_own(lambda: measure(build))
+    return in_network_of_its_own(lambda: measure(build, runs))
