@@ -38,7 +38,8 @@ static const char *const network_backend_names[] = {
 static const struct field network_backend_fields[] = {
     {"type", FIELD_ENUM, FIELD_REQUIRED, MEMBER(struct network_backend_config, type), .names = network_backend_names,
      DESCRIPTION("stream: frames on a Unix stream socket, each behind its length in 32 bits, big-endian, as passt "
-                 "and QEMU have it. vhost-user: a process that the interface's queues and guest memory are handed to; "
+                 "and QEMU have it; a guest_mac that is given is announced to it. vhost-user: a process that the "
+                 "interface's queues and guest memory are handed to; "
                  "guest_mac, mtu and limits are then its business.")},
     {"socket_path", FIELD_STRING, FIELD_REQUIRED, MEMBER(struct network_backend_config, socket_path), SOCKET_PATH,
      DESCRIPTION("Where the backend listens.")},

@@ -116,6 +116,7 @@ static const uint8_t *receive_datagram(uint32_t port, uint32_t *payload)
 
         if (ip[0] == 0x45 && ip[9] == 17 && memcmp(ip + 16, own, 4) == 0 && get16(ip + 22) == port) {
             *payload = get16(ip + 24) - UDP;
+            guest_expect(memcmp(frame, mac, sizeof(mac)) == 0, "a frame is for another");
             guest_expect(length == HEADER + ETHERNET + IP + UDP + *payload, "a frame is longer than its datagram");
             return frame;
         }

@@ -126,7 +126,8 @@ static struct vm *start(pid_t *passt)
     assert_int_equal(bind(listener, (struct sockaddr *)&address, sizeof(address)), 0);
     assert_int_equal(listen(listener, 1), 0);
     vm_put(vm, "/network-interfaces/eth0",
-           "{\"iface_id\":\"eth0\",\"mtu\":65520,\"backend\":{\"type\":\"stream\",\"socket_path\":\"%s\"}}",
+           "{\"iface_id\":\"eth0\",\"guest_mac\":\"06:00:ac:10:00:02\",\"mtu\":65520,\"backend\":{\"type\":\"stream\","
+           "\"socket_path\":\"%s\"}}",
            address.sun_path);
     connection = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
     assert_true(connection >= 0);

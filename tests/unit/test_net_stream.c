@@ -149,6 +149,26 @@ static void test_frames_pass_behind_their_length(void **state)
     guest_driver_settle(&driver);
 }
 
+static void test_peer_is_told_the_address_that_was_configured_before_the_guest_speaks(void **state)
+{
+    static const uint8_t mac[] = {6, 0, 0xac, 0x10, 0, 2};
+    uint8_t heard[PREFIX + 100];
+
+    (void)state;
+    config.guest_mac = (char *)"06:00:ac:10:00:02";
+    start();
+    assert_int_equal(recv(peer, heard, sizeof(heard), MSG_DONTWAIT), PREFIX + 60);
+    assert_memory_equal(heard, "\0\0\0\x3c\xff\xff\xff\xff\xff\xff", PREFIX + 6);
+    assert_memory_equal(heard + PREFIX + 6, mac, sizeof(mac));
+    assert_memory_equal(heard + PREFIX + 12, "\x80\x35", 2);
+    teardown(NULL);
+    setup(NULL);
+    config.guest_mac = NULL;
+    start();
+    assert_int_equal(recv(peer, heard, sizeof(heard), MSG_DONTWAIT), -1);
+    assert_int_equal(errno, EAGAIN);
+}
+
 static void test_frame_may_arrive_byte_by_byte(void **state)
 {
     const uint32_t prefix = htonl(60);
@@ -366,8 +386,9 @@ static void test_socket_that_nobody_listens_on_is_named(void **state)
 
 #define net_test(function) cmocka_unit_test_setup_teardown(function, setup, teardown)
 
-TEST_MAIN(net_test(test_frames_pass_behind_their_length), net_test(test_frame_may_arrive_byte_by_byte),
-          net_test(test_frames_read_together_wait_for_buffers_and_limits),
+TEST_MAIN(net_test(test_frames_pass_behind_their_length),
+          net_test(test_peer_is_told_the_address_that_was_configured_before_the_guest_speaks),
+          net_test(test_frame_may_arrive_byte_by_byte), net_test(test_frames_read_together_wait_for_buffers_and_limits),
           net_test(test_more_frames_than_one_turn_takes_all_arrive),
           net_test(test_full_stream_keeps_frames_in_order_and_is_not_polled),
           net_test(test_end_of_a_frame_is_sent_though_no_other_follows),

@@ -421,6 +421,9 @@ struct error *virtio_net_new_on_queues(const struct network_interface_config *co
         net_free(net);
         return error;
     }
+    /* A tap's host learns of the guest by asking for it. */
+    if (!backends[0]->ops->offloads && (net->device.features & FEATURE(VIRTIO_NET_F_MAC)) != 0)
+        net_announce(net);
     rate_limiter_init(&net->rx_limiter, &config->rx_rate_limiter, now_us);
     rate_limiter_init(&net->tx_limiter, &config->tx_rate_limiter, now_us);
     METRICS_DEVICE_ADD(&net->metrics, METRICS_NET, "net", net->iface_id);

@@ -109,6 +109,9 @@ void net_receive_reset(struct net_pair *pair);
 /* "06:00:ac:10:00:02" into bytes; false when it is no such text. */
 bool net_mac_parse(const char *text, uint8_t mac[ETH_ALEN]);
 
+/* net_announce.c: tells a peer that the guest's configured address is here. */
+void net_announce(struct net *net);
+
 /* net_mmds.c; the first three only with net->mmds. */
 
 /* Takes a frame of the driver's if it is for the metadata service. */
