@@ -1,10 +1,10 @@
 /*
- * Free page hinting (virtio 1.2, section 5.5.6.7): the host asks for a run by a number in config space; the guest
+ * Free page hinting (virtio 1.2, section 5.5.6.5): the host asks for a run by a number in config space; the guest
  * repeats the number, then names free pages, then says stop. Hints without the number of the run that the host wants
  * are of a run that is over: their pages may be in use again, and are left alone.
  *
  * The guest may take a page back at any time, even before its hint was served; one that it has written to since must
- * not be touched (5.5.6.7.2). Nothing here can tell whether it has. But Linux makes a page available to itself only
+ * not be touched (5.5.6.5.2). Nothing here can tell whether it has. But Linux makes a page available to itself only
  * after notifying us (get_free_page_and_send), page by page. So a notification is served by the vCPU that sends it,
  * before it goes on (prompt_queues), and none is ever suppressed: by the time that a page can be written to, its hint
  * has been served. A driver that notifies late, or not, plays with its own guest's memory.
