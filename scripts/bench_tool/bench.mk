@@ -1,6 +1,6 @@
 # The stop-watch of scripts/bench: static, so that it runs in the emulated host, too.
 .PHONY: bench-tool
-bench-tool: $(addprefix $(BUILD)/release/,measure count vsock_peer)
+bench-tool: $(addprefix $(BUILD)/release/,measure count load vsock_peer)
 
 ifeq ($(VARIANT),release)
 $(OUT)/measure: $(OUT)/scripts/bench_tool/measure.o $(OUT)/scripts/bench_tool/counters.o $(OUT)/libclient.a $(OUT)/libbase.a $(SHIMS_release)
@@ -9,6 +9,11 @@ $(OUT)/measure: $(OUT)/scripts/bench_tool/measure.o $(OUT)/scripts/bench_tool/co
 $(OUT)/count: $(OUT)/scripts/bench_tool/count.o $(OUT)/scripts/bench_tool/counters.o $(OUT)/libbase.a $(SHIMS_release)
 	$(call say,LD)
 	$(Q)$(call LINK_release,$^,$(LIBS_release_cli)) -o $@
+# What a Linux guest does, and the host's end of it.
+$(OUT)/load: scripts/bench_tool/load.c
+	@mkdir -p $(@D)
+	$(call say,CC)
+	$(Q)$(CC_release) $(CPPFLAGS) -std=gnu11 -O2 -static $(WARNINGS) -o $@ $<
 # Both ends of a vsock connection, as in the tests.
 $(OUT)/vsock_peer: tests/linux/vsock_peer.c
 	@mkdir -p $(@D)
