@@ -13,6 +13,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "vmm/base/clock.h"
 #include "vmm/base/seccomp.h"
 
 extern char **environ;
@@ -170,8 +171,8 @@ static int status_number(struct vm *vm, const char *path, const char *name)
     return value;
 }
 
-/* Calls `check` for each vCPU's thread (the kernel may have others in the process); returns how many there are. */
-static unsigned each_vcpu(struct vm *vm, void (*check)(struct vm *vm, const char *status_path))
+/* How many vCPUs' threads (the kernel may have others in the process) have this many filters. */
+static unsigned vcpus_with_filters(struct vm *vm, int filters)
 {
     char path[128];
     unsigned count = 0;
@@ -189,11 +190,21 @@ static unsigned each_vcpu(struct vm *vm, void (*check)(struct vm *vm, const char
         if (fd < 0 || read(fd, name, sizeof(name) - 1) < 0 || strncmp(name, "vcpu", 4) != 0)
             continue;
         snprintf(path, sizeof(path), "/proc/%d/task/%d/status", vm->pid, atoi(entry->d_name));
-        check(vm, path);
-        count++;
+        if (status_number(vm, path, "Seccomp_filters") == filters)
+            count++;
     }
     closedir(tasks);
     return count;
+}
+
+/* A thread names itself and takes its filters when it first gets to run: those of a second processor, at any time. */
+static void await_vcpus_with_filters(struct vm *vm, unsigned count, int filters)
+{
+    uint64_t deadline = clock_monotonic_us() + MACHINE_PATIENCE_MS * 1000ull;
+
+    while (vcpus_with_filters(vm, filters) != count)
+        if (clock_monotonic_us() > deadline)
+            vm_fail(vm, "%u of %u vCPUs have %d filters", vcpus_with_filters(vm, filters), count, filters);
 }
 
 /* The jailer's filter lies under the VMM's. */
@@ -230,7 +241,7 @@ static void test_every_thread_has_its_filters_by_default(void **state)
     vm_expect(vm, "spinning\n");
     check_two_filters(vm, path);
     /* Those that wait for the first processor's call are under theirs as well. */
-    assert_int_equal(each_vcpu(vm, check_two_filters), 3);
+    await_vcpus_with_filters(vm, 3, base_filters() + 2);
 }
 
 static void test_no_seccomp_loads_none(void **state)
@@ -244,7 +255,7 @@ static void test_no_seccomp_loads_none(void **state)
     vm_expect(vm, "spinning\n");
     check_no_filter(vm, path);
     assert_int_equal(status_number(vm, path, "NoNewPrivs"), 1);
-    assert_int_equal(each_vcpu(vm, check_no_filter), 1);
+    await_vcpus_with_filters(vm, 1, base_filters());
 }
 
 /* --- Files that are refused --- */
