@@ -42,9 +42,9 @@ def wait_until(condition, what, patience=10):
 
 def run_tests(scope, finish=None):
     """Runs the tests of `scope` in order of definition, then `finish`; exits 1 when one failed."""
-    pattern = os.environ.get("MAYFLY_TEST_FILTER", "*")
+    patterns = os.environ.get("MAYFLY_TEST_FILTER", "*").split("|")
     tests = [(name, item) for name, item in scope.items() if name.startswith("test_") and callable(item)]
-    chosen = [(name, test) for name, test in tests if fnmatch.fnmatch(name, pattern)]
+    chosen = [(name, test) for name, test in tests if any(fnmatch.fnmatch(name, pattern) for pattern in patterns)]
     print(f"1..{len(chosen)}", flush=True)
     failed = 0
     try:
