@@ -23,6 +23,7 @@ class Skip(Exception):
 def expect(got, wanted, what=""):
     """An equality with both values in the message."""
     if got != wanted:
+        what = what.decode(errors="replace") if isinstance(what, bytes) else what
         raise AssertionError(f"{what + ': ' if what else ''}got {shorten(got)}, expected {shorten(wanted)}")
 
 
