@@ -78,6 +78,28 @@ static void test_requests_done_out_of_order_are_not_guessed_at(void **state)
     assert_false(vhost_user_ring_recover(&ring, &base));
 }
 
+static void test_requests_that_a_back_end_never_saw_go_to_the_next_whatever_the_order_was(void **state)
+{
+    struct vhost_user_ring ring = ring_of(0, HEADS(0, 3, 6), 3, HEADS(6, 0, 3), 3);
+    uint16_t base = 99;
+
+    (void)state;
+    vhost_user_ring_lost(&ring);
+    available.available.ring[3] = 1;
+    available.available.ring[4] = 2;
+    available.available.idx = 5;
+    assert_true(vhost_user_ring_recover(&ring, &base));
+    assert_int_equal(base, 3);
+    /* It was not dead: it has done one of them since. */
+    used.used.ring[3].id = 2;
+    used.used.idx = 4;
+    assert_false(vhost_user_ring_recover(&ring, &base));
+    /* It had something in hand. */
+    ring = ring_of(0, HEADS(0, 3, 6), 3, HEADS(3), 1);
+    vhost_user_ring_lost(&ring);
+    assert_false(vhost_user_ring_recover(&ring, &base));
+}
+
 static void test_rings_that_cannot_be_are_refused(void **state)
 {
     uint16_t base;
@@ -153,4 +175,5 @@ TEST_MAIN(cmocka_unit_test(test_requests_in_flight_are_told_whatever_the_order_w
           cmocka_unit_test(test_requests_done_in_order_leave_the_rest_to_the_next_back_end),
           cmocka_unit_test(test_full_queue_of_different_requests_goes_on),
           cmocka_unit_test(test_requests_done_out_of_order_are_not_guessed_at),
+          cmocka_unit_test(test_requests_that_a_back_end_never_saw_go_to_the_next_whatever_the_order_was),
           cmocka_unit_test(test_rings_that_cannot_be_are_refused))

@@ -22,7 +22,10 @@ static void disconnect(struct vhost_user *front)
     fd_close(&front->channel.fd);
     fd_close(&front->incoming_fd);
     front->config_asked = false;
-    front->interrupted = front->interrupted || front->state == VHOST_USER_RUNNING;
+    if (front->state == VHOST_USER_RUNNING) {
+        vhost_user_rings_lost(front);
+        front->interrupted = true;
+    }
     front->state = VHOST_USER_CLOSED;
     front->expected_count = 0;
     front->incoming_length = front->said_length = 0;

@@ -41,6 +41,8 @@ struct vhost_user_ring {
     bool enabled; /* and the back end shall serve it */
     uint16_t size;
     uint16_t base; /* the position in the available ring to go on from */
+    bool was_idle; /* when its back end vanished, with the used index at `idle_at` */
+    uint16_t idle_at;
     const struct vring_desc *descriptors;
     struct vring_avail *available;
     struct vring_used *used;
@@ -154,10 +156,13 @@ struct error *vhost_user_config_read(struct vhost_user *front);
 
 void vhost_user_close(struct vhost_user *front);
 
+/* The back end has just vanished: notes whether it had anything in hand. */
+void vhost_user_ring_lost(struct vhost_user_ring *ring);
+
 /*
- * Where a ring whose back end vanished goes on: at the used index, when all that was given back lately came in the
- * order in which it was made available, so that what is left is what stands from there on. False when it cannot be
- * told.
+ * Where a ring whose back end vanished goes on: at the used index, when it was idle then, or when all that was given
+ * back lately came in the order in which it was made available, so that what is left is what stands from there on.
+ * False when it cannot be told.
  */
 bool vhost_user_ring_recover(const struct vhost_user_ring *ring, uint16_t *base);
 

@@ -30,6 +30,12 @@ static bool heads_differ(const struct vhost_user_ring *ring, uint16_t from, uint
     return true;
 }
 
+void vhost_user_ring_lost(struct vhost_user_ring *ring)
+{
+    ring->idle_at = __atomic_load_n(&ring->used->idx, __ATOMIC_ACQUIRE);
+    ring->was_idle = __atomic_load_n(&ring->available->idx, __ATOMIC_ACQUIRE) == ring->idle_at;
+}
+
 bool vhost_user_ring_recover(const struct vhost_user_ring *ring, uint16_t *base)
 {
     const uint16_t used = __atomic_load_n(&ring->used->idx, __ATOMIC_ACQUIRE);
@@ -38,7 +44,8 @@ bool vhost_user_ring_recover(const struct vhost_user_ring *ring, uint16_t *base)
     if (in_flight > ring->size)
         return false;
     *base = used;
-    if (in_flight == 0)
+    /* What came after the back end went, it never saw. */
+    if (in_flight == 0 || (ring->was_idle && ring->idle_at == used))
         return true;
     for (uint16_t back = 1; back <= ring->size - in_flight; back++)
         if (used_head(ring, (uint16_t)(used - back)) != available_head(ring, (uint16_t)(used - back)))

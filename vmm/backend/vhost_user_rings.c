@@ -147,3 +147,10 @@ bool vhost_user_rings_take_base(struct vhost_user *front, const struct vhost_use
     front->rings[state->index].base = (uint16_t)state->value;
     return true;
 }
+
+void vhost_user_rings_lost(struct vhost_user *front)
+{
+    for (uint32_t i = 0; i < front->needs.queue_count; i++)
+        if (front->rings[i].ready)
+            vhost_user_ring_lost(&front->rings[i]);
+}
