@@ -2,7 +2,8 @@
  * Prints its MAC address, sends one broadcast frame, then sends every frame that comes back with the addresses swapped,
  * until one has 'q' as the first byte of its payload. Ethertype 0x88b5 is for local experiments; others are dropped.
  * With "checksums" it takes frames whose checksum is not computed yet. With "blind" it then waits for a byte on the
- * serial port and sends ten more frames. With "pairs" it asks for two pairs of queues, announces itself on both, says
+ * serial port and sends ten more frames. With "held" it waits for a byte before it
+ * ends. With "pairs" it asks for two pairs of queues, announces itself on both, says
  * on which one a frame came and sends it back on the other.
  */
 #include "tests/guest/lib/virtio.h"
@@ -115,6 +116,8 @@ void guest_main(void)
         for (unsigned i = 0; i < 10; i++)
             send(0, sizeof(announcement));
     }
+    if (cmdline_has("held"))
+        serial_get();
     if (pairs > 1)
         virtio_write(&net, REG_STATUS, 0);
     serial_puts("done\n");

@@ -56,6 +56,14 @@ static bool make_tap(void)
     return make_tap_with(0);
 }
 
+static void need_tap(void)
+{
+    if (!make_tap()) {
+        print_message("skipped: a tap in a network namespace needs root and /dev/net/tun: %s\n", strerror(errno));
+        skip();
+    }
+}
+
 /* The host's end: a socket that sees the frames of our ethertype. */
 static int open_wire(void)
 {
@@ -104,10 +112,7 @@ static void exchange(const char *more, const char *cmdline, const char *expected
     cleanup_fd int wire = -1;
     uint8_t frame[FRAME_MAX];
 
-    if (!make_tap()) {
-        print_message("skipped: a tap in a network namespace needs root and /dev/net/tun: %s\n", strerror(errno));
-        skip();
-    }
+    need_tap();
     vm = vm_start();
     wire = open_wire();
     vm_put(vm, "/network-interfaces/eth0", "{\"iface_id\":\"eth0\",\"host_dev_name\":\"%s\"%s}", tap, more);
@@ -160,10 +165,7 @@ static void test_wrong_frames_harm_nobody(void **state)
     struct vm *vm;
 
     (void)state;
-    if (!make_tap()) {
-        print_message("skipped: a tap in a network namespace needs root and /dev/net/tun: %s\n", strerror(errno));
-        skip();
-    }
+    need_tap();
     vm = vm_start();
     vm_put(vm, "/network-interfaces/eth0", "{\"iface_id\":\"eth0\",\"host_dev_name\":\"%s\"}", tap);
     vm_boot(vm, "hostile_requests", "device=net");
@@ -206,10 +208,7 @@ static void test_tap_that_goes_down_and_up_and_away_leaves_the_guest_running(voi
     uint8_t frame[FRAME_MAX];
 
     (void)state;
-    if (!make_tap()) {
-        print_message("skipped: a tap in a network namespace needs root and /dev/net/tun: %s\n", strerror(errno));
-        skip();
-    }
+    need_tap();
     vm = vm_start();
     cleanup_fd int wire = open_wire();
     vm_put(vm, "/network-interfaces/eth0", "{\"iface_id\":\"eth0\",\"host_dev_name\":\"%s\"}", tap);
@@ -275,10 +274,7 @@ static void test_queues_that_cannot_be_are_refused(void **state)
     struct vm *vm;
 
     (void)state;
-    if (!make_tap()) {
-        print_message("skipped: a tap in a network namespace needs root and /dev/net/tun: %s\n", strerror(errno));
-        skip();
-    }
+    need_tap();
     vm = vm_start();
     vm_refuses(vm, "PUT", "/mayfly/network-interfaces/eth0", "{\"iface_id\":\"eth0\",\"queues\":2}",
                "iface_id: 'eth0', expected the id of a configured interface");

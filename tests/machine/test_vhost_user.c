@@ -1,6 +1,5 @@
 /* Devices that another process serves: tests/machine/fake_backend.c, which may misbehave. */
-#include "tests/machine/fake_backend.h"
-#include "tests/machine/machine.h"
+#include "tests/machine/one_backend.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -11,26 +10,9 @@
 
 enum { DISK_SIZE = 1 << 20, SECTOR = 512 };
 
-static pid_t running_backend;
-
-static void end_backend(void)
-{
-    if (running_backend > 0)
-        backend_end(running_backend);
-    running_backend = 0;
-}
-
-static int teardown(void **state)
-{
-    end_backend();
-    return machine_teardown(state);
-}
-#define vhost_test(function) cmocka_unit_test_teardown(function, teardown)
-
 static void start_backend(struct vm *vm, enum backend_behaviour behaviour)
 {
-    end_backend();
-    running_backend = backend_start(vm_path(vm, "b.sock"), vm_path(vm, "disk"), behaviour);
+    one_backend_start(vm, BACKEND_DISK, behaviour);
 }
 
 static void put_disk(struct vm *vm)
@@ -181,13 +163,13 @@ static void test_disk_goes_on_when_its_back_end_restarts(void **state)
     (void)state;
     vm_boot(vm, "block", "ops=w3:A,p,r3,w4:B,p,r4");
     vm_expect(vm, "write 0\n");
-    end_backend();
+    one_backend_end();
     vm_await_log(vm, "is lost: it closed the connection");
     start_backend(vm, BACKEND_WORKS);
     vm_say(vm, "x");
     vm_expect(vm, "read 0 41 41\nwrite 0\n");
     /* The guest asks while nobody is there. */
-    end_backend();
+    one_backend_end();
     vm_say(vm, "x");
     vm_put(vm, "/actions", "{\"action_type\":\"FlushMetrics\"}");
     start_backend(vm, BACKEND_WORKS);
@@ -217,9 +199,7 @@ static void test_requests_in_disorder_are_neither_lost_nor_doubled_when_back_end
     vm_boot(vm, "block", "ops=E,S200,p");
     vm_expect(vm, "streaming\n");
     for (unsigned life = 0; life < 10; life++) {
-        while (!backend_has_died(running_backend))
-            free(vm_get(vm, "/version"));
-        running_backend = 0;
+        one_backend_await_death(vm);
         deaths++;
         start_backend(vm, BACKEND_DIES_IN_DISORDER);
     }
@@ -283,7 +263,7 @@ static void test_back_end_that_counts_loses_no_request_over_a_pause(void **state
     vm_say(vm, "x");
     vm_expect(vm, "read 0 41 41\nwrite 0\n");
     vm_patch(vm, "/vm", "{\"state\":\"Paused\"}");
-    end_backend();
+    one_backend_end();
     start_backend(vm, BACKEND_KEEPS_COUNT);
     vm_patch(vm, "/vm", "{\"state\":\"Resumed\"}");
     vm_say(vm, "x");
@@ -337,7 +317,7 @@ static void test_new_size_is_read_on_request_and_when_announced(void **state)
     vm_refuses(vm, "PATCH", "/drives/disk", "{\"drive_id\":\"disk\",\"path_on_host\":\"/x\"}",
                "path_on_host: given, but");
     assert_int_equal(truncate(vm_path(vm, "disk"), 4 * DISK_SIZE), 0);
-    backend_announce(running_backend);
+    one_backend_announce();
     vm_await_log(vm, "has changed its config space");
     vm_say(vm, "x");
     vm_expect(vm, "capacity 2000\ndone\n");
@@ -357,7 +337,7 @@ static void test_pause_takes_the_queues_back_and_resume_gives_them(void **state)
     vm_expect(vm, "read 0 41 41\nwrite 0\n");
     /* The back end goes while the machine is paused. */
     vm_patch(vm, "/vm", "{\"state\":\"Paused\"}");
-    end_backend();
+    one_backend_end();
     vm_say(vm, "x");
     vm_patch(vm, "/vm", "{\"state\":\"Resumed\"}");
     start_backend(vm, BACKEND_WORKS);
@@ -407,20 +387,20 @@ static void test_file_systems_and_networks_are_taken_and_their_mistakes_refused(
            vm_path(vm, "b.sock"));
 }
 
-TEST_MAIN(vhost_test(test_disk_of_a_back_end_reads_writes_and_flushes),
-          vhost_test(test_disk_of_a_back_end_has_several_queues_if_asked),
-          vhost_test(test_memory_is_shared_only_with_a_back_end),
-          vhost_test(test_back_end_that_is_of_no_use_is_refused_and_named),
-          vhost_test(test_back_end_that_refuses_memory_leaves_the_rest_running),
-          vhost_test(test_disk_goes_on_when_its_back_end_restarts),
-          vhost_test(test_request_that_a_back_end_died_of_is_done_by_the_next),
-          vhost_test(test_requests_in_disorder_are_neither_lost_nor_doubled_when_back_ends_die),
-          vhost_test(test_descriptors_that_nobody_asked_for_are_not_kept),
-          vhost_test(test_back_end_that_counts_nowhere_leaves_the_rest_running),
-          vhost_test(test_back_end_that_counts_loses_no_request_over_a_pause),
-          vhost_test(test_back_end_that_takes_back_other_rings_is_dropped),
-          vhost_test(test_back_end_that_shouts_keeps_nobody_waiting),
-          vhost_test(test_new_size_is_read_on_request_and_when_announced),
-          vhost_test(test_pause_takes_the_queues_back_and_resume_gives_them),
-          vhost_test(test_back_end_that_stalls_stops_neither_pause_nor_api),
-          vhost_test(test_file_systems_and_networks_are_taken_and_their_mistakes_refused))
+TEST_MAIN(one_backend_test(test_disk_of_a_back_end_reads_writes_and_flushes),
+          one_backend_test(test_disk_of_a_back_end_has_several_queues_if_asked),
+          one_backend_test(test_memory_is_shared_only_with_a_back_end),
+          one_backend_test(test_back_end_that_is_of_no_use_is_refused_and_named),
+          one_backend_test(test_back_end_that_refuses_memory_leaves_the_rest_running),
+          one_backend_test(test_disk_goes_on_when_its_back_end_restarts),
+          one_backend_test(test_request_that_a_back_end_died_of_is_done_by_the_next),
+          one_backend_test(test_requests_in_disorder_are_neither_lost_nor_doubled_when_back_ends_die),
+          one_backend_test(test_descriptors_that_nobody_asked_for_are_not_kept),
+          one_backend_test(test_back_end_that_counts_nowhere_leaves_the_rest_running),
+          one_backend_test(test_back_end_that_counts_loses_no_request_over_a_pause),
+          one_backend_test(test_back_end_that_takes_back_other_rings_is_dropped),
+          one_backend_test(test_back_end_that_shouts_keeps_nobody_waiting),
+          one_backend_test(test_new_size_is_read_on_request_and_when_announced),
+          one_backend_test(test_pause_takes_the_queues_back_and_resume_gives_them),
+          one_backend_test(test_back_end_that_stalls_stops_neither_pause_nor_api),
+          one_backend_test(test_file_systems_and_networks_are_taken_and_their_mistakes_refused))

@@ -1,27 +1,9 @@
 /* File systems that another process serves: tests/machine/fake_backend.c, and what becomes of them without it. */
-#include "tests/machine/fake_backend.h"
-#include "tests/machine/machine.h"
-
-static pid_t running_backend;
-
-static void end_backend(void)
-{
-    if (running_backend > 0)
-        backend_end(running_backend);
-    running_backend = 0;
-}
-
-static int teardown(void **state)
-{
-    end_backend();
-    return machine_teardown(state);
-}
-#define vhost_test(function) cmocka_unit_test_teardown(function, teardown)
+#include "tests/machine/one_backend.h"
 
 static void start_backend(struct vm *vm, enum backend_behaviour behaviour)
 {
-    end_backend();
-    running_backend = backend_start_as(BACKEND_FILES, vm_path(vm, "b.sock"), NULL, behaviour);
+    one_backend_start(vm, BACKEND_FILES, behaviour);
 }
 
 static struct vm *start(enum backend_behaviour behaviour)
@@ -36,7 +18,7 @@ static struct vm *start(enum backend_behaviour behaviour)
 
 static void lose_backend(struct vm *vm)
 {
-    end_backend();
+    one_backend_end();
     vm_await_log(vm, "fails with EIO until it mounts again");
 }
 
@@ -75,7 +57,7 @@ static void test_back_end_after_back_end_is_mounted(void **state)
     vm_say(vm, "x");
     vm_expect(vm, "init 0\nattributes 0\nwaiting\n");
     /* Gone and there again while the guest does nothing; then it resets the device. */
-    end_backend();
+    one_backend_end();
     vm_await_log(vm, "is lost: ");
     start_backend(vm, BACKEND_WORKS);
     vm_say(vm, "x");
@@ -92,7 +74,7 @@ static void test_requests_fail_after_a_pause_in_which_the_back_end_went(void **s
     vm_boot(vm, "fs", "ops=i,p,g,p,g,R,g");
     vm_expect(vm, "init 0\nwaiting\n");
     vm_patch(vm, "/vm", "{\"state\":\"Paused\"}");
-    end_backend();
+    one_backend_end();
     vm_patch(vm, "/vm", "{\"state\":\"Resumed\"}");
     vm_say(vm, "x");
     vm_expect(vm, "attributes 5\nwaiting\n");
@@ -147,9 +129,9 @@ static void test_broken_queue_without_a_back_end_stops_the_device_until_reset(vo
     vm_expect_exit(vm, 0);
 }
 
-TEST_MAIN(vhost_test(test_requests_fail_when_the_back_end_is_gone_and_a_mount_takes_the_next),
-          vhost_test(test_back_end_after_back_end_is_mounted),
-          vhost_test(test_requests_fail_after_a_pause_in_which_the_back_end_went),
-          vhost_test(test_requests_fail_when_the_back_end_dies_of_one),
-          vhost_test(test_requests_fail_when_the_back_end_stalls_or_refuses),
-          vhost_test(test_broken_queue_without_a_back_end_stops_the_device_until_reset))
+TEST_MAIN(one_backend_test(test_requests_fail_when_the_back_end_is_gone_and_a_mount_takes_the_next),
+          one_backend_test(test_back_end_after_back_end_is_mounted),
+          one_backend_test(test_requests_fail_after_a_pause_in_which_the_back_end_went),
+          one_backend_test(test_requests_fail_when_the_back_end_dies_of_one),
+          one_backend_test(test_requests_fail_when_the_back_end_stalls_or_refuses),
+          one_backend_test(test_broken_queue_without_a_back_end_stops_the_device_until_reset))

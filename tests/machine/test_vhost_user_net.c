@@ -1,27 +1,9 @@
 /* Networks that another process serves: tests/machine/fake_backend.c sends back what it gets. */
-#include "tests/machine/fake_backend.h"
-#include "tests/machine/machine.h"
-
-static pid_t running_backend;
-
-static void end_backend(void)
-{
-    if (running_backend > 0)
-        backend_end(running_backend);
-    running_backend = 0;
-}
-
-static int teardown(void **state)
-{
-    end_backend();
-    return machine_teardown(state);
-}
-#define vhost_test(function) cmocka_unit_test_teardown(function, teardown)
+#include "tests/machine/one_backend.h"
 
 static void start_backend(struct vm *vm, enum backend_behaviour behaviour)
 {
-    end_backend();
-    running_backend = backend_start_as(BACKEND_NET, vm_path(vm, "b.sock"), NULL, behaviour);
+    one_backend_start(vm, BACKEND_NET, behaviour);
 }
 
 /* A VM with an interface that is a back end's. */
@@ -62,7 +44,7 @@ static void test_network_goes_on_when_its_back_end_restarts(void **state)
     vm_expect(vm, "frame 40\n");
     vm_expect(vm, "waiting\n");
     /* The guest sends while nobody is there. */
-    end_backend();
+    one_backend_end();
     vm_await_log(vm, "is lost: it closed the connection");
     vm_say(vm, "x");
     vm_put(vm, "/actions", "{\"action_type\":\"FlushMetrics\"}");
@@ -92,13 +74,14 @@ static void test_pause_and_resume_lose_no_frame(void **state)
     struct vm *vm = start(BACKEND_WORKS);
 
     (void)state;
-    vm_boot(vm, "net", NULL);
+    vm_boot(vm, "net", "held");
     vm_expect(vm, "sent\n");
     for (int i = 0; i < 6; i++) {
         vm_patch(vm, "/vm", "{\"state\":\"Paused\"}");
         vm_patch(vm, "/vm", "{\"state\":\"Resumed\"}");
         vm_expect(vm, "frame 40\n");
     }
+    vm_say(vm, "x");
     vm_expect(vm, "done\n");
     vm_expect_exit(vm, 0);
 }
@@ -117,7 +100,8 @@ static void test_back_end_that_stalls_leaves_the_rest_running(void **state)
     vm_expect_exit(vm, 0);
 }
 
-TEST_MAIN(vhost_test(test_frames_pass_to_a_back_end_and_back),
-          vhost_test(test_network_goes_on_when_its_back_end_restarts),
-          vhost_test(test_two_pairs_of_queues_go_to_the_back_end), vhost_test(test_pause_and_resume_lose_no_frame),
-          vhost_test(test_back_end_that_stalls_leaves_the_rest_running))
+TEST_MAIN(one_backend_test(test_frames_pass_to_a_back_end_and_back),
+          one_backend_test(test_network_goes_on_when_its_back_end_restarts),
+          one_backend_test(test_two_pairs_of_queues_go_to_the_back_end),
+          one_backend_test(test_pause_and_resume_lose_no_frame),
+          one_backend_test(test_back_end_that_stalls_leaves_the_rest_running))
