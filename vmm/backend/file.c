@@ -233,7 +233,7 @@ static ssize_t transfer(const struct disk_file *file, struct disk_request *reque
     return pwritev(file->fd, iov, (int)count, offset);
 }
 
-/* One system call, as a rule: returns what it did, errno being set. */
+/* Returns what it did, errno being set. */
 static ssize_t issue(const struct disk_file *file, struct disk_request *request)
 {
     uint64_t range[2] = {request->offset, request->length};
@@ -259,11 +259,16 @@ static ssize_t issue(const struct disk_file *file, struct disk_request *request)
     }
 }
 
-bool disk_request_step(const struct disk_file *file, struct disk_request *request, int *code)
+ssize_t disk_request_issue(const struct disk_file *file, struct disk_request *request)
 {
     ssize_t result = issue(file, request);
 
-    return disk_request_advance(request, result < 0 ? -errno : result, code);
+    return result < 0 ? -errno : result;
+}
+
+bool disk_request_step(const struct disk_file *file, struct disk_request *request, int *code)
+{
+    return disk_request_advance(request, disk_request_issue(file, request), code);
 }
 
 int disk_request_run(const struct disk_file *file, struct disk_request *request)

@@ -66,7 +66,13 @@ struct disk_request {
  */
 const struct iovec *disk_request_piece(struct disk_request *request, unsigned *count);
 
-/* Issues one system call for `request`. Returns true when it is finished, `*code` being its result. */
+/*
+ * Issues one system call for `request`, as a rule: returns the bytes or the negative errno of which
+ * disk_request_advance is to be told, for this request or for those that it was made of.
+ */
+ssize_t disk_request_issue(const struct disk_file *file, struct disk_request *request);
+
+/* Does both. Returns true when `request` is finished, `*code` being its result. */
 bool disk_request_step(const struct disk_file *file, struct disk_request *request, int *code);
 
 /* Runs `request` to its end. Returns 0 or an errno; a file that ends before the range does is EIO. */

@@ -46,9 +46,8 @@ struct block_request {
     struct block *block;
     struct virtqueue *queue;
     uint16_t head;
-    uint32_t written;   /* bytes in the guest's buffers before the status */
-    uint8_t *status;    /* the last writable byte */
-    struct iovec iov[]; /* a copy for requests that are in flight */
+    uint32_t written; /* bytes in the guest's buffers before the status */
+    uint8_t *status;  /* the last writable byte */
 };
 
 /* In place of a status: there is something to do on the disk. */

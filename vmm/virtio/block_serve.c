@@ -15,6 +15,17 @@
 /* Requests served, and bytes transferred by the synchronous engine, before others on the event loop have a turn. */
 enum { TURN = 64, TURN_BYTES = 4 * DISK_PIECE_MAX };
 
+/*
+ * Transfers that follow one another in a queue and on the disk: one system call does them all, at most DISK_PIECE_MAX
+ * bytes. A driver that reads a file in pieces, several at a time, asks for such.
+ */
+struct neighbours {
+    struct disk_request all;
+    unsigned count;
+    struct block_request requests[16];
+    struct iovec iov[VIRTQUEUE_IOV_MAX]; /* theirs */
+};
+
 /* Completion. */
 
 static void count(struct block *block, const struct disk_request *disk)
@@ -82,15 +93,15 @@ static void complete_in_flight(struct disk_request *disk, int code)
 /* A copy of `request` that outlives its chain; NULL without memory. */
 static struct block_request *keep(const struct block_request *request)
 {
-    size_t count = request->disk.iov_count;
-    struct block_request *copy = malloc(sizeof(*copy) + count * sizeof(copy->iov[0]));
+    size_t iov_size = request->disk.iov_count * sizeof(request->disk.iov[0]);
+    struct block_request *copy = malloc(sizeof(*copy) + iov_size);
 
     if (copy == NULL)
         return NULL;
-    memcpy(copy, request, sizeof(*copy));
-    if (count > 0)
-        memcpy(copy->iov, request->disk.iov, count * sizeof(copy->iov[0]));
-    copy->disk.iov = copy->iov;
+    *copy = *request;
+    copy->disk.iov = (struct iovec *)(copy + 1);
+    if (iov_size > 0)
+        memcpy(copy->disk.iov, request->disk.iov, iov_size);
     copy->disk.complete = complete_in_flight;
     return copy;
 }
@@ -149,11 +160,68 @@ static void abandon_unfinished(struct block *block)
     block->unfinished = NULL;
 }
 
-static void run(struct block *block, struct block_request *request)
+/* Adds `request` to its neighbours, and copies what it has in the chain; false when it is none of theirs. */
+static bool join(struct neighbours *neighbours, const struct block_request *request)
 {
-    if (block->ring != NULL && !disk_request_blocks(&block->file, &request->disk))
+    struct disk_request *all = &neighbours->all;
+    const struct disk_request *disk = &request->disk;
+
+    if ((disk->operation != DISK_READ && disk->operation != DISK_WRITE) || disk->length > DISK_PIECE_MAX)
+        return false;
+    if (neighbours->count == 0)
+        *all = (struct disk_request){
+            .operation = disk->operation,
+            .durable = disk->durable,
+            .offset = disk->offset,
+            .iov = neighbours->iov,
+        };
+    if (neighbours->count == array_length(neighbours->requests) || disk->operation != all->operation ||
+        disk->durable != all->durable || disk->offset != all->offset + all->length ||
+        disk->length > DISK_PIECE_MAX - all->length || disk->iov_count > VIRTQUEUE_IOV_MAX - all->iov_count)
+        return false;
+
+    struct block_request *joined = &neighbours->requests[neighbours->count++];
+    *joined = *request;
+    joined->disk.iov = neighbours->iov + all->iov_count;
+    memcpy(joined->disk.iov, disk->iov, disk->iov_count * sizeof(disk->iov[0]));
+    all->iov_count += disk->iov_count;
+    all->length += disk->length;
+    return true;
+}
+
+/*
+ * What the system call for all of them did is what the first ones asked for. What it left undone each does for itself:
+ * a failure belongs to the one that meets it.
+ */
+static void run_neighbours(struct block *block, struct neighbours *neighbours)
+{
+    ssize_t result = neighbours->count > 1 ? disk_request_issue(&block->file, &neighbours->all) : 0;
+    uint64_t left = result > 0 ? (uint64_t)result : 0;
+
+    for (unsigned i = 0; i < neighbours->count; i++) {
+        struct block_request *request = &neighbours->requests[i];
+        uint64_t share = left < request->disk.length ? left : request->disk.length;
+        int code;
+
+        left -= share;
+        if (share == 0 || !disk_request_advance(&request->disk, (ssize_t)share, &code))
+            code = disk_request_run(&block->file, &request->disk);
+        block->turn_bytes += request->disk.done;
+        complete(request, code);
+    }
+    neighbours->count = 0;
+}
+
+static void run(struct block *block, struct neighbours *neighbours, struct block_request *request)
+{
+    if (block->ring != NULL && !disk_request_blocks(&block->file, &request->disk)) {
         launch(block, request);
-    else
+        return;
+    }
+    if (join(neighbours, request))
+        return;
+    run_neighbours(block, neighbours);
+    if (!join(neighbours, request))
         run_synchronously(block, request);
 }
 
@@ -194,7 +262,8 @@ enum turn {
     TURN_WAIT,  /* the next one waits: for tokens, or for room in the ring */
 };
 
-static enum turn serve_next(struct block *block, struct virtqueue *queue, struct virtqueue_chain *chain)
+static enum turn serve_next(struct block *block, struct virtqueue *queue, struct virtqueue_chain *chain,
+                            struct neighbours *neighbours)
 {
     struct block_request request;
 
@@ -226,7 +295,7 @@ static enum turn serve_next(struct block *block, struct virtqueue *queue, struct
         return TURN_WAIT;
     }
     if (status == BLOCK_RUN) {
-        run(block, &request);
+        run(block, neighbours, &request);
         return TURN_NEXT;
     }
     if (status != VIRTIO_BLK_S_OK)
@@ -239,18 +308,24 @@ static enum turn serve_next(struct block *block, struct virtqueue *queue, struct
 static bool serve_queue(struct block *block, struct virtqueue *queue, unsigned *served)
 {
     struct virtqueue_chain chain;
+    struct neighbours neighbours;
     enum turn turn = TURN_NEXT;
     unsigned before = *served;
 
+    neighbours.count = 0;
     virtqueue_disarm(queue);
     while (turn == TURN_NEXT && *served < TURN && run_unfinished(block) && block->turn_bytes < TURN_BYTES) {
         (*served)++;
-        turn = serve_next(block, queue, &chain);
+        turn = serve_next(block, queue, &chain, &neighbours);
         if (turn == TURN_EMPTY && *served == before + 1)
             COUNTER_INCREMENT(block->metrics.counters.no_avail_buffer);
+        /* Others may come while these are served: the guest need not notify of them. */
+        if (turn == TURN_EMPTY)
+            run_neighbours(block, &neighbours);
         if (turn == TURN_EMPTY && virtqueue_arm(queue))
             turn = TURN_NEXT;
     }
+    run_neighbours(block, &neighbours);
     return turn == TURN_NEXT;
 }
 
