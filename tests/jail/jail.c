@@ -79,15 +79,24 @@ void copy_file(const char *from, const char *to, mode_t mode)
     assert_int_equal(fchmod(out, mode), 0);
 }
 
+static void skip_without_root(void **state)
+{
+    (void)state;
+    print_message("skipped: root makes the users, nodes and mounts of this test\n");
+    skip();
+}
+
+/* Not in a set-up: cmocka takes that for a failure. */
+void jail_skip_without_root(struct CMUnitTest *tests, size_t count)
+{
+    for (size_t i = 0; geteuid() != 0 && i < count; i++)
+        tests[i] = (struct CMUnitTest){.name = tests[i].name, .test_func = skip_without_root};
+}
+
 int jail_setup(void **state)
 {
     struct jail *jail = calloc(1, sizeof(*jail));
 
-    if (geteuid() != 0) {
-        print_message("skipped: the jailer needs root\n");
-        free(jail);
-        skip();
-    }
     strcpy(jail->directory, "/tmp/mayfly-jail-XXXXXX");
     assert_non_null(mkdtemp(jail->directory));
     assert_int_equal(chmod(jail->directory, 0755), 0);

@@ -34,6 +34,18 @@ struct outcome {
     char errors[8192];
 };
 
+/* main() as TEST_MAIN makes it; without root every test is skipped: all start as root, also those of an ordinary user.
+ */
+#define JAIL_MAIN(...)                                                                                                 \
+    int main(void)                                                                                                     \
+    {                                                                                                                  \
+        struct CMUnitTest tests[] = {__VA_ARGS__};                                                                     \
+        test_filter_from_environment();                                                                                \
+        jail_skip_without_root(tests, array_length(tests));                                                            \
+        return cmocka_run_group_tests(tests, NULL, NULL);                                                              \
+    }
+void jail_skip_without_root(struct CMUnitTest *tests, size_t count);
+
 /* Each test starts with a jail in *state. Teardown removes all that is left of it. */
 #define jail_test(function) cmocka_unit_test_setup_teardown(function, jail_setup, jail_teardown)
 int jail_setup(void **state);

@@ -167,7 +167,7 @@ static void test_a_link_in_the_jail_is_not_followed(void **state)
     assert_int_not_equal(access(jail_path(jail, "outside/passwd"), F_OK), 0);
 }
 
-TEST_MAIN(jail_test(test_a_file_is_shown_and_nothing_is_left),
+JAIL_MAIN(jail_test(test_a_file_is_shown_and_nothing_is_left),
           jail_test(test_a_file_of_the_hosts_root_is_the_jails_with_own),
           jail_test(test_a_device_is_shown_as_its_mode_and_options_say),
           jail_test(test_a_bind_that_makes_no_sense_is_refused),

@@ -261,7 +261,7 @@ static void test_jailer_runs_in_a_container_of_crun(void **state)
     assert_null(strstr(outcome.errors, "empty root"));
 }
 
-TEST_MAIN(jail_test(test_root_of_a_container_gets_an_empty_root_and_the_filters),
+JAIL_MAIN(jail_test(test_root_of_a_container_gets_an_empty_root_and_the_filters),
           jail_test(test_the_other_walls_of_a_containers_root_hold_without_the_filter),
           user_test(test_an_ordinary_user_of_a_container_is_kept_in_the_folder_by_landlock),
           jail_test(test_root_that_makes_no_nodes_is_kept_in_the_folder_by_landlock),

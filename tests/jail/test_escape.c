@@ -148,7 +148,7 @@ static void test_devices_that_are_refused_are_missing(void **state)
     assert_exited(&outcome, ENOENT);
 }
 
-TEST_MAIN(jail_test(test_base_filter_stops_every_attempt), jail_test(test_the_other_walls_hold_without_the_filter),
+JAIL_MAIN(jail_test(test_base_filter_stops_every_attempt), jail_test(test_the_other_walls_hold_without_the_filter),
           jail_test(test_the_other_walls_hold_for_uid_zero), jail_test(test_namespaces_hold_without_the_filter),
           user_test(test_base_filter_stops_every_attempt_in_a_users_jail),
           user_test(test_the_other_walls_hold_in_a_users_jail), user_test(test_what_a_vmm_needs_is_there_for_a_user),

@@ -490,7 +490,7 @@ static void test_a_call_that_fails_in_a_reduced_jail_of_a_user_leaves_nothing(vo
     before_trace = NULL;
 }
 
-TEST_MAIN(jail_test(test_a_call_that_fails_leaves_nothing),
+JAIL_MAIN(jail_test(test_a_call_that_fails_leaves_nothing),
           jail_test(test_a_call_that_fails_in_giving_files_away_leaves_nothing),
           user_test(test_a_call_that_fails_with_subordinate_ids_leaves_nothing),
           user_test(test_a_call_that_fails_in_a_delegated_cgroup_leaves_nothing),

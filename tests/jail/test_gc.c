@@ -225,7 +225,7 @@ static void test_jails_begin_and_live_beside_it(void **state)
     assert_nothing_left(jail);
 }
 
-TEST_MAIN(jail_test(test_a_dead_jail_goes_and_a_live_one_stays), jail_test(test_what_a_restart_of_the_host_left_goes),
+JAIL_MAIN(jail_test(test_a_dead_jail_goes_and_a_live_one_stays), jail_test(test_what_a_restart_of_the_host_left_goes),
           jail_test(test_what_others_made_is_not_touched), jail_test(test_what_a_taken_vmm_left_leads_nowhere),
           jail_test(test_what_is_mounted_in_a_dead_jail_is_kept_and_told),
           jail_test(test_jails_begin_and_live_beside_it))

@@ -330,7 +330,7 @@ static void test_200_jails_start_side_by_side(void **state)
     assert_nothing_left(jail);
 }
 
-TEST_MAIN(jail_test(test_vmm_gets_its_arguments_and_nothing_else),
+JAIL_MAIN(jail_test(test_vmm_gets_its_arguments_and_nothing_else),
           jail_test(test_folders_and_pid_file_are_where_firecracker_has_them), jail_test(test_exit_codes_are_passed_on),
           jail_test(test_a_signal_to_the_jailer_ends_process_1_of_the_namespace),
           jail_test(test_a_daemon_leaves_its_caller_when_it_runs), jail_test(test_a_daemon_that_fails_tells_its_caller),

@@ -475,7 +475,7 @@ static void test_without_user_namespaces_the_missing_walls_are_told(void **state
     assert_nothing_left(jail);
 }
 
-TEST_MAIN(jail_test(test_links_to_the_exec_file_that_others_could_change_are_refused),
+JAIL_MAIN(jail_test(test_links_to_the_exec_file_that_others_could_change_are_refused),
           jail_test(test_links_to_the_exec_file_that_only_its_owner_could_change_are_followed),
           jail_test(test_swapping_the_link_to_the_exec_file_is_a_lost_race),
           jail_test(test_an_exec_file_that_everybody_may_write_is_refused),

@@ -192,7 +192,7 @@ static void test_100_jails_of_a_user_start_side_by_side(void **state)
     assert_nothing_left(jail);
 }
 
-TEST_MAIN(user_test(test_folders_are_the_users), user_test(test_vmm_is_the_user_with_fewer_rights),
+JAIL_MAIN(user_test(test_folders_are_the_users), user_test(test_vmm_is_the_user_with_fewer_rights),
           user_test(test_without_a_delegated_cgroup_a_note_says_what_is_lost),
           user_test(test_a_user_with_few_files_gets_those), user_test(test_jails_are_below_the_users_runtime_folder),
           user_test(test_a_users_daemon_tells_its_failure_and_leaves_when_it_runs),

@@ -532,7 +532,7 @@ static void test_a_vmm_that_lives_holds_its_pid_file(void **state)
     assert_int_equal(flock(file, LOCK_EX | LOCK_NB), 0);
 }
 
-TEST_MAIN(vmm_test(test_guest_with_a_drive_runs_in_the_jail), vmm_test(test_guest_runs_in_all_namespaces),
+JAIL_MAIN(vmm_test(test_guest_with_a_drive_runs_in_the_jail), vmm_test(test_guest_runs_in_all_namespaces),
           vmm_test(test_api_is_open_to_the_jails_group_when_both_say_so),
           vmm_test(test_api_is_the_jails_users_alone_unless_told_otherwise),
           vmm_test(test_api_serves_only_the_user_that_it_was_told),

@@ -449,15 +449,26 @@ void vm_expect_log(struct vm *vm, const char *text)
         vm_fail(vm, "the log does not say \"%s\"", text);
 }
 
+const char *vm_proc(const struct vm *vm, const char *name)
+{
+    static char path[64];
+
+    snprintf(path, sizeof(path), "/proc/%d/%s", vm->pid, name);
+    cleanup_fd int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 && geteuid() != 0 && (errno == EACCES || errno == EPERM)) {
+        print_message("skipped: /proc/<process>/%s of the VMM, which is undumpable, is root's\n", name);
+        skip();
+    }
+    return path;
+}
+
 unsigned long vm_pss_mib(const struct vm *vm)
 {
-    char path[64];
     cleanup_free char *line = NULL;
     size_t size = 0;
     unsigned long kib = 0;
 
-    snprintf(path, sizeof(path), "/proc/%d/smaps_rollup", vm->pid);
-    FILE *file = fopen(path, "re");
+    FILE *file = fopen(vm_proc(vm, "smaps_rollup"), "re");
     assert_non_null(file);
     while (getline(&line, &size, file) > 0)
         if (strncmp(line, "Pss:", 4) == 0)

@@ -81,7 +81,12 @@ void vm_expect_log(struct vm *vm, const char *text);
 /* Waits until the log says it. */
 void vm_await_log(struct vm *vm, const char *text);
 
-/* What the process takes of the host's memory, in MiB. */
+/*
+ * /proc/<process>/<name>; valid until the next call. Skips the test where only root may look into the VMM, which is
+ * undumpable.
+ */
+const char *vm_proc(const struct vm *vm, const char *name);
+/* What the process takes of the host's memory, in MiB. Skips as vm_proc does. */
 unsigned long vm_pss_mib(const struct vm *vm);
 
 /* A path in the VM's directory; valid until the eighth call after this one. */

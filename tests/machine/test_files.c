@@ -127,16 +127,27 @@ static void test_tap_that_does_not_exist_is_refused_by_name(void **state)
     refused_in_the_end(vm, "/network-interfaces/eth0", "{\"iface_id\":\"eth0\",\"host_dev_name\":\"a/b\"}", "a/b");
 }
 
-/* Starts a copy of image_end, which waits; `more` is further members of the boot source. Returns the copy's path. */
-static const char *boot_copy(struct vm *vm, const char *more)
+/* A file that the VMM's user could write would be read, not shared: it must not be able to. */
+static int open_and_protect(const char *path)
+{
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+
+    assert_true(fd >= 0);
+    assert_int_equal(fchmod(fd, 0444), 0);
+    return fd;
+}
+
+/* Starts a copy of image_end, which waits; `more` is further members of the boot source. The copy is still open. */
+static int boot_copy(struct vm *vm, const char *more)
 {
     const char *kernel = vm_path(vm, "shared/kernel");
 
     copy_image("image_end", kernel, 0);
+    int fd = open_and_protect(kernel);
     vm_put(vm, "/boot-source", "{\"kernel_image_path\":\"%s\"%s}", kernel, more);
     vm_action(vm, "InstanceStart");
     vm_expect(vm, "waiting\n");
-    return kernel;
+    return fd;
 }
 
 static void test_kernel_truncated_under_the_vm_ends_it(void **state)
@@ -144,7 +155,8 @@ static void test_kernel_truncated_under_the_vm_ends_it(void **state)
     struct vm *vm = vm_start();
 
     (void)state;
-    assert_int_equal(truncate(boot_copy(vm, ""), 65536), 0);
+    cleanup_fd int kernel = boot_copy(vm, "");
+    assert_int_equal(ftruncate(kernel, 65536), 0);
     vm_say(vm, "\n");
     vm_expect_exit(vm, 149);
     vm_expect_log(vm, "truncated");
@@ -155,11 +167,12 @@ static void test_initrd_truncated_under_the_vm_ends_it(void **state)
     struct vm *vm = vm_start();
 
     (void)state;
+    cleanup_fd int initrd = open_and_protect(vm_file(vm, "shared/initrd", 1 << 20, 'i'));
     vm_put(vm, "/boot-source", "{\"kernel_image_path\":\"%s\",\"initrd_path\":\"%s\",\"boot_args\":\"initrd\"}",
-           guest_image("image_end"), vm_file(vm, "shared/initrd", 1 << 20, 'i'));
+           guest_image("image_end"), vm_path(vm, "shared/initrd"));
     vm_action(vm, "InstanceStart");
     vm_expect(vm, "waiting\n");
-    assert_int_equal(truncate(vm_path(vm, "shared/initrd"), 4096), 0);
+    assert_int_equal(ftruncate(initrd, 4096), 0);
     vm_say(vm, "\n");
     vm_expect_exit(vm, 149);
     vm_expect_log(vm, "initrd' was truncated");
@@ -177,7 +190,8 @@ static void test_device_that_meets_a_truncated_kernel_ends_the_vm(void **state)
 
         snprintf(more, sizeof(more), ",\"io_engine\":\"%s\"", engines[i]);
         vm_drive(vm, "disk", vm_file(vm, "disk", 1 << 20, 'd'), more);
-        assert_int_equal(truncate(boot_copy(vm, ",\"boot_args\":\"status\""), 65536), 0);
+        cleanup_fd int kernel = boot_copy(vm, ",\"boot_args\":\"status\"");
+        assert_int_equal(ftruncate(kernel, 65536), 0);
         vm_say(vm, "\n");
         vm_expect_exit(vm, 149);
         vm_expect_log(vm, "SIGBUS: '");
@@ -192,7 +206,8 @@ static void test_kernel_that_was_read_may_be_truncated(void **state)
         vm_start_with(&(struct machine_options){.arguments = (const char *[]){"--no-kernel-sharing", NULL}});
 
     (void)state;
-    assert_int_equal(truncate(boot_copy(vm, ""), 0), 0);
+    cleanup_fd int kernel = boot_copy(vm, "");
+    assert_int_equal(ftruncate(kernel, 0), 0);
     vm_say(vm, "\n");
     vm_expect(vm, "last 0\n");
     vm_expect_exit(vm, 0);

@@ -39,15 +39,11 @@ struct mapping {
 
 static size_t read_mappings(const struct vm *vm, struct mapping *mappings)
 {
-    char path[64], line[512];
+    char line[512];
     size_t count = 0;
 
-    snprintf(path, sizeof(path), "/proc/%d/smaps", vm->pid);
-    FILE *file = fopen(path, "re");
-    if (file == NULL) {
-        print_message("skipped: %s of an undumpable process is root's: %s\n", path, strerror(errno));
-        skip();
-    }
+    FILE *file = fopen(vm_proc(vm, "smaps"), "re");
+    assert_non_null(file);
     while (fgets(line, sizeof(line), file) != NULL) {
         struct mapping next = {0};
 

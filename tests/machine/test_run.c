@@ -76,12 +76,12 @@ static void child(const char *path, char **arguments, const struct how *how, con
     _exit(99);
 }
 
-/* A VMM that is linked dynamically (for the sanitizers) cannot run in an empty root; and a jail takes root. */
+/* A VMM that is linked dynamically (for the sanitizers) cannot run in an empty root. */
 static bool jailed(void)
 {
     char path[256];
 
-    return geteuid() == 0 && strcmp(vmm(), build_path("release/mayfly-vmm", path)) == 0;
+    return strcmp(vmm(), build_path("release/mayfly-vmm", path)) == 0;
 }
 
 /* Starts `mayfly run OPTIONS -- COMMAND...`. */

@@ -76,7 +76,7 @@ static void test_disk_of_a_back_end_has_several_queues_if_asked(void **state)
 static void test_memory_is_shared_only_with_a_back_end(void **state)
 {
     struct vm *vm = vm_start();
-    char path[64], maps[1 << 16];
+    char maps[1 << 16];
 
     (void)state;
     vm_file(vm, "disk", DISK_SIZE, 0);
@@ -93,8 +93,8 @@ static void test_memory_is_shared_only_with_a_back_end(void **state)
             vm_action(vm, "InstanceStart");
         if (shared)
             vm_expect(vm, "read 0 0 0\n");
-        snprintf(path, sizeof(path), "/proc/%d/maps", vm->pid);
-        cleanup_fd int fd = open(path, O_RDONLY | O_CLOEXEC);
+        cleanup_fd int fd = open(vm_proc(vm, "maps"), O_RDONLY | O_CLOEXEC);
+        assert_true(fd >= 0);
         ssize_t length = 0, got;
         while ((got = read(fd, maps + length, sizeof(maps) - 1 - (size_t)length)) > 0)
             length += got;
@@ -213,11 +213,9 @@ static void test_requests_in_disorder_are_neither_lost_nor_doubled_when_back_end
 
 static unsigned open_descriptors(const struct vm *vm)
 {
-    char path[64];
     unsigned count = 0;
 
-    snprintf(path, sizeof(path), "/proc/%d/fd", vm->pid);
-    DIR *directory = opendir(path);
+    DIR *directory = opendir(vm_proc(vm, "fd"));
     assert_non_null(directory);
     while (readdir(directory) != NULL)
         count++;
