@@ -156,6 +156,12 @@ static int on_url(http_parser *parser, const char *text, size_t length)
     if (connection->path.length + length > HTTP_PATH_MAX)
         return refuse(connection, 400,
                       error_new(ERROR_INPUT, "a path of more than %d bytes, expected fewer", HTTP_PATH_MAX));
+    /* The parser takes them, and the log and the reply would have text that is no UTF-8. */
+    for (size_t i = 0; i < length; i++)
+        if ((unsigned char)text[i] > 0x7e)
+            return refuse(
+                connection, 400,
+                error_new(ERROR_INPUT, "byte 0x%02x in the path, expected printable ASCII", (unsigned char)text[i]));
     return bytes_append(&connection->path, text, length) ? 0 : -1;
 }
 

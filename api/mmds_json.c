@@ -138,11 +138,13 @@ struct error *mmds_json_decode(const char *text, size_t length, struct mmds_valu
     if (handle == NULL)
         return error_new(ERROR_INTERNAL, "out of memory");
     yajl_status status = yajl_parse(handle, (const unsigned char *)text, length);
-    if (status == yajl_status_ok)
-        status = yajl_complete_parse(handle);
+    size_t at = yajl_get_bytes_consumed(handle);
+    if (status == yajl_status_ok) {
+        status = yajl_complete_parse(handle); /* which counts from its own beginning */
+        at = length;
+    }
     if (builder.error == NULL && status != yajl_status_ok)
-        builder.error =
-            error_new(ERROR_INPUT, "the metadata is not JSON from byte %zu on", yajl_get_bytes_consumed(handle));
+        builder.error = error_new(ERROR_INPUT, "the metadata is not JSON from byte %zu on", at);
     yajl_free(handle);
     free(builder.name.bytes);
     if (builder.error == NULL && builder.root == NULL)

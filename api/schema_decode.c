@@ -383,16 +383,16 @@ static const yajl_callbacks callbacks = {
     .yajl_end_array = close_array,
 };
 
-/* yajl's message ends with a newline, and the text may be shorter than what it calls consumed. */
-static struct error *not_json(yajl_handle handle)
+/* What is wrong at byte `at`. yajl's message ends with a newline. */
+static struct error *not_json(yajl_handle handle, size_t at)
 {
     unsigned char *message = yajl_get_error(handle, 0, NULL, 0);
     struct error *error;
 
     if (message == NULL)
         return error_new(ERROR_INTERNAL, "out of memory");
-    error = error_new(ERROR_INPUT, "not JSON: %.*s, at byte %zu", (int)strcspn((const char *)message, "\n"), message,
-                      yajl_get_bytes_consumed(handle));
+    error =
+        error_new(ERROR_INPUT, "not JSON: %.*s, at byte %zu", (int)strcspn((const char *)message, "\n"), message, at);
     yajl_free_error(handle, message);
     return error;
 }
@@ -406,12 +406,15 @@ static struct error *parse(struct decoder *decoder, const char *text, size_t len
         return error_new(ERROR_INTERNAL, "out of memory");
 
     yajl_status status = yajl_parse(handle, (const unsigned char *)text, length);
-    if (status == yajl_status_ok)
-        status = yajl_complete_parse(handle);
+    size_t at = yajl_get_bytes_consumed(handle);
+    if (status == yajl_status_ok) {
+        status = yajl_complete_parse(handle); /* which counts from its own beginning */
+        at = length;
+    }
     if (decoder->error != NULL)
         error = decoder->error;
     else if (status != yajl_status_ok)
-        error = not_json(handle);
+        error = not_json(handle, at);
     yajl_free(handle);
     for (size_t i = 0; i < decoder->depth; i++)
         free(decoder->frames[i].name);

@@ -332,7 +332,9 @@ struct error *machine_flush_metrics(struct machine *machine)
 void machine_leave(struct machine *machine, int exit_code, const char *reason)
 {
     serial_close(&machine->serial);
-    if (exit_code == EXIT_CODE_OK)
+    if (signals_termination() != 0)
+        log_info("terminated by signal %d", signals_termination());
+    else if (exit_code == EXIT_CODE_OK)
         log_info("%s: exit code %d", reason, exit_code);
     else
         log_error("%s: exit code %d", reason, exit_code);

@@ -151,6 +151,11 @@ void signals_termination_take(int fd)
         termination = (int)info.ssi_signo;
 }
 
+int signals_termination(void)
+{
+    return termination;
+}
+
 void signals_die_of_termination(void)
 {
     sigset_t set;

@@ -20,8 +20,10 @@ void signals_set_metrics_fd(int fd);
  */
 struct error *signals_termination_watch(struct event_loop *loop, struct event_source *source);
 
-/* Takes the signal from the signalfd; signals_die_of_termination then knows which it was. */
+/* Takes the signal from the signalfd; the two below then know which it was. */
 void signals_termination_take(int fd);
+/* 0 when none was taken. */
+int signals_termination(void);
 
 /*
  * Ends the process by the signal taken, so that its parent sees what it asked for. Process 1 of a pid namespace is

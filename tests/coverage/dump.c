@@ -1,6 +1,6 @@
 /*
- * Counts of a coverage build are written by exit(), which a VMM never calls: it leaves by _exit or dies of a signal. The
- * linker puts these in front of both (-Wl,--wrap).
+ * Counts of a coverage build are written by exit(), which a VMM never calls: it leaves by _exit or dies of a signal.
+ * The linker puts these in front of both (-Wl,--wrap).
  */
 #include <signal.h>
 

@@ -44,6 +44,8 @@ static void test_sigterm_ends_the_vm_at_any_time(void **state)
         }
         kill(vm->pid, signals[i / 2]);
         vm_expect_killed(vm, signals[i / 2]);
+        if (i % 2 == 0)
+            vm_expect_log(vm, signals[i / 2] == SIGTERM ? "terminated by signal 15" : "terminated by signal 2");
         machine_teardown(NULL);
     }
 }

@@ -334,6 +334,8 @@ static void test_what_is_not_our_http_is_refused(void **state)
         {"GET / HTTP/2.0\r\n\r\n", "HTTP/2.0"},
         {"GET / HTTP/x\r\n\r\n", "not HTTP"},
         {"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "not HTTP"},
+        {"GET /\377 HTTP/1.1\r\n\r\n", "byte 0xff in the path"},
+        {"GET /drives/\303\251 HTTP/1.1\r\n\r\n", "byte 0xc3 in the path"},
         {"{\"vcpu_count\": 1}", "not HTTP"},
         {"\026\003\001\002", "not HTTP"},
         {"GET / HTTP/1.1\r\nContent-Length: x\r\n\r\n", "not HTTP"},

@@ -440,6 +440,7 @@ static void test_what_is_no_json_object_is_refused(void **state)
         error_free(error);
         assert_null(value);
     }
+    assert_error(mmds_json_decode("{\"a\": [1", 8, &value), ERROR_INPUT, "not JSON from byte 8 on");
     strcat(deep, "{\"a\":");
     for (size_t i = 0; i < MMDS_DEPTH_MAX; i++)
         strcat(deep, "[");
