@@ -35,12 +35,29 @@ static bool fill_standard_descriptors(void)
     return has_stdin;
 }
 
-static struct error *open_console(const char *path, int *fd)
+/* The files that were asked for; -1: not. */
+struct files {
+    int console, timeline, json;
+};
+
+static struct error *open_file(const char *option, const char *path, mode_t mode, int *fd)
 {
     if (path == NULL)
         return NULL;
-    *fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    return *fd >= 0 ? NULL : error_errno(errno, "--console %s", path);
+    *fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode);
+    return *fd >= 0 ? NULL : error_errno(errno, "%s%s", option, path);
+}
+
+/* Before anything is started: a command that ran for an hour is no time to learn of a wrong path. */
+static struct error *open_files(const struct run_options *options, struct files *files)
+{
+    struct error *error = open_file("--console ", options->console_path, 0600, &files->console);
+
+    if (error == NULL)
+        error = open_file("--timeline=", options->timeline_path, 0666, &files->timeline);
+    if (error == NULL)
+        error = open_file("--json=", options->json_path, 0666, &files->json);
+    return error;
 }
 
 /* From nothing to an API that takes requests. */
@@ -94,6 +111,7 @@ static struct error *start(struct vmm_process *process, struct run_mounts *mount
         timeline_end(timeline, STAGE_CONFIGURED);
         error = api_client_action(client, "InstanceStart");
     }
+    error = run_jail_explain(&process->jail, error);
     if (error == NULL)
         timeline_end(timeline, STAGE_VCPU_RUNNING);
     if (error == NULL && options->net.wanted) {
@@ -106,45 +124,41 @@ static struct error *start(struct vmm_process *process, struct run_mounts *mount
 }
 
 /* One line: {"exit_code": ..., "error": ..., "timeline": [...], "total_us": ...} */
-static struct error *write_json(const struct timeline *timeline, const char *path, int exit_code, const char *failure)
+static struct error *write_json(const struct timeline *timeline, int fd, int exit_code, const char *failure)
 {
     struct body *body = body_new();
-    cleanup_fd int opened = -1;
     const char *text;
     size_t length;
+    int written;
 
     body_integer(body, "exit_code", (uint64_t)exit_code);
     body_string(body, "error", failure);
     timeline_add_to(timeline, body);
     text = body_text(body, &length);
-    if (path != NULL)
-        opened = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    if (path != NULL && opened < 0) {
-        body_free(body);
-        return error_errno(errno, "--json=%s", path);
-    }
-    dprintf(path != NULL ? opened : STDERR_FILENO, "%s\n", text != NULL ? text : "{}");
+    written = dprintf(fd, "%s\n", text != NULL ? text : "{}");
     body_free(body);
-    return NULL;
+    return written >= 0 ? NULL : error_errno(errno, "--json: cannot write");
+}
+
+static void tell(struct error *error)
+{
+    if (error != NULL)
+        dprintf(STDERR_FILENO, "mayfly: %s\n", error->message);
+    error_free(error);
 }
 
 /* What was asked for besides the command's own output. A report that cannot be written is said, and changes no code. */
-static void report(const struct run_options *options, const struct timeline *timeline, int exit_code,
-                   const char *failure)
+static void report(const struct run_options *options, const struct files *files, const struct timeline *timeline,
+                   int exit_code, const char *failure)
 {
-    struct error *error = NULL;
-
     if (options->timeline && options->timeline_path == NULL)
         timeline_print(timeline, STDERR_FILENO);
-    if (options->timeline && options->timeline_path != NULL)
-        error = timeline_write_svg(timeline, options->timeline_path);
-    if (error != NULL)
-        dprintf(STDERR_FILENO, "mayfly: %s\n", error->message);
-    error_free(error);
-    error = options->json ? write_json(timeline, options->json_path, exit_code, failure) : NULL;
-    if (error != NULL)
-        dprintf(STDERR_FILENO, "mayfly: %s\n", error->message);
-    error_free(error);
+    if (files->timeline >= 0)
+        tell(timeline_write_svg(timeline, files->timeline));
+    if (options->json && options->json_path == NULL)
+        tell(write_json(timeline, STDERR_FILENO, exit_code, failure));
+    if (files->json >= 0)
+        tell(write_json(timeline, files->json, exit_code, failure));
 }
 
 static int run(const struct run_options *options, struct timeline *timeline, bool has_stdin)
@@ -153,7 +167,8 @@ static int run(const struct run_options *options, struct timeline *timeline, boo
     struct run_mounts mounts;
     struct run_net net;
     struct session session;
-    int signal_fd = -1, console_fd = -1, exit_code = EXIT_MAYFLY_FAILED;
+    struct files files = {-1, -1, -1};
+    int signal_fd = -1, exit_code = EXIT_MAYFLY_FAILED;
     struct error *error;
 
     vmm_process_init(&process);
@@ -161,19 +176,23 @@ static int run(const struct run_options *options, struct timeline *timeline, boo
     run_net_init(&net);
     error = session_take_signals(&signal_fd);
     if (error == NULL)
-        error = open_console(options->console_path, &console_fd);
-    session_init(&session, &process, timeline, signal_fd, console_fd);
+        error = open_files(options, &files);
+    session_init(&session, &process, timeline, signal_fd, files.console);
     if (error == NULL)
         error = start(&process, &mounts, &net, options, timeline, &session.log);
     if (error == NULL)
         error = session_run(&session, options, has_stdin, &exit_code);
     if (error != NULL) {
         dprintf(STDERR_FILENO, "mayfly: %s\n", error->message);
-        session_show_last_words(&session);
+        /* A refusal has said it all: the log repeats it. */
+        if (error->kind != ERROR_INPUT)
+            session_show_last_words(&session);
     }
     run_net_tell(&net);
-    report(options, timeline, exit_code, error != NULL ? error->message : NULL);
+    report(options, &files, timeline, exit_code, error != NULL ? error->message : NULL);
     error_free(error);
+    fd_close(&files.timeline);
+    fd_close(&files.json);
     vmm_process_end(&process);
     run_mounts_end(&mounts);
     run_net_end(&net);

@@ -158,7 +158,8 @@ static struct error *show(struct run_jail *jail, const char *what, char **path, 
     if (writable && (uint64_t)status.st_size > *size)
         *size = (uint64_t)status.st_size;
     free(real);
-    free(*path);
+    jail->files[jail->file_count].place = place;
+    jail->files[jail->file_count++].path = *path;
     *path = strdup(place);
     return *path != NULL ? NULL : error_errno(ENOMEM, "%s", what);
 }
@@ -341,6 +342,31 @@ struct error *run_jail_await(int log_fd, int process_fd, struct tail *log, uint6
     }
 }
 
+/* `error` with "PLACE" in quotes of either kind replaced by "PATH". */
+static struct error *rename_file(struct error *error, const char *place, const char *path)
+{
+    const size_t length = strlen(place);
+
+    for (const char *at = strstr(error->message, place); at != NULL; at = strstr(at + 1, place)) {
+        struct error *renamed;
+
+        if (at == error->message || (at[-1] != '"' && at[-1] != '\'') || at[length] != at[-1])
+            continue;
+        renamed = error_new(error->kind, "%.*s%s%s", (int)(at - error->message), error->message, path, at + length);
+        renamed->code = error->code;
+        error_free(error);
+        return renamed;
+    }
+    return error;
+}
+
+struct error *run_jail_explain(const struct run_jail *jail, struct error *error)
+{
+    for (size_t i = 0; error != NULL && i < jail->file_count; i++)
+        error = rename_file(error, jail->files[i].place, jail->files[i].path);
+    return error;
+}
+
 struct error *run_jail_remove(const struct run_jail *jail)
 {
     uint64_t until = clock_monotonic_us() + END_PATIENCE_US;
@@ -371,6 +397,8 @@ void run_jail_free(struct run_jail *jail)
 {
     for (size_t i = 0; i < jail->word_count; i++)
         free(jail->words[i]);
+    for (size_t i = 0; i < jail->file_count; i++)
+        free(jail->files[i].path);
     free(jail->exec);
     free(jail->exec_name);
     *jail = (struct run_jail){0};

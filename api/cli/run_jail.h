@@ -9,7 +9,7 @@
 #include "api/cli/tail.h"
 #include "vmm/base/error.h"
 
-enum { RUN_JAIL_WORDS_MAX = 64 };
+enum { RUN_JAIL_WORDS_MAX = 64, RUN_JAIL_FILES_MAX = 3 };
 
 struct run_jail {
     bool used;
@@ -22,6 +22,11 @@ struct run_jail {
     gid_t gid;
     char *words[RUN_JAIL_WORDS_MAX]; /* argv of mayfly-jailer, NULL-terminated */
     size_t word_count;
+    struct {
+        const char *place; /* where it is shown */
+        char *path;        /* what the caller calls it */
+    } files[RUN_JAIL_FILES_MAX];
+    size_t file_count;
 };
 
 /*
@@ -36,6 +41,9 @@ struct error *run_jail_prepare(struct run_jail *jail, const struct run_options *
  * right after, goes to `log`. The error is the jailer's own.
  */
 struct error *run_jail_await(int log_fd, int process_fd, struct tail *log, uint64_t *stands_us);
+
+/* What the VMM says of a file, in terms of the caller: by the caller's path. Consumes `error`, which may be NULL. */
+struct error *run_jail_explain(const struct run_jail *jail, struct error *error);
 
 /* Removes what is left of it, once its VMM has ended. */
 struct error *run_jail_remove(const struct run_jail *jail);

@@ -42,7 +42,7 @@ uint64_t timeline_total_us(const struct timeline *timeline);
 /* A table; with a bar each when `fd` is a terminal. */
 void timeline_print(const struct timeline *timeline, int fd);
 /* A drawing. */
-struct error *timeline_write_svg(const struct timeline *timeline, const char *path);
+struct error *timeline_write_svg(const struct timeline *timeline, int fd);
 /* Adds the members "timeline" (an array) and "total_us". */
 void timeline_add_to(const struct timeline *timeline, struct body *body);
 

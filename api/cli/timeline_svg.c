@@ -1,8 +1,10 @@
 /* The timeline as a drawing: a bar a stage, left to right, above an axis in milliseconds. */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 
 #include "api/cli/timeline.h"
+#include "vmm/base/cleanup.h"
 
 enum { WIDTH = 860, LEFT = 130, RIGHT = 90, TOP = 44, ROW = 26, BAR = 18, TICKS_MIN = 4 };
 
@@ -56,14 +58,16 @@ static void draw_bar(FILE *file, const struct timeline_bar *bar, const char *col
             (double)bar->duration_us / 1e3);
 }
 
-struct error *timeline_write_svg(const struct timeline *timeline, const char *path)
+struct error *timeline_write_svg(const struct timeline *timeline, int fd)
 {
     uint64_t total_us = timeline_total_us(timeline);
     int bottom = TOP, row = TOP;
-    FILE *file = fopen(path, "we");
+    cleanup_fd int own = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    FILE *file = own < 0 ? NULL : fdopen(own, "w");
 
     if (file == NULL)
-        return error_errno(errno, "--timeline=%s", path);
+        return error_errno(errno, "--timeline: cannot write");
+    own = -1;
     for (unsigned stage = 0; stage < timeline->count; stage++)
         bottom += timeline_has(timeline, stage) ? ROW : 0;
     if (total_us == 0)
@@ -84,6 +88,6 @@ struct error *timeline_write_svg(const struct timeline *timeline, const char *pa
     }
     fputs("</svg>\n", file);
     if (fclose(file) != 0)
-        return error_errno(errno, "--timeline=%s", path);
+        return error_errno(errno, "--timeline: cannot write");
     return NULL;
 }

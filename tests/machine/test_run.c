@@ -455,6 +455,8 @@ static void test_guest_that_hangs_can_be_interrupted(void **state)
 
 static void test_failures_before_the_start_name_the_thing(void **state)
 {
+    char file[] = "/tmp/mayfly-test-empty-XXXXXX", says[64];
+    cleanup_fd int fd = mkstemp(file);
     const struct {
         const char *options[4];
         const char *says;
@@ -466,9 +468,16 @@ static void test_failures_before_the_start_name_the_thing(void **state)
         {{"--vmm", "/bin/false"}, jailed() ? "is dynamically linked" : "ended before it listened"},
         {{"--memory", "999999999"}, "mem_size_mib"},
         {{"--console", "/no/such/console"}, "/no/such/console"},
+        {{"--json=/no/such/json"}, "--json=/no/such/json"},
+        {{"--timeline=/no/such/svg"}, "--timeline=/no/such/svg"},
+        {{"--initrd", file}, says},
+        {{"--kernel", file}, says},
+        {{"--rootfs", "/etc"}, "\"/etc\" is a directory"},
     };
 
     (void)state;
+    assert_true(fd >= 0);
+    snprintf(says, sizeof(says), "\"%s\" is empty", file);
     for (size_t i = 0; i < array_length(failures); i++) {
         const struct how how = {.stdin_null = true, .options = failures[i].options};
         struct run *run = start(&how, COMMAND("exit", "0"));
@@ -476,8 +485,11 @@ static void test_failures_before_the_start_name_the_thing(void **state)
         expect_code(run, 125);
         if (strstr(errors_of(run), failures[i].says) == NULL)
             fail_run(failures[i].says);
+        if (strchr(errors_of(run), '\n') != errors_of(run) + run->errors_length - 1)
+            fail_run("it took more than a line to say so");
         teardown(NULL);
     }
+    unlink(file);
 }
 
 static void test_console_output_goes_to_its_file(void **state)

@@ -1,5 +1,6 @@
 #include "tests/unit/harness.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -141,7 +142,9 @@ static void test_drawing_has_a_bar_a_stage_within_its_frame(void **state)
     for (unsigned stages = 0; stages <= STAGE_COUNT; stages++) {
         struct timeline timeline = known(stages);
 
-        assert_no_error(timeline_write_svg(&timeline, path));
+        assert_int_equal(ftruncate(fd, 0), 0);
+        assert_int_equal(lseek(fd, 0, SEEK_SET), 0);
+        assert_no_error(timeline_write_svg(&timeline, fd));
         read_back(path, text);
         assert_int_equal(count_of(text, "<rect "), stages + 1); /* and the background */
         assert_int_equal(count_of(text, "<text "), count_of(text, "</text>"));
@@ -152,12 +155,15 @@ static void test_drawing_has_a_bar_a_stage_within_its_frame(void **state)
     unlink(path);
 }
 
-static void test_drawing_that_cannot_be_written_names_its_file(void **state)
+static void test_drawing_that_cannot_be_written_is_an_error(void **state)
 {
     struct timeline timeline = known(1);
+    cleanup_fd int full = open("/dev/full", O_WRONLY | O_CLOEXEC);
 
     (void)state;
-    assert_error(timeline_write_svg(&timeline, "/no/such/place.svg"), ERROR_HOST, "--timeline=/no/such/place.svg");
+    assert_true(full >= 0);
+    assert_error(timeline_write_svg(&timeline, full), ERROR_HOST, "--timeline: cannot write");
+    assert_int_equal(fcntl(full, F_GETFD), FD_CLOEXEC);
 }
 
 TEST_MAIN(cmocka_unit_test(test_table_names_every_stage_with_its_time),
@@ -165,4 +171,4 @@ TEST_MAIN(cmocka_unit_test(test_table_names_every_stage_with_its_time),
           cmocka_unit_test(test_stage_that_was_left_out_is_not_shown),
           cmocka_unit_test(test_json_of_a_run_that_failed_has_the_stages_that_ended),
           cmocka_unit_test(test_drawing_has_a_bar_a_stage_within_its_frame),
-          cmocka_unit_test(test_drawing_that_cannot_be_written_names_its_file))
+          cmocka_unit_test(test_drawing_that_cannot_be_written_is_an_error))
