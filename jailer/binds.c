@@ -7,20 +7,25 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/fs.h>
 #include <linux/mount.h>
 #include <linux/openat2.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+enum { COPY_STEP = 1 << 30 };
+
 /* Where a device's node is, below the jail's root, until it is mounted. */
 #define NODE_NAME "dev/.node"
 
-static int open_without_links(const char *path)
+static int open_without_links(const char *path, int flags)
 {
-    struct open_how how = {.flags = (unsigned)O_PATH | (unsigned)O_CLOEXEC,
+    struct open_how how = {.flags = (unsigned)flags | (unsigned)O_CLOEXEC,
                            .resolve = RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS};
 
     return (int)syscall(SYS_openat2, AT_FDCWD, path, &how, sizeof(how));
@@ -28,17 +33,25 @@ static int open_without_links(const char *path)
 
 struct error *binds_open(struct jail_config *config, int fds[JAIL_BINDS_MAX])
 {
+    bool reduced = config->mode == JAIL_REDUCED;
+
     for (size_t i = 0; i < config->bind_count; i++) {
         struct jail_bind *bind = &config->binds[i];
         struct stat status;
 
-        fds[i] = open_without_links(bind->source);
+        /* What is to be copied is read, and nobody waits for a pipe's other end. */
+        fds[i] = open_without_links(bind->source, reduced ? O_RDONLY | O_NONBLOCK | O_NOCTTY : O_PATH);
         if (fds[i] < 0 && errno == ELOOP)
             return error_new(ERROR_INPUT, "--bind: \"%s\" has a symbolic link in it; expected the path without one",
                              bind->source);
         if (fds[i] < 0 || fstat(fds[i], &status) < 0)
             return error_errno(errno, "--bind: cannot open \"%s\"", bind->source);
         bind->node = S_ISBLK(status.st_mode) || S_ISCHR(status.st_mode);
+        if (reduced && (!S_ISREG(status.st_mode) || !bind->read_only))
+            return error_new(ERROR_HOST,
+                             "--bind: a reduced jail, which has no mounts, cannot show \"%s\"; expected a file, with "
+                             "ro, of which it has a copy",
+                             bind->source);
     }
     return NULL;
 }
@@ -228,5 +241,47 @@ struct error *binds_mount(const struct jail_config *config, const int fds[JAIL_B
 
     for (size_t i = 0; i < config->bind_count && error == NULL; i++)
         error = mount_bind(config, &config->binds[i], fds[i], root, undo);
+    return error;
+}
+
+/* Shares the blocks where the file system can. */
+static int copy_bytes(int from, int to)
+{
+    ssize_t sent = 1;
+
+    if (ioctl(to, FICLONE, from) == 0)
+        return 0;
+    while (sent > 0)
+        sent = sendfile(to, from, NULL, COPY_STEP);
+    return sent == 0 ? 0 : -1;
+}
+
+static struct error *copy_bind(const struct jail_config *config, const struct jail_bind *bind, int fd, int root,
+                               struct undo *undo)
+{
+    char name[NAME_MAX + 1];
+    int parent = -1; /* undo needs it: left to exec */
+    struct error *error = walk(root, bind->target, undo, &parent, name);
+
+    if (error != NULL)
+        return error;
+    cleanup_fd int copy = openat(parent, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0400);
+    if (copy < 0)
+        return error_errno(errno, "--bind: cannot make \"%s\" in the jail", bind->target);
+    undo_push(undo, UNDO_FILE, parent, name);
+    if (copy_bytes(fd, copy) < 0)
+        return error_errno(errno, "--bind: cannot copy \"%s\" into the jail", bind->source);
+    if (fchown(copy, config->uid, config->gid) < 0)
+        return error_errno(errno, "--bind: cannot give the copy of \"%s\" to %u:%u", bind->source, config->uid,
+                           config->gid);
+    return NULL;
+}
+
+struct error *binds_copy(const struct jail_config *config, const int fds[JAIL_BINDS_MAX], int root, struct undo *undo)
+{
+    struct error *error = NULL;
+
+    for (size_t i = 0; i < config->bind_count && error == NULL; i++)
+        error = copy_bind(config, &config->binds[i], fds[i], root, undo);
     return error;
 }

@@ -17,3 +17,6 @@ struct error *binds_make_places(const struct jail_config *config, const int fds[
 
 /* Mounts them: nosuid, noexec, nodev (but for a device node itself), and as the options say. After root_mount. */
 struct error *binds_mount(const struct jail_config *config, const int fds[JAIL_BINDS_MAX], int root, struct undo *undo);
+
+/* In a reduced jail, in place of both: a copy of each file, the jail's user's, who can do with it what it likes. */
+struct error *binds_copy(const struct jail_config *config, const int fds[JAIL_BINDS_MAX], int root, struct undo *undo);

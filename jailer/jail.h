@@ -32,6 +32,9 @@ enum jail_mode {
 /* The line of --announce, up to the monotonic clock. */
 #define JAIL_ANNOUNCEMENT "mayfly-jailer: the jail stands at "
 
+/* What comes before the list of walls that a reduced jail lacks, one line on stderr. */
+#define JAIL_REDUCED_NOTE "reduced jail, without: "
+
 /* The file in <base>/<exec name>/<id> that says "a jail of mayfly-jailer's"; it holds the parent cgroup. */
 #define JAIL_MARKER "jail"
 

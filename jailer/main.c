@@ -64,6 +64,7 @@ struct jail {
     int bind_fds[JAIL_BINDS_MAX];
     int report_fd; /* where a failure is told: stderr, or the process that --daemonize left waiting */
     pid_t pid;     /* on the host */
+    struct parent parent;
     uint64_t start_time_us;
     uint64_t parent_cpu_us;
 };
@@ -113,8 +114,10 @@ static struct error *build_root(struct jail *jail)
     struct error *error = folder_write_pid(&jail->config, jail->root_fd, jail->pid, &jail->undo);
 
     if (error == NULL && jail->config.mode == JAIL_REDUCED)
-        return reduced_enter_root(&jail->config, &jail->devices, jail->root_fd, &jail->undo, &jail->missing,
-                                  &jail->outside);
+        error = reduced_enter_root(&jail->config, &jail->devices, jail->root_fd, &jail->undo, &jail->missing,
+                                   &jail->outside);
+    if (jail->config.mode == JAIL_REDUCED)
+        return error != NULL ? error : binds_copy(&jail->config, jail->bind_fds, jail->root_fd, &jail->undo);
     if (error == NULL)
         error = root_mount(&jail->config, &jail->devices, &jail->undo, &jail->root_fd);
     /* In the jail's mounts: a place may be in its /dev. */
@@ -160,6 +163,8 @@ static struct error *drop_privileges(struct jail *jail)
         error = apply_landlock(jail);
     if (error == NULL && jail->config.new_pid_ns && !jail->config.daemonize)
         error = process_end_with_waiter(&jail->waiter);
+    if (error == NULL && !jail->config.new_pid_ns && !jail->config.daemonize)
+        error = process_end_with_parent(&jail->parent);
     return error;
 }
 
@@ -221,8 +226,6 @@ static struct error *build(struct jail *jail)
 {
     struct error *error = look_around(jail);
 
-    if (error == NULL && jail->config.mode == JAIL_REDUCED && jail->config.bind_count > 0)
-        error = error_new(ERROR_HOST, "--bind: takes a mount namespace, which a reduced jail has not");
     if (error == NULL && jail->config.mode == JAIL_REDUCED)
         error = reduced_prepare(&jail->config, &jail->missing);
     if (error == NULL && jail->config.mode == JAIL_USER)
@@ -276,6 +279,7 @@ int main(int argc, char *argv[])
     enum jail_request request;
 
     jail.start_time_us = clock_monotonic_us();
+    process_note_parent(&jail.parent);
 
     const char *base = privilege_default_base(getenv("XDG_RUNTIME_DIR"));
     struct error *error = sanitize_process();

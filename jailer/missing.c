@@ -1,5 +1,7 @@
 #include "jailer/missing.h"
 
+#include "jailer/jail.h"
+
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -24,5 +26,5 @@ void missing_add(struct missing *missing, const char *format, ...)
 void missing_print(const struct missing *missing)
 {
     if (missing->text[0] != '\0')
-        fprintf(stderr, "mayfly-jailer: reduced jail, without: %s\n", missing->text);
+        fprintf(stderr, "mayfly-jailer: " JAIL_REDUCED_NOTE "%s\n", missing->text);
 }

@@ -135,6 +135,22 @@ struct error *process_end_with_waiter(const struct waiter *waiter)
     return NULL;
 }
 
+void process_note_parent(struct parent *parent)
+{
+    parent->pid = getppid();
+    if (prctl(PR_GET_PDEATHSIG, &parent->signal) < 0)
+        parent->signal = 0;
+}
+
+struct error *process_end_with_parent(const struct parent *parent)
+{
+    if (parent->signal == 0)
+        return NULL;
+    if (prctl(PR_SET_PDEATHSIG, parent->signal) < 0)
+        return error_errno(errno, "cannot have the VMM end with who started the jailer");
+    return getppid() == parent->pid ? NULL : error_new(ERROR_HOST, "who started the jailer is gone");
+}
+
 /* Everything the daemon wrote before it became the VMM, or died; then the caller's exit code. */
 static __attribute__((noreturn)) void pass_on(int report)
 {

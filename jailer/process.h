@@ -26,6 +26,16 @@ int process_wait(const struct waiter *waiter);
  */
 struct error *process_end_with_waiter(const struct waiter *waiter);
 
+/* Who started the jailer, and the signal that it is to get when that one dies (PR_SET_PDEATHSIG); 0: none. */
+struct parent {
+    pid_t pid;
+    int signal;
+};
+
+void process_note_parent(struct parent *parent);
+/* The kernel forgets the signal when the ids change: what the caller asked for holds for the VMM. */
+struct error *process_end_with_parent(const struct parent *parent);
+
 /*
  * A new process in a session of its own, with /dev/null as stdin, stdout and stderr, returns. The caller's process
  * waits until that has become the VMM and exits with 0; what is written into *report (close-on-exec) until then it

@@ -23,6 +23,8 @@ struct error *reduced_prepare(struct jail_config *config, struct missing *missin
         return error_new(ERROR_HOST, "--netns: joining \"%s\" takes CAP_SYS_ADMIN, which this process has not",
                          config->netns);
     missing_add(missing, "mount namespace");
+    if (config->uid == geteuid())
+        missing_add(missing, "a user of its own");
     for (size_t i = 0; i < array_length(namespaces); i++) {
         bool *wanted = (bool *)((char *)config + namespaces[i].flag);
 

@@ -3,11 +3,15 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/capability.h>
 #include <poll.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -69,6 +73,42 @@ static bool is_mapped(const char *map, uint32_t id, uint32_t *last)
     return mapped;
 }
 
+static uint64_t effective_capabilities(void)
+{
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct data[2] = {{0}};
+
+    if (syscall(SYS_capget, &header, data) != 0)
+        return 0;
+    return (uint64_t)data[1].effective << 32 | data[0].effective;
+}
+
+static bool makes_namespaces(void)
+{
+    int status = 0;
+    pid_t child = fork();
+
+    if (child == 0)
+        _exit(unshare(CLONE_NEWUSER | CLONE_NEWNS) == 0 ? 0 : 1);
+    return child > 0 && waitpid(child, &status, 0) == child && status == 0;
+}
+
+/*
+ * Whether the jail can have a user of its own. An ordinary user has no other ids to give. Root of a container gives one
+ * only in a reduced jail with device nodes of its own: it must reach and end what it starts, and the container's own
+ * /dev/kvm is its root's.
+ */
+static bool can_have_own_user(const struct run_options *options)
+{
+    const uint64_t needed = 1ull << CAP_CHOWN | 1ull << CAP_DAC_OVERRIDE | 1ull << CAP_KILL | 1ull << CAP_SETGID |
+                            1ull << CAP_SETUID | 1ull << CAP_SYS_CHROOT | 1ull << CAP_MKNOD;
+    uint64_t capabilities = effective_capabilities();
+
+    if (geteuid() != 0 || (capabilities >> CAP_SYS_ADMIN & 1) != 0)
+        return geteuid() == 0;
+    return options->allow_reduced && (capabilities & needed) == needed && !makes_namespaces();
+}
+
 static void choose_identity(struct run_jail *jail, const struct run_options *options)
 {
     uint32_t last = 0;
@@ -80,8 +120,7 @@ static void choose_identity(struct run_jail *jail, const struct run_options *opt
         jail->gid = options->jail_gid;
         return;
     }
-    /* An ordinary user has no other ids to give. */
-    if (geteuid() != 0) {
+    if (!can_have_own_user(options)) {
         jail->uid = geteuid();
         jail->gid = getegid();
         return;
@@ -131,8 +170,8 @@ static struct error *choose_id(struct run_jail *jail)
 /* --- What it sees --- */
 
 /*
- * Shows the file *path at `place`. A file that the jail's user may not read, or is to write, is made its own there:
- * the host's file keeps its owner.
+ * Shows the file *path at `place` below the jail's root. A file that the jail's user may not read, or is to write, is
+ * made its own there: the host's file keeps its owner.
  */
 static struct error *show(struct run_jail *jail, const char *what, char **path, const char *place, bool writable,
                           uint64_t *size)
@@ -154,7 +193,7 @@ static struct error *show(struct run_jail *jail, const char *what, char **path, 
     bool own = geteuid() == 0 && status.st_uid != jail->uid && (writable || !readable);
 
     add_word(jail, "--bind");
-    add_word(jail, "%s:%s:%s%s", real, place, writable ? "rw" : "ro", own ? ",own" : "");
+    add_word(jail, "%s:/%s:%s%s", real, place, writable ? "rw" : "ro", own ? ",own" : "");
     if (writable && (uint64_t)status.st_size > *size)
         *size = (uint64_t)status.st_size;
     free(real);
@@ -187,7 +226,7 @@ static struct error *show_vsock(struct run_jail *jail, const struct run_options 
                          "that no other user writes, or --no-jail",
                          path);
     add_word(jail, "--bind");
-    add_word(jail, "%s:" RUN_JAIL_VSOCK ":rw%s", real, status.st_uid == jail->uid ? "" : ",own");
+    add_word(jail, "%s:/" RUN_JAIL_VSOCK ":rw%s", real, status.st_uid == jail->uid ? "" : ",own");
     snprintf(jail->vsock, sizeof(jail->vsock), RUN_JAIL_VSOCK "/%.60s", slash == NULL ? path : slash + 1);
     return NULL;
 }
@@ -210,7 +249,7 @@ static struct error *show_mounts(struct run_jail *jail, const struct run_options
             return error_errno(errno, "--mount: cannot give the jail's user a socket");
     }
     add_word(jail, "--bind");
-    add_word(jail, "%s:" RUN_JAIL_MOUNTS ":ro", jail->mounts);
+    add_word(jail, "%s:/" RUN_JAIL_MOUNTS ":ro", jail->mounts);
     return NULL;
 }
 
@@ -232,11 +271,11 @@ static struct error *add_files(struct run_jail *jail, const struct run_options *
 
     if (!checked_mul(options->memory_mib, 1ull << 20, &largest) || largest > INT64_MAX)
         largest = INT64_MAX;
-    error = show(jail, "kernel", &located->kernel, "/kernel", false, &largest);
+    error = show(jail, "kernel", &located->kernel, "kernel", false, &largest);
     if (error == NULL)
-        error = show(jail, "initrd", &located->initrd, "/initrd", false, &largest);
+        error = show(jail, "initrd", &located->initrd, "initrd", false, &largest);
     if (error == NULL)
-        error = show(jail, "rootfs", &located->rootfs, "/rootfs", options->writable, &largest);
+        error = show(jail, "rootfs", &located->rootfs, "rootfs", options->writable, &largest);
     if (error == NULL)
         error = show_vsock(jail, options);
     if (error == NULL)
@@ -275,6 +314,8 @@ static struct error *prepare(struct run_jail *jail, const struct run_options *op
     add_word(jail, "--memory-limit=%llu", (unsigned long long)memory_limit(options->memory_mib));
     for (size_t i = 0; i < array_length(walls); i++)
         add_word(jail, "%s", walls[i]);
+    if (options->allow_reduced)
+        add_word(jail, "--allow-reduced");
     /* A tap is opened by its name, in the network namespace that it is in: the caller's. */
     if (options->net.tap[0] == '\0') {
         add_word(jail, "--new-net-ns");
@@ -314,6 +355,15 @@ static struct error *failure(const char *text)
                      last + strlen(prefix));
 }
 
+/* Who allowed a reduced jail is told what it lacks. */
+static void tell_what_is_missing(const char *text)
+{
+    const char *note = strstr(text, JAIL_REDUCED_NOTE);
+
+    if (note != NULL)
+        dprintf(STDERR_FILENO, "mayfly: %.*s\n", (int)strcspn(note, "\n"), note);
+}
+
 struct error *run_jail_await(int log_fd, int process_fd, struct tail *log, uint64_t *stands_us)
 {
     char text[4096] = "";
@@ -333,6 +383,7 @@ struct error *run_jail_await(int log_fd, int process_fd, struct tail *log, uint6
         end = line == NULL ? NULL : strchr(line, '\n');
         if (end != NULL) {
             *stands_us = strtoull(line + strlen(JAIL_ANNOUNCEMENT), NULL, 10);
+            tell_what_is_missing(text);
             tail_add(log, text, (size_t)(line - text));
             tail_add(log, end + 1, strlen(end + 1));
             return NULL;

@@ -37,6 +37,8 @@ const char run_help[] = "Usage: mayfly run [OPTION...] [--] COMMAND [ARG...]\n"
                         "\n"
                         "The jail that mayfly-jailer puts around it:\n"
                         "  --no-jail          none: the microVM's process is this user's, beside all others\n"
+                        "  --allow-reduced    in a container without CAP_SYS_ADMIN and user namespaces: a jail\n"
+                        "                     with fewer walls; stderr tells which are missing\n"
                         "  --jail-dir DIR     where jails are built (default /run/mayfly, and for an\n"
                         "                     ordinary user $XDG_RUNTIME_DIR/mayfly)\n"
                         "  --jail-uid N[:M]   user N and group M of the jail (default: of its own, 0x70000000\n"
@@ -71,6 +73,7 @@ enum option_code {
     OPTION_BOOT_ARGS,
     OPTION_VMM,
     OPTION_NO_JAIL,
+    OPTION_ALLOW_REDUCED,
     OPTION_JAIL_DIR,
     OPTION_JAIL_UID,
     OPTION_ENV,
@@ -95,6 +98,7 @@ static const struct option long_options[] = {
     {"boot-args", required_argument, NULL, OPTION_BOOT_ARGS},
     {"vmm", required_argument, NULL, OPTION_VMM},
     {"no-jail", no_argument, NULL, OPTION_NO_JAIL},
+    {"allow-reduced", no_argument, NULL, OPTION_ALLOW_REDUCED},
     {"jail-dir", required_argument, NULL, OPTION_JAIL_DIR},
     {"jail-uid", required_argument, NULL, OPTION_JAIL_UID},
     {"env", required_argument, NULL, OPTION_ENV},
@@ -291,6 +295,9 @@ static struct error *take_option(struct run_options *options, int option, const 
         return run_net_options_publish(&options->net, value);
     case OPTION_NO_JAIL:
         options->no_jail = true;
+        return NULL;
+    case OPTION_ALLOW_REDUCED:
+        options->allow_reduced = true;
         return NULL;
     case OPTION_JAIL_DIR:
         options->jail_dir = value;

@@ -42,6 +42,7 @@ struct run_options {
     size_t mount_count;
     struct run_net_options net;
     bool no_jail;
+    bool allow_reduced;
     const char *jail_dir;
     bool has_jail_uid;
     uint32_t jail_uid, jail_gid;

@@ -80,8 +80,8 @@ static struct error *name_directory(struct vmm_process *process)
         return error;
     }
     strcpy(process->inside, RUN_JAIL_SOCKETS);
-    if (snprintf(process->directory, sizeof(process->directory), "%s/%s/root" RUN_JAIL_SOCKETS, jail->exec, jail->id) >=
-        SOCKET_DIRECTORY_MAX) {
+    if (snprintf(process->directory, sizeof(process->directory), "%s/%s/root/" RUN_JAIL_SOCKETS, jail->exec,
+                 jail->id) >= SOCKET_DIRECTORY_MAX) {
         process->directory[0] = '\0';
         return error_new(ERROR_INPUT, "--jail-dir: %s/%s is too long for a Unix socket's path", jail->exec, jail->id);
     }
@@ -196,8 +196,9 @@ static void end_jail(struct vmm_process *process)
 
     if (process->vmm_fd >= 0 && syscall(SYS_pidfd_send_signal, process->vmm_fd, SIGKILL, NULL, 0u) == 0)
         poll(&vmm, 1, END_PATIENCE_MS);
-    else if (process->pid > 0)
-        kill(process->pid, SIGKILL);
+    else if (process->pid > 0 && kill(process->pid, SIGKILL) != 0)
+        process->pid =
+            0; /* another user's, and we are root without CAP_KILL: removing the jail will say that it lives */
     if (process->pid > 0)
         waitpid(process->pid, NULL, 0);
     error = run_jail_remove(&process->jail);

@@ -4,13 +4,16 @@
  * test has a real one, made by crun.
  */
 #include "tests/jail/attempts.h"
+#include "tests/machine/machine.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <sys/wait.h>
@@ -189,6 +192,148 @@ static void test_root_of_a_container_with_namespaces_gets_all_walls(void **state
     assert_nothing_left(jail);
 }
 
+/* --- mayfly run --- */
+
+/* The programs and a guest, where the container's user can execute them, below `folder` of the test's directory. */
+static void copy_programs(struct jail *jail, const char *folder)
+{
+    static const char *const names[] = {"mayfly", "mayfly-vmm", "mayfly-jailer"};
+    char from[256];
+
+    for (size_t i = 0; i < array_length(names); i++) {
+        snprintf(from, sizeof(from), "../../%s", names[i]);
+        snprintf(from, sizeof(from), "%s", jail_program(from));
+        copy_file(from, jail_path(jail, "%s/%s", folder, names[i]), 0755);
+    }
+    copy_file(jail_program("../../mayfly-vmm"), jail->exec, 0755); /* a name that no other test's cgroups have */
+    copy_file(guest_image("fake_init"), jail_path(jail, "%s/vmlinux", folder), 0644);
+    snprintf(jail->jailer, sizeof(jail->jailer), "%s", jail_path(jail, "%s/mayfly", folder));
+}
+
+static void run_mayfly(struct jail *jail, struct outcome *outcome, const char *option)
+{
+    char kernel[256];
+    const char *const arguments[] = {"mayfly",   "run",  "--vmm", jail->exec, "--kernel", kernel, "--jail-dir",
+                                     jail->base, option, "--",    "exit",     "7",        NULL};
+
+    snprintf(kernel, sizeof(kernel), "%s", jail_path(jail, "./vmlinux"));
+    jail_run_arguments(jail, outcome, arguments);
+}
+
+/* Nothing of the jail is left, not even the folder of all jails; the cgroup that they share is empty. */
+static void assert_only_base_is_left(const struct jail *jail)
+{
+    static const char *const controllers[] = {"pids", "memory"};
+    char path[256];
+
+    for (size_t i = 0; i < array_length(controllers); i++) {
+        snprintf(path, sizeof(path), "/sys/fs/cgroup/%s/%s", controllers[i], jail->exec_name);
+        if (rmdir(path) != 0)
+            assert_int_equal(errno, ENOENT);
+    }
+    assert_int_equal(rmdir(jail->base), 0);
+    assert_int_equal(mkdir(jail->base, 0755), 0);
+    if (jail->as_user)
+        assert_int_equal(chown(jail->base, JAIL_UID, JAIL_GID), 0);
+}
+
+static void run_reduced_when_allowed(struct jail *jail, const char *lacks)
+{
+    struct outcome outcome;
+
+    copy_programs(jail, ".");
+    run_mayfly(jail, &outcome, "--json=/dev/null");
+    assert_exited(&outcome, 125);
+    if (strstr(outcome.errors, "there would be no mount, pid, net, ipc, uts, cgroup and time namespaces; "
+                               "--allow-reduced accepts that; --no-jail does without\n") == NULL)
+        fail_msg("refused otherwise: %s", outcome.errors);
+    assert_only_base_is_left(jail);
+
+    run_mayfly(jail, &outcome, "--allow-reduced");
+    assert_exited(&outcome, 7);
+    if (strncmp(outcome.errors, "mayfly: reduced jail, without: mount namespace, ", 48) != 0 ||
+        strstr(outcome.errors, lacks) == NULL || strchr(outcome.errors, '\n')[1] != '\0')
+        fail_msg("told otherwise than with \"%s\": %s", lacks, outcome.errors);
+    assert_only_base_is_left(jail);
+}
+
+static void test_a_containers_root_runs_a_command_when_it_allows_a_reduced_jail(void **state)
+{
+    struct jail *jail = *state;
+
+    jail->before_exec = become_root_of_a_container;
+    run_reduced_when_allowed(jail, "mount namespace, pid namespace");
+}
+
+static void test_a_containers_root_with_few_rights_runs_a_command_as_itself(void **state)
+{
+    struct jail *jail = *state;
+
+    jail->before_exec = become_root_that_makes_no_nodes;
+    run_reduced_when_allowed(jail, "a user of its own, ");
+}
+
+static void test_a_containers_user_runs_a_command_when_it_allows_a_reduced_jail(void **state)
+{
+    struct jail *jail = *state;
+
+    jail->before_exec = forbid_user_namespaces;
+    run_reduced_when_allowed(jail, "empty root (");
+}
+
+static void test_what_a_reduced_jail_cannot_show_is_refused_by_name(void **state)
+{
+    struct jail *jail = *state;
+    struct outcome outcome;
+    char bind[320], file[256];
+
+    jail->before_exec = become_root_of_a_container;
+    snprintf(file, sizeof(file), "%s", jail_path(jail, "file"));
+    write_text(file, "text");
+    for (int folder = 0; folder <= 1; folder++) {
+        snprintf(bind, sizeof(bind), "%s:/x:%s", folder ? jail->directory : file, folder ? "ro" : "rw");
+        jail_run(jail, &outcome, "--allow-reduced", "--bind", bind, "--", "0", "leave", NULL);
+        assert_refused(&outcome,
+                       "--bind: a reduced jail, which has no mounts, cannot show \"%s\"; expected a file, with ro, of "
+                       "which it has a copy",
+                       folder ? jail->directory : file);
+        assert_nothing_left(jail);
+    }
+    snprintf(bind, sizeof(bind), "%s:/a/b:ro", file);
+    jail_run(jail, &outcome, "--allow-reduced", "--bind", bind, "--", "0", "leave", NULL);
+    assert_exited(&outcome, 0);
+    assert_string_equal(read_text(jail_root(jail, "a/b")), "text");
+    assert_mode(jail_root(jail, "a/b"), 0400, JAIL_UID, JAIL_GID);
+}
+
+/* Whoever started a jailer that becomes the VMM, and asked for that, takes it along. */
+static void test_the_vmm_of_a_reduced_jail_ends_with_a_killed_mayfly(void **state)
+{
+    struct jail *jail = *state;
+    char kernel[256], text[192];
+    const char *const arguments[] = {"mayfly", "run",        "--allow-reduced", "--vmm", jail->exec, "--kernel",
+                                     kernel,   "--jail-dir", jail->base,        "--",    "wait",     NULL};
+    int out[2];
+
+    jail->before_exec = become_root_of_a_container;
+    copy_programs(jail, ".");
+    snprintf(kernel, sizeof(kernel), "%s", jail_path(jail, "./vmlinux"));
+    assert_int_equal(pipe2(out, O_CLOEXEC), 0);
+    pid_t pid = jail_start(jail, out[1], -1, arguments);
+    close(out[1]);
+    assert_true(read(out[0], text, sizeof(text)) > 0); /* "waiting" */
+    close(out[0]);
+
+    snprintf(text, sizeof(text), "base/%s/run-%d/root/%s.pid", jail->exec_name, pid, jail->exec_name);
+    cleanup_fd int file = open(jail_path(jail, "%s", text), O_RDONLY | O_CLOEXEC);
+    assert_true(file >= 0);
+    assert_int_equal(flock(file, LOCK_SH | LOCK_NB), 0);
+    assert_int_equal(flock(file, LOCK_UN), 0);
+    assert_int_equal(kill(pid, SIGKILL), 0);
+    assert_int_equal(waitpid(pid, NULL, 0), pid);
+    assert_int_equal(flock(file, LOCK_EX), 0); /* waits for its end */
+}
+
 /* --- A container of crun's --- */
 
 #define CAPABILITIES                                                                                                   \
@@ -198,8 +343,7 @@ static void test_root_of_a_container_with_namespaces_gets_all_walls(void **state
 
 static const char container[] =
     "{\"ociVersion\":\"1.0.2\",\"process\":{\"user\":{\"uid\":0,\"gid\":0},\"cwd\":\"/\",\"env\":[\"PATH=/bin\"],"
-    "\"args\":[\"/bin/mayfly-jailer\",\"--id\",\"a\",\"--exec-file\",\"/bin/probe\",\"--uid\",\"64123\",\"--gid\","
-    "\"64124\",%s\"--\",\"%s\"],"
+    "\"args\":[%s],"
     "\"capabilities\":{\"bounding\":[" CAPABILITIES "],\"effective\":[" CAPABILITIES "],\"permitted\":[" CAPABILITIES
     "]}},\"root\":{\"path\":\"rootfs\"},"
     "\"mounts\":[{\"destination\":\"/proc\",\"type\":\"proc\",\"source\":\"proc\"},"
@@ -210,14 +354,15 @@ static const char container[] =
     "\"seccomp\":{\"defaultAction\":\"SCMP_ACT_ALLOW\",\"syscalls\":[{\"names\":[\"unshare\",\"setns\",\"mount\","
     "\"pivot_root\",\"open_tree\",\"move_mount\"],\"action\":\"SCMP_ACT_ERRNO\",\"errnoRet\":1}]}}}";
 
-static void run_container(const struct jail *jail, const char *options, const char *command, struct outcome *outcome)
+/* `words`: of the command line, as in JSON. */
+static void run_container(const struct jail *jail, const char *words, struct outcome *outcome)
 {
     char text[4096], line[512];
     struct stat kvm;
     size_t got;
 
     assert_int_equal(stat("/dev/kvm", &kvm), 0);
-    snprintf(text, sizeof(text), container, options, command, major(kvm.st_rdev), minor(kvm.st_rdev));
+    snprintf(text, sizeof(text), container, words, major(kvm.st_rdev), minor(kvm.st_rdev));
     write_text(jail_path(jail, "config.json"), text);
     /* crun refuses hosts that have both versions of cgroups, even when it is to use neither. */
     snprintf(
@@ -232,13 +377,18 @@ static void run_container(const struct jail *jail, const char *options, const ch
     outcome->status = pclose(crun);
 }
 
-static void test_jailer_runs_in_a_container_of_crun(void **state)
+#define JAILER                                                                                                         \
+    "\"/bin/mayfly-jailer\",\"--id\",\"a\",\"--exec-file\",\"/bin/probe\",\"--uid\",\"64123\",\"--gid\",\"64124\","
+#define RUN                                                                                                            \
+    "\"/bin/mayfly\",\"run\",\"--kernel\",\"/bin/vmlinux\",\"--jail-dir\",\"/srv/jailer\",\"--allow-reduced\","        \
+    "\"--\",\"exit\",\"9\""
+
+static void test_jailer_and_mayfly_run_in_a_container_of_crun(void **state)
 {
     static const char *const folders[] = {"rootfs", "rootfs/bin", "rootfs/dev",       "rootfs/proc",
                                           "crun",   "rootfs/srv", "rootfs/srv/jailer"};
     struct jail *jail = *state;
     struct outcome outcome;
-    char program[256];
 
     if (system("crun --version >/dev/null 2>&1") != 0) {
         print_message("skipped: crun is not installed\n");
@@ -246,19 +396,23 @@ static void test_jailer_runs_in_a_container_of_crun(void **state)
     }
     for (size_t i = 0; i < array_length(folders); i++)
         assert_int_equal(mkdir(jail_path(jail, "%s", folders[i]), 0755), 0);
-    snprintf(program, sizeof(program), "%s", jail_program("../../mayfly-jailer"));
-    copy_file(program, jail_path(jail, "rootfs/bin/mayfly-jailer"), 0755);
+    copy_programs(jail, "rootfs/bin");
     copy_file(jail_program("probe"), jail_path(jail, "rootfs/bin/probe"), 0755);
 
-    run_container(jail, "", "kvm", &outcome);
+    run_container(jail, JAILER "\"--\",\"kvm\"", &outcome);
     assert_exited(&outcome, 1);
     if (strstr(outcome.errors, "neither CAP_SYS_ADMIN nor a user namespace") == NULL)
         fail_msg("refused otherwise: %s", outcome.errors);
 
-    run_container(jail, "\"--allow-reduced\",\"--new-pid-ns\",", "kvm", &outcome);
+    run_container(jail, JAILER "\"--allow-reduced\",\"--new-pid-ns\",\"--\",\"kvm\"", &outcome);
     assert_exited(&outcome, 0);
     assert_told(&outcome, "without: mount namespace, pid namespace");
     assert_null(strstr(outcome.errors, "empty root"));
+
+    run_container(jail, RUN, &outcome);
+    assert_exited(&outcome, 9);
+    if (strstr(outcome.errors, "mayfly: reduced jail, without: mount namespace, ") == NULL)
+        fail_msg("not told what is missing: %s", outcome.errors);
 }
 
 JAIL_MAIN(jail_test(test_root_of_a_container_gets_an_empty_root_and_the_filters),
@@ -269,4 +423,9 @@ JAIL_MAIN(jail_test(test_root_of_a_container_gets_an_empty_root_and_the_filters)
           jail_test(test_who_has_all_rights_gets_all_walls_in_spite_of_the_option),
           user_test(test_a_user_with_namespaces_gets_all_walls_in_spite_of_the_option),
           jail_test(test_root_of_a_container_with_namespaces_gets_all_walls),
-          jail_test(test_jailer_runs_in_a_container_of_crun))
+          jail_test(test_a_containers_root_runs_a_command_when_it_allows_a_reduced_jail),
+          jail_test(test_a_containers_root_with_few_rights_runs_a_command_as_itself),
+          user_test(test_a_containers_user_runs_a_command_when_it_allows_a_reduced_jail),
+          jail_test(test_what_a_reduced_jail_cannot_show_is_refused_by_name),
+          jail_test(test_the_vmm_of_a_reduced_jail_ends_with_a_killed_mayfly),
+          jail_test(test_jailer_and_mayfly_run_in_a_container_of_crun))
