@@ -69,14 +69,16 @@ struct error *idmap_open(const struct stat *status, uid_t uid, gid_t gid, int *m
     struct clone_args arguments = {
         .flags = CLONE_NEWUSER | CLONE_PIDFD, .exit_signal = SIGCHLD, .pidfd = (__u64)(uintptr_t)&pidfd};
     struct error *error;
+    pid_t parent = getpid();
     long child = syscall(SYS_clone3, &arguments, sizeof(arguments));
 
     if (child < 0)
         return error_errno(errno, "cannot make a user namespace");
     if (child == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
-        for (;;)
+        while (getppid() == parent) /* who died before that sends no signal */
             pause();
+        _exit(0);
     }
     cleanup_fd int process = open_process(pidfd);
     error =

@@ -109,26 +109,32 @@ static bool can_have_own_user(const struct run_options *options)
     return options->allow_reduced && (capabilities & needed) == needed && !makes_namespaces();
 }
 
-static void choose_identity(struct run_jail *jail, const struct run_options *options)
+static struct error *choose_identity(struct run_jail *jail, const struct run_options *options)
 {
     uint32_t last = 0;
 
     jail->uid = UID_FIRST + (uint32_t)getpid();
     jail->gid = jail->uid;
     if (options->has_jail_uid) {
+        if (geteuid() != 0 && options->jail_uid != geteuid())
+            return error_new(
+                ERROR_INPUT,
+                "--jail-uid \"%u\": the microVM's sockets would be out of your reach; expected your own, %u",
+                options->jail_uid, geteuid());
         jail->uid = options->jail_uid;
         jail->gid = options->jail_gid;
-        return;
+        return NULL;
     }
     if (!can_have_own_user(options)) {
         jail->uid = geteuid();
         jail->gid = getegid();
-        return;
+        return NULL;
     }
     if (!is_mapped("/proc/self/uid_map", jail->uid, &last))
         jail->uid = last;
     if (!is_mapped("/proc/self/gid_map", jail->gid, &last))
         jail->gid = last;
+    return NULL;
 }
 
 /* --- Where it is --- */
@@ -298,12 +304,13 @@ static struct error *prepare(struct run_jail *jail, const struct run_options *op
     jail->exec_name = strdup(strrchr(vmm, '/') + 1);
     if (jail->exec_name == NULL)
         abort();
-    error = make_folders(jail, options, &base);
+    error = choose_identity(jail, options);
+    if (error == NULL)
+        error = make_folders(jail, options, &base);
     if (error == NULL)
         error = choose_id(jail);
     if (error != NULL)
         return error;
-    choose_identity(jail, options);
 
     add_word(jail, "mayfly-jailer");
     add_option(jail, "--id", jail->id);

@@ -281,6 +281,22 @@ static void test_a_containers_user_runs_a_command_when_it_allows_a_reduced_jail(
     run_reduced_when_allowed(jail, "empty root (");
 }
 
+static void test_a_user_cannot_run_a_microvm_out_of_its_reach(void **state)
+{
+    struct jail *jail = *state;
+    struct outcome outcome;
+    char message[160];
+
+    copy_programs(jail, ".");
+    run_mayfly(jail, &outcome, "--jail-uid=400005");
+    assert_exited(&outcome, 125);
+    snprintf(message, sizeof(message),
+             "mayfly: --jail-uid \"400005\": the microVM's sockets would be out of your reach; expected your own, %d\n",
+             JAIL_UID);
+    assert_string_equal(outcome.errors, message);
+    assert_only_base_is_left(jail);
+}
+
 static void test_what_a_reduced_jail_cannot_show_is_refused_by_name(void **state)
 {
     struct jail *jail = *state;
@@ -426,6 +442,7 @@ JAIL_MAIN(jail_test(test_root_of_a_container_gets_an_empty_root_and_the_filters)
           jail_test(test_a_containers_root_runs_a_command_when_it_allows_a_reduced_jail),
           jail_test(test_a_containers_root_with_few_rights_runs_a_command_as_itself),
           user_test(test_a_containers_user_runs_a_command_when_it_allows_a_reduced_jail),
+          user_test(test_a_user_cannot_run_a_microvm_out_of_its_reach),
           jail_test(test_what_a_reduced_jail_cannot_show_is_refused_by_name),
           jail_test(test_the_vmm_of_a_reduced_jail_ends_with_a_killed_mayfly),
           jail_test(test_jailer_and_mayfly_run_in_a_container_of_crun))

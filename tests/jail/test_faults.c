@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -48,6 +49,7 @@ static bool is_among(long number, const long *numbers, size_t count)
 struct run {
     int target;     /* which call fails */
     bool killing;   /* it does not fail: its process is killed in it */
+    bool orphaning; /* nor that: the first process is, and the one in the call finds itself without it */
     int seen;       /* calls so far */
     long failed;    /* its number, -1: there were fewer calls */
     pid_t failing;  /* the thread that is in it */
@@ -66,6 +68,18 @@ static bool only_reads(const struct __ptrace_syscall_info *info)
 {
     return info->entry.nr == SYS_prctl &&
            (info->entry.args[0] == PR_CAPBSET_READ || info->entry.args[0] == PR_CAP_AMBIENT);
+}
+
+static pid_t parent_of(pid_t process)
+{
+    char path[32];
+    int parent = 0;
+
+    snprintf(path, sizeof(path), "/proc/%d/stat", process);
+    const char *rest = strrchr(read_text(path), ')');
+    assert_non_null(rest);
+    assert_int_equal(sscanf(rest, ") %*c %d", &parent), 1);
+    return parent;
 }
 
 static void (*before_trace)(void); /* of the test: what the jailer is to have lost already */
@@ -91,8 +105,10 @@ static void handle_call(struct run *run, pid_t first, pid_t thread)
             return;
         run->failed = (long)info.entry.nr;
         run->elsewhere = thread != first;
-        if (run->killing) {
-            kill(thread, SIGKILL);
+        if (run->killing || run->orphaning) {
+            kill(run->killing ? thread : first, SIGKILL);
+            while (run->orphaning && parent_of(thread) == first)
+                sched_yield();
             return;
         }
         run->failing = thread;
@@ -358,16 +374,23 @@ static int collect_garbage(const struct jail *jail)
     return status;
 }
 
-/* Killed before each of its calls in turn, as is what it forked: whatever it had made by then is found. */
-static void kill_in_each_call(struct jail *jail, const char *const *more)
+/*
+ * Killed before each of its calls in turn, as is what it forked: whatever it had made by then is found. Or the jailer
+ * itself is killed in each of these calls, its children's too: those end, or there is no end to the test.
+ */
+static void kill_in_each_call(struct jail *jail, const char *const *more, bool jailer_only)
 {
     int target = 0;
 
     for (; target < CALLS_MAX; target++) {
-        struct run run = {.target = target, .failed = -1, .killing = true};
+        struct run run = {.target = target, .failed = -1, .killing = !jailer_only, .orphaning = jailer_only};
 
         run_with_fault(jail, more, &run);
-        assert_int_equal(collect_garbage(jail), 0);
+        /* What a subordinate id has is for root to collect. */
+        if (jail->as_user && jail->uid != JAIL_UID)
+            jail_remove(jail);
+        else
+            assert_int_equal(collect_garbage(jail), 0);
         assert_nothing_left(jail);
         assert_no_group_left();
         if (run.failed < 0)
@@ -379,14 +402,43 @@ static void kill_in_each_call(struct jail *jail, const char *const *more)
 
 static void test_what_a_killed_jailer_left_is_collected(void **state)
 {
-    kill_in_each_call(*state, (const char *const[]){"--cgroup", "cpu.shares=10", "--bind", "/etc/passwd:/a/b/passwd:ro",
-                                                    "--", "17", "leave", NULL});
+    kill_in_each_call(*state,
+                      (const char *const[]){"--cgroup", "cpu.shares=10", "--bind", "/etc/passwd:/a/b/passwd:ro", "--",
+                                            "17", "leave", NULL},
+                      false);
 }
 
 static void test_what_a_killed_jailer_of_a_namespace_left_is_collected(void **state)
 {
-    kill_in_each_call(*state, (const char *const[]){"--new-pid-ns", "--new-cgroup-ns", "--new-time-ns",
-                                                    "--memory-limit=100000000", "--", "17", "leave", NULL});
+    kill_in_each_call(*state,
+                      (const char *const[]){"--new-pid-ns", "--new-cgroup-ns", "--new-time-ns",
+                                            "--memory-limit=100000000", "--", "17", "leave", NULL},
+                      false);
+}
+
+static void test_what_a_killed_jailer_started_ends(void **state)
+{
+    struct jail *jail = *state;
+    char file[128];
+
+    write_text(jail_path(jail, "secret"), "mine\n");
+    snprintf(file, sizeof(file), "--bind=%s:/f:own", jail_path(jail, "secret"));
+    kill_in_each_call(jail, (const char *const[]){file, "--", "17", "leave", NULL}, true);
+    kill_in_each_call(jail, (const char *const[]){file, "--new-pid-ns", "--", "17", "leave", NULL}, true);
+}
+
+static void test_what_a_killed_jailer_of_a_user_started_ends(void **state)
+{
+    struct jail *jail = *state;
+
+    if (access("/usr/bin/newuidmap", X_OK) != 0) {
+        print_message("skipped: newuidmap (package uidmap) is not installed\n");
+        skip();
+    }
+    give_subordinate_ids(jail);
+    jail->uid = JAIL_SUBORDINATE + 5;
+    jail->gid = JAIL_SUBORDINATE + 6;
+    kill_in_each_call(jail, (const char *const[]){"--new-pid-ns", "--", "17", "leave", NULL}, true);
 }
 
 static void test_a_call_that_fails_in_binding_leaves_nothing(void **state)
@@ -469,7 +521,7 @@ static void test_what_a_killed_jailer_of_a_user_left_is_collected(void **state)
         print_message("skipped: no cgroup version 2 is mounted here\n");
         skip();
     }
-    kill_in_each_call(*state, (const char *const[]){"--new-pid-ns", "--", "17", "leave", NULL});
+    kill_in_each_call(*state, (const char *const[]){"--new-pid-ns", "--", "17", "leave", NULL}, false);
     end_delegation();
 }
 
@@ -500,6 +552,7 @@ JAIL_MAIN(jail_test(test_a_call_that_fails_leaves_nothing),
           jail_test(test_a_call_that_fails_in_a_daemon_leaves_nothing),
           user_test(test_a_call_that_fails_in_a_users_jail_leaves_nothing),
           jail_test(test_a_call_that_fails_in_binding_leaves_nothing),
-          jail_test(test_what_a_killed_jailer_left_is_collected),
+          jail_test(test_what_a_killed_jailer_left_is_collected), jail_test(test_what_a_killed_jailer_started_ends),
+          user_test(test_what_a_killed_jailer_of_a_user_started_ends),
           user_test(test_what_a_killed_jailer_of_a_user_left_is_collected),
           jail_test(test_what_a_killed_jailer_of_a_namespace_left_is_collected))
