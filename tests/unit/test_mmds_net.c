@@ -1,134 +1,11 @@
-/* The metadata service's TCP, spoken to with frames. */
-#include "tests/unit/harness.h"
+/* The metadata service's TCP. */
+#include "tests/unit/mmds_net_fixture.h"
 
-#include "vmm/metrics.h"
-#include "vmm/mmds/mmds_net.h"
-
-#include <stdlib.h>
 #include <string.h>
-
-enum { PORT = 40000, MSS = 500, WINDOW = 60000, SECOND_US = 1000000 };
-
-static const uint32_t address = 0xa9fea9fe, guest = 0xa9fe0005;
-static const uint8_t guest_mac[6] = {2, 0, 0, 0, 0, 9};
-
-static struct mmds mmds;
-static struct mmds_net *net;
-static uint64_t now_us;
-static uint8_t frame[MMDS_NET_FRAME_MAX + 100], answer[FRAME_SENT_MAX];
-
-/* The guest's end of a connection. */
-struct client {
-    uint16_t port;
-    uint16_t window;
-    uint32_t next_out, next_in;
-};
-
-static int setup(void **state)
-{
-    (void)state;
-    mmds = (struct mmds){.limit = 51200, .contents = mmds_value_new(MMDS_OBJECT, NULL, 0)};
-    mmds_object_set(mmds.contents, "a", 1, mmds_value_new(MMDS_STRING, "hello", 5));
-    char *large = malloc(20000);
-    memset(large, 'x', 20000);
-    mmds_object_set(mmds.contents, "large", 5, mmds_value_new(MMDS_STRING, large, 20000));
-    free(large);
-    memset(&metrics.mmds, 0, sizeof(metrics.mmds));
-    now_us = 100 * SECOND_US;
-    net = mmds_net_new(&mmds, address);
-    assert_non_null(net);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    mmds_net_free(net);
-    mmds_free(&mmds);
-    return 0;
-}
-
-/* A frame of the guest's in `frame`: what frame_write_segment makes for the other direction. */
-static size_t make(const struct client *client, uint8_t flags, const void *data, size_t length, uint16_t mss)
-{
-    const struct segment segment = {
-        .peer = {.mac = {6, 1, 0x23, 0x45, 0x67, 1}, .port = 80, .address = address},
-        .port = client->port,
-        .flags = flags,
-        .window = client->window,
-        .mss = mss,
-        .sequence = client->next_out,
-        .acknowledged = client->next_in,
-        .data = data,
-        .length = length,
-    };
-
-    return frame_write_segment(frame, guest_mac, guest, &segment);
-}
-
-static void say(struct client *client, uint8_t flags, const void *data, size_t length)
-{
-    size_t size = make(client, flags, data, length, (flags & SEGMENT_SYN) != 0 ? MSS : 0);
-
-    client->next_out += (uint32_t)length + ((flags & SEGMENT_SYN) != 0) + ((flags & SEGMENT_FIN) != 0);
-    assert_true(mmds_net_takes(net, frame, FRAME_PEEK));
-    mmds_net_receive(net, frame, size, now_us);
-}
 
 static void say_text(struct client *client, const char *text)
 {
     say(client, SEGMENT_ACK | SEGMENT_PSH, text, strlen(text));
-}
-
-/* The next frame for the guest; its checksums must be right. False when there is none. */
-static bool hear(struct segment *segment)
-{
-    size_t size = mmds_net_send(net, answer, now_us);
-
-    if (size == 0)
-        return false;
-    assert_true(frame_parse_segment(answer, size, guest, segment));
-    assert_memory_equal(answer, guest_mac, 6);
-    assert_int_equal(segment->peer.address, address);
-    assert_int_equal(segment->peer.port, 80);
-
-    uint32_t sum = 6 + (uint32_t)(size - 34);
-    for (size_t i = 26; i < size; i += 2)
-        sum += (uint32_t)answer[i] << 8 | (i + 1 < size ? answer[i + 1] : 0);
-    while (sum >> 16 != 0)
-        sum = (sum & 0xffff) + (sum >> 16);
-    assert_int_equal(sum, 0xffff);
-    return true;
-}
-
-static struct segment must_hear(uint8_t flags)
-{
-    struct segment segment;
-
-    assert_true(hear(&segment));
-    assert_int_equal(segment.flags, flags);
-    return segment;
-}
-
-static void assert_silence(void)
-{
-    struct segment segment;
-
-    assert_false(hear(&segment));
-}
-
-static struct client open_connection(uint16_t port)
-{
-    struct client client = {.port = port, .window = WINDOW, .next_out = 0xfffffff0}; /* wraps soon */
-
-    say(&client, SEGMENT_SYN, NULL, 0);
-    struct segment segment = must_hear(SEGMENT_SYN | SEGMENT_ACK);
-    assert_int_equal(segment.mss, FRAME_MSS);
-    assert_int_equal(segment.acknowledged, client.next_out);
-    client.next_in = segment.sequence + 1;
-    say(&client, SEGMENT_ACK, NULL, 0);
-    assert_silence();
-    return client;
 }
 
 /* Takes data until silence, acknowledging each segment; returns how much came, of which the end is in `tail`. */
@@ -168,9 +45,6 @@ static void assert_gets(struct client *client, const char *request, const char *
         fail_msg("%s: ends with %s, expected %s", request, tail, end);
     assert_false(fin);
 }
-
-#define GET_A "GET /a HTTP/1.1\r\n\r\n"
-#define GET_LARGE "GET /large HTTP/1.1\r\n\r\n"
 
 static void test_one_connection_serves_many_requests_and_closes(void **state)
 {
@@ -497,108 +371,6 @@ static void test_tiny_segments_are_not_made_because_the_guest_says_so(void **sta
     assert_true(segments > 1 && segments < 5);
 }
 
-static void test_arp_request_is_answered(void **state)
-{
-    static const uint8_t request[42] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0,    9,    8,    6,
-                                        0,    1,    8,    0,    6,    4,    0, 1, 2, 0, 0,    0,    0,    9,
-                                        0xa9, 0xfe, 0,    5,    0,    0,    0, 0, 0, 0, 0xa9, 0xfe, 0xa9, 0xfe};
-    static const uint8_t reply[42] = {2,    0,    0,    0,    0, 9, 6, 1, 0x23, 0x45, 0x67, 1,    8,    6,
-                                      0,    1,    8,    0,    6, 4, 0, 2, 6,    1,    0x23, 0x45, 0x67, 1,
-                                      0xa9, 0xfe, 0xa9, 0xfe, 2, 0, 0, 0, 0,    9,    0xa9, 0xfe, 0,    5};
-    uint8_t other[42];
-
-    (void)state;
-    assert_true(mmds_net_takes(net, request, sizeof(request)));
-    mmds_net_receive(net, request, sizeof(request), now_us);
-    assert_int_equal(mmds_net_send(net, answer, now_us), 42);
-    assert_memory_equal(answer, reply, sizeof(reply));
-    assert_silence();
-    for (size_t i = 0; i < sizeof(request); i++)
-        assert_false(mmds_net_takes(net, request, i));
-    memcpy(other, request, sizeof(other));
-    other[41]++;
-    assert_false(mmds_net_takes(net, other, sizeof(other)));
-    memcpy(other, reply, sizeof(other));
-    assert_false(mmds_net_takes(net, other, sizeof(other)));
-    for (unsigned i = 0; i < 100; i++)
-        mmds_net_receive(net, request, sizeof(request), now_us);
-    for (unsigned i = 0; i < 8; i++)
-        assert_int_equal(mmds_net_send(net, answer, now_us), 42);
-    assert_silence();
-}
-
-static void assert_dropped(size_t size)
-{
-    mmds_net_receive(net, frame, size, now_us);
-    assert_silence();
-    assert_int_equal(metrics.mmds.connections_created, 0);
-}
-
-static void test_malformed_frames_are_dropped(void **state)
-{
-    struct client client = {.port = PORT, .window = WINDOW};
-    size_t size = make(&client, SEGMENT_SYN, NULL, 0, MSS);
-
-    (void)state;
-    for (size_t length = 0; length < size; length++)
-        assert_dropped(length);
-    for (size_t at = 14; at < 34; at++) { /* the header's checksum tells */
-        make(&client, SEGMENT_SYN, NULL, 0, MSS);
-        frame[at] ^= 0x40;
-        assert_dropped(size);
-    }
-    make(&client, SEGMENT_SYN, NULL, 0, MSS);
-    frame[46] = 0x40; /* a header shorter than TCP's */
-    assert_dropped(size);
-    frame[46] = 0xf0; /* longer than the segment */
-    assert_dropped(size);
-    frame[46] = 0x60;
-    frame[55] = 0; /* an option without length, too short, beyond the end, of a wrong size */
-    assert_dropped(size);
-    frame[55] = 1;
-    assert_dropped(size);
-    frame[55] = 5;
-    assert_dropped(size);
-    frame[55] = 3;
-    assert_dropped(size);
-    frame[54] = 1;
-    frame[55] = 1;
-    frame[56] = 1;
-    frame[57] = 9; /* an option's kind is the header's last byte */
-    assert_dropped(size);
-    frame[57] = 0;
-    mmds_net_receive(net, frame, size, now_us);
-    must_hear(SEGMENT_SYN | SEGMENT_ACK);
-    memset(frame, 0xff, sizeof(frame));
-    mmds_net_receive(net, frame, sizeof(frame), now_us);
-    assert_silence();
-}
-
-static void test_any_bytes_are_survived(void **state)
-{
-    struct client client = open_connection(PORT);
-    uint32_t random = 12345;
-
-    (void)state;
-    for (unsigned round = 0; round < 20000; round++) {
-        size_t size = make(&client, (uint8_t)(round & 0x1f), GET_A, round % 20, 0);
-
-        for (unsigned i = 0; i < round % 4; i++) {
-            random = random * 1103515245 + 12345;
-            frame[34 + (random >> 16) % (size - 34)] = (uint8_t)(random >> 8); /* behind the checksum of IPv4 */
-        }
-        mmds_net_receive(net, frame, size, now_us);
-        now_us += 1000;
-        for (unsigned i = 0; i < 100 && mmds_net_send(net, answer, now_us) > 0; i++)
-            ;
-    }
-    mmds_net_reset(net);
-    assert_true(mmds_net_deadline(net) == MMDS_NET_NEVER);
-    assert_silence();
-}
-
-#define net_test(function) cmocka_unit_test_setup_teardown(function, setup, teardown)
-
 TEST_MAIN(net_test(test_one_connection_serves_many_requests_and_closes),
           net_test(test_service_closes_when_it_is_asked_to), net_test(test_guest_may_close_its_side_with_the_request),
           net_test(test_request_may_come_byte_by_byte_and_twice), net_test(test_data_out_of_order_is_asked_for_again),
@@ -612,5 +384,4 @@ TEST_MAIN(net_test(test_one_connection_serves_many_requests_and_closes),
           net_test(test_wrong_acknowledgement_of_the_handshake_is_reset),
           net_test(test_request_that_never_ends_is_refused_and_its_window_kept),
           net_test(test_connections_have_a_limit_and_the_idle_make_room),
-          net_test(test_tiny_segments_are_not_made_because_the_guest_says_so), net_test(test_arp_request_is_answered),
-          net_test(test_malformed_frames_are_dropped), net_test(test_any_bytes_are_survived))
+          net_test(test_tiny_segments_are_not_made_because_the_guest_says_so))

@@ -1,51 +1,15 @@
-#include "tests/unit/harness.h"
+/* The vsock device, with real sockets at its other side. Hostile drivers: test_vsock_hostile.c. */
+#include "tests/unit/vsock_fixture.h"
 
-#include "tests/unit/vsock_driver.h"
-
-#include "vmm/metrics.h"
-#include "vmm/virtio/devices.h"
-
-#include <dirent.h>
 #include <errno.h>
 #include <linux/virtio_ids.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 
-/* The vsock device, driven as Linux does, with real sockets at its other side. Hostile drivers: test_vsock_hostile.c.
- */
-
-static struct vsock_driver vsock;
-static uint8_t bytes[1 << 20];
-
-#define SAY_SHUTDOWN(guest_port, host_port, flags)                                                                     \
-    vsock_driver_say(&vsock, guest_port, host_port, VIRTIO_VSOCK_OP_SHUTDOWN, flags, NULL, 0)
-#define SAY_TEXT(guest_port, host_port, text)                                                                          \
-    vsock_driver_say(&vsock, guest_port, host_port, VIRTIO_VSOCK_OP_RW, 0, text, (uint32_t)strlen(text))
-
-static int setup(void **state)
-{
-    (void)state;
-    for (size_t i = 0; i < sizeof(bytes); i++)
-        bytes[i] = (uint8_t)(i * 7 + i / 256 + i / 65536);
-    vsock_driver_setup(&vsock);
-    vsock_driver_start(&vsock, SEQPACKET_FEATURE);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    vsock_driver_teardown(&vsock);
-    return 0;
-}
-
-static void give(void)
-{
-    vsock_driver_give(&vsock, BUFFERS, BUFFER_SIZE);
-}
+#include "vmm/metrics.h"
+#include "vmm/virtio/devices.h"
 
 /* --- Configuration --- */
 
@@ -252,121 +216,6 @@ static void test_guest_waits_while_the_listeners_backlog_is_full(void **state)
     host_forget(&vsock, PORT);
 }
 
-/* --- Credit and back-pressure --- */
-
-/* Reads all there is. */
-static size_t drain(int fd, size_t done)
-{
-    static uint8_t part[65536];
-    ssize_t length;
-
-    while ((length = recv(fd, part, sizeof(part), 0)) > 0) {
-        assert_memory_equal(part, bytes + done, (size_t)length);
-        done += (size_t)length;
-    }
-    return done;
-}
-
-static void test_peer_that_does_not_read_stops_the_guest_only_at_its_credit(void **state)
-{
-    enum { PART = 32768 };
-    struct virtio_vsock_hdr header;
-    size_t sent = 0, credit_updates = 0;
-
-    (void)state;
-    give();
-    cleanup_fd int fd = vsock_driver_guest_calls(&vsock, SOCK_STREAM);
-    uint32_t forwarded = 0, buffer = 256 << 10;
-    while (sent + PART - forwarded <= buffer) {
-        vsock_driver_say(&vsock, 1000, PORT, VIRTIO_VSOCK_OP_RW, 0, bytes + sent, PART);
-        sent += PART;
-        while (vsock_driver_hear(&vsock, &header)) {
-            assert_int_equal(header.op, VIRTIO_VSOCK_OP_CREDIT_UPDATE);
-            assert_true(header.fwd_cnt - forwarded >= buffer / 2); /* worth a packet */
-            forwarded = header.fwd_cnt;
-            credit_updates++;
-        }
-    }
-    assert_int_equal(credit_updates, 1);  /* the socket took that much */
-    assert_true(sent > forwarded + PART); /* the rest is kept */
-    size_t got = drain(fd, 0);
-    vsock_driver_settle(&vsock);
-    got = drain(fd, got);
-    vsock_driver_settle(&vsock);
-    assert_int_equal(drain(fd, got), sent);
-    forwarded = EXPECT(CREDIT_UPDATE, 1000).fwd_cnt;
-    assert_true(sent - forwarded < buffer / 2);
-
-    SAY(1000, PORT, CREDIT_REQUEST);
-    assert_int_equal(EXPECT(CREDIT_UPDATE, 1000).fwd_cnt, sent);
-}
-
-static void test_guest_without_credit_gets_nothing_and_is_asked_once(void **state)
-{
-    (void)state;
-    give();
-    vsock.header.buf_alloc = 100;
-    cleanup_fd int fd = vsock_driver_guest_calls(&vsock, SOCK_STREAM);
-    assert_int_equal(send(fd, bytes, 250, 0), 250);
-    vsock_driver_settle(&vsock);
-    assert_int_equal(EXPECT(RW, 1000).len, 100);
-    EXPECT(CREDIT_REQUEST, 1000);
-    vsock_driver_expect_silence(&vsock);
-    SAY(1000, PORT, CREDIT_UPDATE);
-    vsock_driver_expect_silence(&vsock);
-    vsock.header.fwd_cnt = 60;
-    SAY(1000, PORT, CREDIT_UPDATE);
-    assert_int_equal(EXPECT(RW, 1000).len, 60);
-    EXPECT(CREDIT_REQUEST, 1000);
-    vsock.header.fwd_cnt = 160;
-    SAY(1000, PORT, CREDIT_UPDATE);
-    assert_int_equal(EXPECT(RW, 1000).len, 90);
-    assert_memory_equal(vsock.data, bytes + 160, 90);
-    vsock_driver_expect_silence(&vsock);
-}
-
-static void test_guest_without_buffers_gets_all_later_in_order(void **state)
-{
-    enum { LENGTH = 150000 };
-    struct virtio_vsock_hdr header;
-    uint32_t host_port;
-    size_t got = 0;
-
-    (void)state;
-    vsock_driver_give(&vsock, 1, BUFFER_SIZE);
-    cleanup_fd int fd = host_come(&vsock, PORT, &host_port);
-    assert_int_equal(send(fd, bytes, LENGTH, 0), LENGTH);
-    vsock_driver_settle(&vsock); /* does not spin */
-    for (unsigned round = 0; got < LENGTH; round++) {
-        vsock_driver_give(&vsock, 1 + round % 40, HEADER + 1 + round * 50 % 4000);
-        while (vsock_driver_hear(&vsock, &header)) {
-            assert_int_equal(header.op, VIRTIO_VSOCK_OP_RW);
-            assert_memory_equal(vsock.data, bytes + got, header.len);
-            got += header.len;
-        }
-        assert_true(round < 1000);
-    }
-    assert_int_equal(got, LENGTH);
-}
-
-static void test_large_buffers_go_to_the_first_and_later_connections_get_small_ones(void **state)
-{
-    int fds[70];
-
-    (void)state;
-    for (unsigned i = 0; i < array_length(fds); i++) {
-        cleanup_fd int listener = host_listen(&vsock, PORT, SOCK_STREAM);
-
-        vsock_driver_give(&vsock, 1, BUFFER_SIZE);
-        SAY(1000 + i, PORT, REQUEST);
-        assert_int_equal(EXPECT(RESPONSE, 1000 + i).buf_alloc, i < 64 ? 256 << 10 : 16 << 10);
-        fds[i] = host_accept(listener);
-    }
-    for (unsigned i = 0; i < array_length(fds); i++)
-        close(fds[i]);
-    host_forget(&vsock, PORT);
-}
-
 /* --- Ends --- */
 
 static void test_guest_that_closes_is_answered_when_all_has_been_passed_on(void **state)
@@ -537,118 +386,6 @@ static void test_pause_keeps_what_happens_for_later(void **state)
     assert_int_equal(seen, 7);
 }
 
-static void test_messages_keep_their_boundaries_both_ways(void **state)
-{
-    (void)state;
-    give();
-    vsock.header.type = SEQPACKET;
-    cleanup_fd int fd = vsock_driver_guest_calls(&vsock, SOCK_SEQPACKET);
-    vsock_driver_say(&vsock, 1000, PORT, VIRTIO_VSOCK_OP_RW, 0, "one, in ", 8);
-    host_expect_nothing(fd);
-    vsock_driver_say(&vsock, 1000, PORT, VIRTIO_VSOCK_OP_RW, VIRTIO_VSOCK_SEQ_EOM, "two parts", 9);
-    vsock_driver_say(&vsock, 1000, PORT, VIRTIO_VSOCK_OP_RW, VIRTIO_VSOCK_SEQ_EOM, "two", 3);
-    host_expect(fd, "one, in two parts");
-    host_expect(fd, "two");
-    host_say(fd, "first");
-    assert_int_equal(send(fd, bytes, 10000, 0), 10000);
-    host_say(fd, "last");
-    vsock_driver_settle(&vsock);
-    struct virtio_vsock_hdr header = EXPECT(RW, 1000);
-    assert_int_equal(header.len, 5);
-    assert_int_equal(header.flags, VIRTIO_VSOCK_SEQ_EOM);
-    assert_int_equal(header.type, SEQPACKET);
-    for (uint32_t done = 0, part; done < 10000; done += part) {
-        header = EXPECT(RW, 1000);
-        part = header.len;
-        assert_int_equal(header.flags, done + part == 10000 ? VIRTIO_VSOCK_SEQ_EOM : 0);
-        assert_memory_equal(vsock.data, bytes + done, part);
-    }
-    assert_int_equal(EXPECT(RW, 1000).len, 4);
-    SAY_SHUTDOWN(1000, PORT, SHUT_BOTH);
-    EXPECT(RST, 1000);
-    host_expect(fd, "");
-}
-
-static void test_host_peer_sends_messages_through_the_other_socket(void **state)
-{
-    cleanup_fd int fd = host_connect(vsock.seqpacket, SOCK_SEQPACKET);
-
-    (void)state;
-    give();
-    host_say(fd, "CONNECT 77\n");
-    vsock_driver_settle(&vsock);
-    struct virtio_vsock_hdr header = EXPECT(REQUEST, 77);
-    assert_int_equal(header.type, SEQPACKET);
-    vsock.header.type = SEQPACKET;
-    SAY(77, header.src_port, RESPONSE);
-    char line[32];
-    snprintf(line, sizeof(line), "OK %u\n", header.src_port);
-    host_expect(fd, line);
-    host_say(fd, "a");
-    host_say(fd, "b");
-    vsock_driver_settle(&vsock);
-    assert_int_equal(EXPECT(RW, 77).flags, VIRTIO_VSOCK_SEQ_EOM);
-    assert_int_equal(EXPECT(RW, 77).len, 1);
-}
-
-static void test_messages_to_a_peer_that_does_not_read_are_kept_whole(void **state)
-{
-    enum { LENGTH = 1000, COUNT = 128 };
-    uint8_t message[2 * LENGTH];
-    struct virtio_vsock_hdr header;
-    uint32_t forwarded = 0;
-    unsigned sent = 0, got = 0;
-
-    (void)state;
-    give();
-    vsock.header.type = SEQPACKET;
-    cleanup_fd int fd = vsock_driver_guest_calls(&vsock, SOCK_SEQPACKET);
-    int small = 4096;
-    assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &small, sizeof(small)), 0);
-    for (; (sent + 1) * LENGTH - forwarded <= (128 << 10) && sent < 4 * COUNT; sent++) {
-        vsock_driver_say(&vsock, 1000, PORT, VIRTIO_VSOCK_OP_RW, VIRTIO_VSOCK_SEQ_EOM, bytes + sent * LENGTH, LENGTH);
-        while (vsock_driver_hear(&vsock, &header))
-            forwarded = header.fwd_cnt;
-    }
-    assert_true(sent > COUNT);
-    while (got < sent) {
-        ssize_t length;
-
-        while ((length = recv(fd, message, sizeof(message), 0)) > 0) {
-            assert_int_equal(length, LENGTH);
-            assert_memory_equal(message, bytes + got++ * LENGTH, LENGTH);
-        }
-        vsock_driver_settle(&vsock);
-    }
-    SAY_SHUTDOWN(1000, PORT, SHUT_BOTH);
-    while (vsock_driver_hear(&vsock, &header) && header.op == VIRTIO_VSOCK_OP_CREDIT_UPDATE)
-        ;
-    assert_int_equal(header.op, VIRTIO_VSOCK_OP_RST);
-}
-
-static void test_message_waits_until_the_guest_has_credit_for_all_of_it(void **state)
-{
-    (void)state;
-    give();
-    vsock.header.type = SEQPACKET;
-    vsock.header.buf_alloc = 1000;
-    cleanup_fd int fd = vsock_driver_guest_calls(&vsock, SOCK_SEQPACKET);
-    assert_int_equal(send(fd, bytes, 600, 0), 600);
-    assert_int_equal(send(fd, bytes, 500, 0), 500);
-    vsock_driver_settle(&vsock);
-    assert_int_equal(EXPECT(RW, 1000).len, 600);
-    EXPECT(CREDIT_REQUEST, 1000);
-    vsock_driver_expect_silence(&vsock);
-    vsock.header.fwd_cnt = 600;
-    SAY(1000, PORT, CREDIT_UPDATE);
-    assert_int_equal(EXPECT(RW, 1000).len, 500);
-    assert_int_equal(send(fd, bytes, 1001, 0), 1001); /* never */
-    vsock_driver_settle(&vsock);
-    EXPECT(RST, 1000);
-    host_expect(fd, "");
-}
-
-#define vsock_test(function) cmocka_unit_test_setup_teardown(function, setup, teardown)
 TEST_MAIN(vsock_test(test_config_space_has_the_cid), vsock_test(test_sockets_are_for_their_owner_alone),
           vsock_test(test_bad_configuration_is_refused),
           vsock_test(test_host_peer_reaches_a_guest_port_and_bytes_pass_both_ways),
@@ -658,10 +395,6 @@ TEST_MAIN(vsock_test(test_config_space_has_the_cid), vsock_test(test_sockets_are
           vsock_test(test_guest_reaches_the_listener_of_its_port),
           vsock_test(test_guest_is_refused_where_nobody_listens),
           vsock_test(test_guest_waits_while_the_listeners_backlog_is_full),
-          vsock_test(test_peer_that_does_not_read_stops_the_guest_only_at_its_credit),
-          vsock_test(test_guest_without_credit_gets_nothing_and_is_asked_once),
-          vsock_test(test_guest_without_buffers_gets_all_later_in_order),
-          vsock_test(test_large_buffers_go_to_the_first_and_later_connections_get_small_ones),
           vsock_test(test_guest_that_closes_is_answered_when_all_has_been_passed_on),
           vsock_test(test_guest_that_ends_its_output_still_receives),
           vsock_test(test_guest_that_takes_no_more_stops_the_peer),
@@ -669,8 +402,4 @@ TEST_MAIN(vsock_test(test_config_space_has_the_cid), vsock_test(test_sockets_are
           vsock_test(test_words_of_a_peer_that_left_reach_the_guest),
           vsock_test(test_peer_that_left_with_words_unread_ends_the_connection),
           vsock_test(test_reset_ends_all_and_the_next_driver_starts_afresh),
-          vsock_test(test_pause_keeps_what_happens_for_later),
-          vsock_test(test_messages_keep_their_boundaries_both_ways),
-          vsock_test(test_host_peer_sends_messages_through_the_other_socket),
-          vsock_test(test_messages_to_a_peer_that_does_not_read_are_kept_whole),
-          vsock_test(test_message_waits_until_the_guest_has_credit_for_all_of_it))
+          vsock_test(test_pause_keeps_what_happens_for_later))

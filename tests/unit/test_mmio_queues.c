@@ -1,0 +1,159 @@
+/* Queue registers, notifications and interrupts of the virtio-mmio transport. */
+#include "tests/unit/mmio_fixture.h"
+
+#include <linux/virtio_mmio.h>
+
+#include "vmm/metrics.h"
+
+/* Queue registers */
+
+static void test_queues_are_laid_out_between_features_ok_and_driver_ok_only(void **state)
+{
+    (void)state;
+    set_status(ACKNOWLEDGE);
+    set_status(ACKNOWLEDGE | DRIVER);
+    configure_queue(0);
+    assert_false(fixture.queues[0].ready);
+    assert_int_equal(fixture.queues[0].size, 0);
+    assert_int_equal(fixture.queues[0].descriptor_gpa, 0);
+
+    bring_up();
+    const struct virtqueue before = fixture.queues[0];
+    write32(VIRTIO_MMIO_QUEUE_SEL, 0);
+    write32(VIRTIO_MMIO_QUEUE_READY, 0);
+    write32(VIRTIO_MMIO_QUEUE_NUM, 1);
+    write32(VIRTIO_MMIO_QUEUE_DESC_LOW, 0x1234);
+    write32(VIRTIO_MMIO_QUEUE_USED_HIGH, 0x1234);
+    assert_memory_equal(&fixture.queues[0], &before, sizeof(before));
+    assert_int_equal(read32(VIRTIO_MMIO_QUEUE_READY), 1);
+}
+
+static void test_ready_queue_keeps_its_place(void **state)
+{
+    (void)state;
+    negotiate(0);
+    configure_queue(0);
+    uint64_t gpa = fixture.queues[0].descriptor_gpa;
+    write32(VIRTIO_MMIO_QUEUE_DESC_LOW, 0x8000);
+    assert_int_equal(fixture.queues[0].descriptor_gpa, gpa);
+    write32(VIRTIO_MMIO_QUEUE_READY, 0);
+    write32(VIRTIO_MMIO_QUEUE_DESC_LOW, 0x8000);
+    assert_int_equal(fixture.queues[0].descriptor_gpa, 0x8000);
+}
+
+static void test_registers_of_a_queue_that_is_not_there_are_ignored(void **state)
+{
+    (void)state;
+    negotiate(0);
+    write32(VIRTIO_MMIO_QUEUE_SEL, QUEUES);
+    write32(VIRTIO_MMIO_QUEUE_NUM, SIZE);
+    write32(VIRTIO_MMIO_QUEUE_READY, 1);
+    assert_int_equal(read32(VIRTIO_MMIO_QUEUE_READY), 0);
+}
+
+/* Notifications and interrupts */
+
+static void test_notify_reaches_the_queue_it_names(void **state)
+{
+    (void)state;
+    bring_up();
+    write32(VIRTIO_MMIO_QUEUE_NOTIFY, 1);
+    assert_int_equal(fixture.notified[0], 0);
+    assert_int_equal(fixture.notified[1], 1);
+}
+
+static void test_notify_is_ignored_when_nobody_listens(void **state)
+{
+    (void)state;
+    write32(VIRTIO_MMIO_QUEUE_NOTIFY, 0);
+    negotiate(0);
+    write32(VIRTIO_MMIO_QUEUE_NOTIFY, 0);
+    bring_up();
+    write32(VIRTIO_MMIO_QUEUE_NOTIFY, QUEUES);
+    write32(VIRTIO_MMIO_QUEUE_NOTIFY, 0xffffffff);
+    set_status(0);
+    write32(VIRTIO_MMIO_QUEUE_NOTIFY, 0);
+    assert_int_equal(fixture.notified[0], 0);
+    assert_int_equal(fixture.notified[1], 0);
+}
+
+static void test_interrupt_status_is_kept_until_acknowledged(void **state)
+{
+    (void)state;
+    bring_up();
+    uint64_t before = metrics.interrupt_triggers;
+    add_request(0);
+    write32(VIRTIO_MMIO_QUEUE_NOTIFY, 0);
+    virtio_device_config_changed(&fixture.device);
+    assert_int_equal(metrics.interrupt_triggers, before + 2);
+    assert_int_equal(read32(VIRTIO_MMIO_INTERRUPT_STATUS), VIRTIO_MMIO_INT_VRING | VIRTIO_MMIO_INT_CONFIG);
+    write32(VIRTIO_MMIO_INTERRUPT_ACK, VIRTIO_MMIO_INT_VRING);
+    assert_int_equal(read32(VIRTIO_MMIO_INTERRUPT_STATUS), VIRTIO_MMIO_INT_CONFIG);
+    write32(VIRTIO_MMIO_INTERRUPT_ACK, 0xffffffff);
+    assert_int_equal(read32(VIRTIO_MMIO_INTERRUPT_STATUS), 0);
+}
+
+static void test_no_interrupt_without_used_buffers(void **state)
+{
+    (void)state;
+    bring_up();
+    write32(VIRTIO_MMIO_QUEUE_NOTIFY, 0);
+    assert_int_equal(read32(VIRTIO_MMIO_INTERRUPT_STATUS), 0);
+}
+
+static void test_broken_queue_stops_the_device_until_reset(void **state)
+{
+    (void)state;
+    bring_up();
+    guest_ring_publish(&fixture.rings[0], SIZE);
+    write32(VIRTIO_MMIO_QUEUE_NOTIFY, 0);
+    assert_int_equal(status() & NEEDS_RESET, NEEDS_RESET);
+    assert_int_equal(read32(VIRTIO_MMIO_INTERRUPT_STATUS), VIRTIO_MMIO_INT_CONFIG);
+    add_request(1);
+    write32(VIRTIO_MMIO_QUEUE_NOTIFY, 1);
+    assert_int_equal(fixture.notified[1], 0);
+    assert_false(guest_ring_has_used(&fixture.rings[1]));
+
+    bring_up();
+    assert_int_equal(fixture.resets, 1);
+    add_request(1);
+    write32(VIRTIO_MMIO_QUEUE_NOTIFY, 1);
+    assert_true(guest_ring_has_used(&fixture.rings[1]));
+}
+
+static void test_pause_holds_notifications_and_resume_looks_again(void **state)
+{
+    (void)state;
+    bring_up();
+    virtio_mmio_pause(fixture.transport);
+    virtio_mmio_pause(fixture.transport);
+    assert_int_equal(fixture.pauses, 1);
+    add_request(1);
+    write32(VIRTIO_MMIO_QUEUE_NOTIFY, 1);
+    assert_int_equal(fixture.notified[1], 0);
+    virtio_mmio_resume(fixture.transport);
+    virtio_mmio_resume(fixture.transport);
+    assert_int_equal(fixture.notified[0], 1);
+    assert_int_equal(fixture.notified[1], 1);
+    assert_true(guest_ring_has_used(&fixture.rings[1]));
+}
+
+static void test_pause_of_an_inactive_device_is_nothing(void **state)
+{
+    (void)state;
+    virtio_mmio_pause(fixture.transport);
+    virtio_mmio_resume(fixture.transport);
+    assert_int_equal(fixture.pauses, 0);
+    assert_int_equal(fixture.notified[0], 0);
+    bring_up();
+    assert_int_equal(fixture.activations, 1);
+}
+
+TEST_MAIN(MMIO_TEST(test_queues_are_laid_out_between_features_ok_and_driver_ok_only),
+          MMIO_TEST(test_ready_queue_keeps_its_place),
+          MMIO_TEST(test_registers_of_a_queue_that_is_not_there_are_ignored),
+          MMIO_TEST(test_notify_reaches_the_queue_it_names), MMIO_TEST(test_notify_is_ignored_when_nobody_listens),
+          MMIO_TEST(test_interrupt_status_is_kept_until_acknowledged),
+          MMIO_TEST(test_no_interrupt_without_used_buffers), MMIO_TEST(test_broken_queue_stops_the_device_until_reset),
+          MMIO_TEST(test_pause_holds_notifications_and_resume_looks_again),
+          MMIO_TEST(test_pause_of_an_inactive_device_is_nothing))
