@@ -105,7 +105,10 @@ static void vmm_spawn(struct vmm *vmm, const char *path, unsigned number)
     posix_spawn_file_actions_t actions;
     int out[2];
 
-    snprintf(vmm->socket, sizeof(vmm->socket), "/tmp/mayfly-bench-%d-%u.sock", getpid(), number);
+    const char *folder = getenv("TMPDIR");
+
+    snprintf(vmm->socket, sizeof(vmm->socket), "%s/mayfly-bench-%d-%u.sock", folder != NULL ? folder : "/tmp", getpid(),
+             number);
     unlink(vmm->socket);
     /* `path` may carry options of its own. */
     char words[512];

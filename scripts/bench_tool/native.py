@@ -1,5 +1,6 @@
 """What is measured on this machine's own KVM: process start, API, InstanceStart, many at once, system calls."""
 import json
+import os
 import re
 import shutil
 import statistics
@@ -16,7 +17,9 @@ from bench_tool.row import Row
 
 def measure(build, mode, *words):
     """The lines that the stop-watch prints, decoded."""
-    out = subprocess.run([build / "release" / "measure", mode, *map(str, words)], check=True, capture_output=True, text=True)
+    with tempfile.TemporaryDirectory(prefix="mayfly-bench-") as scratch:
+        out = subprocess.run([build / "release" / "measure", mode, *map(str, words)], check=True, capture_output=True, text=True,
+                             env={**os.environ, "TMPDIR": scratch})
     return [json.loads(line) for line in out.stdout.splitlines()]
 
 

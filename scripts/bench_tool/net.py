@@ -6,7 +6,6 @@ import socket
 import struct
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 from bench_tool import machines, native, qemu
@@ -21,31 +20,21 @@ GUEST, HOST = bytes.fromhex("020000000066"), bytes.fromhex("020000000077")
 
 
 def in_network_of_its_own(function):
-    """Runs it in a thread whose network namespace is new, and so is that of the processes which it starts."""
-    result = []
-
-    def body():
-        try:
-            prepare()
-            result.append(function())
-        except BaseException as failure:
-            result.append(failure)
-
-    def prepare():
-        if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET) != 0:
-            raise OSError(ctypes.get_errno(), "a network namespace")
+    """Runs it in a network namespace that is new, and so is that of the processes which it starts."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    before = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    if libc.unshare(CLONE_NEWNET) != 0:
+        raise OSError(ctypes.get_errno(), "a network namespace")
+    try:
         subprocess.run(["ip", "tuntap", "add", "dev", TAP, "mode", "tap", "vnet_hdr"], check=True)
         # No word but ours.
         if os.path.exists(f"/proc/sys/net/ipv6/conf/{TAP}"):
             Path(f"/proc/sys/net/ipv6/conf/{TAP}/disable_ipv6").write_text("1")
         subprocess.run(["ip", "link", "set", TAP, "txqueuelen", "8192", "up"], check=True)
-
-    thread = threading.Thread(target=body)
-    thread.start()
-    thread.join()
-    if isinstance(result[0], BaseException):
-        raise result[0]
-    return result[0]
+        return function()
+    finally:
+        libc.setns(before, CLONE_NEWNET)
+        os.close(before)
 
 
 def large_frame():

@@ -184,9 +184,9 @@ static void test_neighbours_beyond_the_end_of_a_truncated_file_fail_alone(void *
     assert_int_equal(truncate(block.path, 2 * PAGE + 700), 0);
     add_pages(VIRTIO_BLK_T_IN, 0, 5);
     serve(5, lengths);
-    assert_statuses((const uint8_t[]){VIRTIO_BLK_S_OK, VIRTIO_BLK_S_OK, VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_IOERR,
-                                      VIRTIO_BLK_S_IOERR},
-                    5);
+    assert_statuses(
+        (const uint8_t[]){VIRTIO_BLK_S_OK, VIRTIO_BLK_S_OK, VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_IOERR},
+        5);
     assert_int_equal(lengths[0], PAGE + 1);
     assert_int_equal(lengths[1], PAGE + 1);
     assert_int_equal(lengths[2], 700 + 1);
@@ -199,7 +199,8 @@ static void test_neighbours_beyond_the_end_of_a_truncated_file_fail_alone(void *
 
 static void test_neighbours_of_a_write_that_fails_half_way_have_their_own_results(void **state)
 {
-    const struct rlimit limit = {16 * SECTOR + 2 * PAGE + 1024, RLIM_INFINITY}, unlimited = {RLIM_INFINITY, RLIM_INFINITY};
+    const struct rlimit limit = {16 * SECTOR + 2 * PAGE + 1024, RLIM_INFINITY},
+                        unlimited = {RLIM_INFINITY, RLIM_INFINITY};
 
     (void)state;
     block_start();
@@ -209,9 +210,9 @@ static void test_neighbours_of_a_write_that_fails_half_way_have_their_own_result
     assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
     serve(5, NULL);
     assert_int_equal(setrlimit(RLIMIT_FSIZE, &unlimited), 0);
-    assert_statuses((const uint8_t[]){VIRTIO_BLK_S_OK, VIRTIO_BLK_S_OK, VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_IOERR,
-                                      VIRTIO_BLK_S_OK},
-                    5);
+    assert_statuses(
+        (const uint8_t[]){VIRTIO_BLK_S_OK, VIRTIO_BLK_S_OK, VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK},
+        5);
     assert_block_file_has(8 * SECTOR, PAGE, 0x44);
     assert_block_file_has(16 * SECTOR, PAGE, 0x44);
     assert_block_file_has(16 * SECTOR + PAGE, PAGE, 0x44);
