@@ -126,6 +126,7 @@ FORCE:
 unit_tests := $(patsubst %.c,$(OUT)/%,$(wildcard tests/unit/test_*.c))
 jail_tests := $(patsubst %.c,$(OUT)/%,$(wildcard tests/jail/test_*.c))
 machine_tests := $(patsubst %.c,$(OUT)/%,$(wildcard tests/machine/test_*.c))
+jail_support := $(patsubst %.c,$(OUT)/%.o,$(filter-out tests/jail/probe.c $(wildcard tests/jail/test_*.c),$(wildcard tests/jail/*.c)))
 test_libraries := $(OUT)/libapi.a $(OUT)/libcli.a $(OUT)/libclient.a $(OUT)/libinit.a $(OUT)/libjailer.a $(OUT)/libvmm.a $(OUT)/libbase.a
 test_support := $(patsubst %.c,$(OUT)/%.o,$(filter-out $(wildcard tests/unit/test_*.c),$(wildcard tests/unit/*.c)))
 # Machine and jail tests talk to whole processes: of the units they take the frame only, and of the libraries the client.
@@ -140,8 +141,7 @@ $(OUT)/tests/machine/test_%: $(OUT)/tests/machine/test_%.o $(machine_support) $(
 	$(call say,LD)
 	$(Q)$(call LINK_glibc,$(filter %.o,$^) -Wl$(comma)--start-group $(filter %.a,$^) -Wl$(comma)--end-group,-lcmocka $(LIBS_glibc)) -o $@
 # The jail tests run the release binaries whatever the variant, and a static probe in place of the VMM.
-$(OUT)/tests/jail/test_%: $(OUT)/tests/jail/test_%.o $(OUT)/tests/jail/jail.o $(OUT)/tests/jail/attempts.o \
-    $(machine_support) $(machine_libraries)
+$(OUT)/tests/jail/test_%: $(OUT)/tests/jail/test_%.o $(jail_support) $(machine_support) $(machine_libraries)
 	$(call say,LD)
 	$(Q)$(call LINK_glibc,$(filter %.o,$^) -Wl$(comma)--start-group $(filter %.a,$^) -Wl$(comma)--end-group,-lcmocka $(LIBS_glibc)) -o $@
 $(BUILD)/release/tests/jail/probe: tests/jail/probe.c

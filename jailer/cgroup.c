@@ -118,13 +118,19 @@ struct error *cgroup_open_mount(const char *usual, long magic, const char *optio
     if (mounts == NULL)
         return error_errno(errno, "cannot read /proc/self/mounts");
     *fd = -1;
+    int failed = 0;
     while (*fd < 0 && getmntent_r(mounts, &entry, line, sizeof(line)) != NULL) {
         bool fits = magic == CGROUP2_SUPER_MAGIC ? strcmp(entry.mnt_type, "cgroup2") == 0
                                                  : strcmp(entry.mnt_type, "cgroup") == 0 && hasmntopt(&entry, option);
-        if (fits)
-            *fd = open(entry.mnt_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (fits && (*fd = open(entry.mnt_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0)
+            failed = errno;
     }
+    if (failed == 0 && ferror(mounts))
+        failed = EIO; /* getmntent_r(3) says no more than that it is the end */
     endmntent(mounts);
+    if (*fd < 0 && failed != 0)
+        return error_errno(failed, "--cgroup: cannot look for the cgroup version %s hierarchy in /proc/self/mounts",
+                           magic == CGROUP2_SUPER_MAGIC ? "2" : "1");
     if (*fd < 0)
         return error_new(ERROR_INPUT, "--cgroup: no cgroup %s hierarchy%s%s is mounted on this host",
                          magic == CGROUP2_SUPER_MAGIC ? "version 2" : "version 1", option[0] == '\0' ? "" : " for ",

@@ -33,9 +33,12 @@ struct error *devices_look_up(const struct jail_config *config, struct devices *
     for (size_t i = 0; i < DEVICES_COUNT; i++) {
         const char *path = nodes[i].path;
         struct stat status;
-        bool there = stat(path, &status) == 0 && S_ISCHR(status.st_mode);
+        bool there = stat(path, &status) == 0;
 
         devices->numbers[i] = 0;
+        if (!there && errno != ENOENT && nodes[i].required)
+            return error_errno(errno, "cannot look at %s", path);
+        there = there && S_ISCHR(status.st_mode);
         if (there && config->mode != JAIL_ROOT && faccessat(AT_FDCWD, path, R_OK | W_OK, AT_EACCESS) < 0) {
             if (nodes[i].required)
                 return error_errno(errno, "user %u may not open %s; it belongs to group %u, mode %04o", geteuid(), path,

@@ -29,8 +29,12 @@ static struct error *check_static(int fd, const char *path)
     for (unsigned i = 0; i < header.e_phnum; i++) {
         Elf64_Phdr segment;
 
-        if (header.e_phoff > INT64_MAX - (i + 1) * sizeof(segment) ||
-            pread(fd, &segment, sizeof(segment), (off_t)(header.e_phoff + i * sizeof(segment))) != sizeof(segment))
+        got = header.e_phoff > INT64_MAX - (i + 1) * sizeof(segment)
+                  ? 0
+                  : pread(fd, &segment, sizeof(segment), (off_t)(header.e_phoff + i * sizeof(segment)));
+        if (got < 0)
+            return error_errno(errno, "--exec-file: cannot read \"%s\"", path);
+        if (got != sizeof(segment))
             return error_new(ERROR_INPUT, "--exec-file: \"%s\" ends within its program headers", path);
         if (segment.p_type == PT_INTERP)
             return error_new(ERROR_INPUT,

@@ -12,7 +12,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { MAPPED = 0, REFUSED = 1, NO_PROGRAM = 127, MAPS = 2 };
+/* How the mapping of one kind of ids ended. */
+enum { MAPPED, REFUSED, NO_PROGRAM, FAILED };
+enum { MAPS = 2, EXIT_NOT_EXECUTED = 126, EXIT_NOT_FOUND = 127 };
 
 struct id_map {
     const char *option;
@@ -81,11 +83,14 @@ static int map_from_outside(const char *process, const struct id_map *map)
         if (null >= 0)
             dup2(null, STDERR_FILENO);
         execv(map->program, (char *const *)(uintptr_t)arguments);
-        _exit(NO_PROGRAM);
+        _exit(errno == ENOENT ? EXIT_NOT_FOUND : EXIT_NOT_EXECUTED);
     }
-    if (child < 0 || waitpid(child, &status, 0) != child || !WIFEXITED(status))
-        return REFUSED;
-    return WEXITSTATUS(status);
+    if (child < 0 || waitpid(child, &status, 0) != child || !WIFEXITED(status) ||
+        WEXITSTATUS(status) == EXIT_NOT_EXECUTED)
+        return FAILED;
+    if (WEXITSTATUS(status) == EXIT_NOT_FOUND)
+        return NO_PROGRAM;
+    return WEXITSTATUS(status) == 0 ? MAPPED : REFUSED;
 }
 
 /* The process that stays outside: waits until the other has its namespace, maps, and tells by its exit code. */
@@ -95,13 +100,14 @@ static __attribute__((noreturn)) void help(int start, pid_t process, const struc
     char byte;
 
     snprintf(name, sizeof(name), "%d", process);
-    if (read(start, &byte, 1) != 1)
+    ssize_t got = read(start, &byte, 1);
+    if (got == 0)
         _exit(0); /* there is no namespace */
     for (size_t i = 0; i < MAPS; i++) {
-        int code = map_from_outside(name, &maps[i]);
+        int code = got < 0 ? FAILED : map_from_outside(name, &maps[i]);
 
         if (code != MAPPED)
-            _exit((int)(1 + i + (code == NO_PROGRAM ? MAPS : 0)));
+            _exit((int)i + MAPS * code);
     }
     _exit(0);
 }
@@ -115,8 +121,10 @@ static struct error *wait_for_helper(pid_t helper, const struct id_map *maps)
     if (WEXITSTATUS(status) == 0)
         return NULL;
 
-    const struct id_map *map = &maps[(WEXITSTATUS(status) - 1) % MAPS];
-    if (WEXITSTATUS(status) > MAPS)
+    const struct id_map *map = &maps[WEXITSTATUS(status) % MAPS];
+    if (WEXITSTATUS(status) / MAPS >= FAILED)
+        return error_new(ERROR_HOST, "%s: cannot have %s map %u", map->option, map->program, map->wanted);
+    if (WEXITSTATUS(status) / MAPS == NO_PROGRAM)
         return error_new(ERROR_INPUT, "%s: %u is not your own id (%u), and %s, which maps others, is not there",
                          map->option, map->wanted, map->own, map->program);
     return error_new(ERROR_INPUT, "%s: %u is neither your own id (%u) nor a subordinate one (see /etc/sub%.3s)",
