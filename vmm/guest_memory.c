@@ -103,14 +103,13 @@ struct error *guest_memory_map(struct guest_memory *memory, enum huge_pages huge
  * The file's size is sealed before anybody else has it: who could shorten it would take memory from under the guest's
  * feet, and from under ours.
  */
-static struct error *shared_file_new(uint64_t size, enum huge_pages huge_pages, int *fd)
+struct error *guest_memory_file_new(uint64_t size, enum huge_pages huge_pages, int *fd)
 {
     unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING | (huge_pages == HUGE_PAGES_2M ? MFD_HUGETLB | MFD_HUGE_2MB : 0);
     cleanup_fd int made = memfd_create("guest memory", flags);
 
     if (made < 0 || ftruncate(made, (off_t)size) < 0 || fcntl(made, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) < 0)
-        return error_errno(errno, "mem_size_mib: cannot make %llu MiB of shared guest memory",
-                           (unsigned long long)size >> 20);
+        return error_errno(errno, "cannot make %llu MiB of shared guest memory", (unsigned long long)size >> 20);
     *fd = take_fd(&made);
     return NULL;
 }
@@ -124,10 +123,10 @@ struct error *guest_memory_map_shared(struct guest_memory *memory, enum huge_pag
         memory->regions[i].shared_offset = size;
         size += memory->regions[i].size;
     }
-    error = shared_file_new(size, huge_pages, &memory->shared_fd);
+    error = guest_memory_file_new(size, huge_pages, &memory->shared_fd);
     if (error != NULL) {
         memory->count = 0;
-        return error;
+        return error_wrap(error, "mem_size_mib");
     }
     memory->shared = true;
     return regions_map(memory, huge_pages);

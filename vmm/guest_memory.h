@@ -49,6 +49,8 @@ struct guest_memory {
 struct error *guest_memory_map(struct guest_memory *memory, enum huge_pages huge_pages);
 /* The same in memory that can be handed to another process, which then sees all of it. */
 struct error *guest_memory_map_shared(struct guest_memory *memory, enum huge_pages huge_pages);
+/* A memfd of sealed size for memory that others map. */
+struct error *guest_memory_file_new(uint64_t size, enum huge_pages huge_pages, int *fd);
 void guest_memory_unmap(struct guest_memory *memory);
 
 /* Fresh zero pages in place of all that was written or mapped into the regions; their hva, hence the memslots, stay. */
@@ -63,8 +65,12 @@ struct error *guest_memory_clear(const struct guest_memory *memory, enum huge_pa
 enum guest_release { GUEST_RELEASE_ALL, GUEST_RELEASE_BUT_FILES };
 bool guest_memory_release(const struct guest_memory *memory, uint64_t gpa, uint64_t length, enum guest_release what);
 
-/* Maps fresh pages over [hva, hva + length), or pages that nobody may touch: for what is within guest memory. */
+/*
+ * Maps fresh pages over [hva, hva + length), or those from `offset` on of a shared file, or pages that nobody may
+ * touch: for what is within guest memory.
+ */
 bool guest_pages_map(uint8_t *hva, uint64_t length, enum huge_pages huge_pages);
+bool guest_pages_map_shared(uint8_t *hva, uint64_t length, enum huge_pages huge_pages, int fd, uint64_t offset);
 bool guest_pages_forbid(uint8_t *hva, uint64_t length);
 
 /* The host address of [gpa, gpa + length), or NULL unless the whole range lies within one region. */

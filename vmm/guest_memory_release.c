@@ -9,18 +9,29 @@
 enum { PAGE_SIZE = 4096 };
 #define HUGE_PAGE_SIZE (2ull << 20)
 
-bool guest_pages_map(uint8_t *hva, uint64_t length, enum huge_pages huge_pages)
+static bool pages_map(uint8_t *hva, uint64_t length, enum huge_pages huge_pages, int flags, int fd, uint64_t offset)
 {
-    int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE;
-
-    if (huge_pages == HUGE_PAGES_2M)
-        flags = (flags & ~MAP_NORESERVE) | MAP_HUGETLB | (21 << MAP_HUGE_SHIFT);
-    if (mmap(hva, length, PROT_READ | PROT_WRITE, flags, -1, 0) == MAP_FAILED)
+    /* With it a shortage of huge pages were a SIGBUS under the guest. */
+    if (huge_pages != HUGE_PAGES_2M)
+        flags |= MAP_NORESERVE;
+    if (mmap(hva, length, PROT_READ | PROT_WRITE, flags | MAP_FIXED, fd, (off_t)offset) == MAP_FAILED)
         return false;
     madvise(hva, length, MADV_DONTDUMP);
     if (huge_pages == HUGE_PAGES_TRANSPARENT)
         madvise(hva, length, MADV_HUGEPAGE);
     return true;
+}
+
+bool guest_pages_map(uint8_t *hva, uint64_t length, enum huge_pages huge_pages)
+{
+    const int huge = huge_pages == HUGE_PAGES_2M ? MAP_HUGETLB | (21 << MAP_HUGE_SHIFT) : 0;
+
+    return pages_map(hva, length, huge_pages, MAP_PRIVATE | MAP_ANONYMOUS | huge, -1, 0);
+}
+
+bool guest_pages_map_shared(uint8_t *hva, uint64_t length, enum huge_pages huge_pages, int fd, uint64_t offset)
+{
+    return pages_map(hva, length, huge_pages, MAP_SHARED, fd, offset);
 }
 
 bool guest_pages_forbid(uint8_t *hva, uint64_t length)

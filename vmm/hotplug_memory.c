@@ -1,9 +1,12 @@
 #include "vmm/hotplug_memory.h"
 
 #include "vmm/base/checked.h"
+#include "vmm/base/cleanup.h"
+#include "vmm/base/log.h"
 #include "vmm/guest_memory.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -34,9 +37,10 @@ static uint8_t *reserve(uint64_t size, uint64_t align)
 }
 
 struct error *hotplug_memory_new(struct hotplug_memory *memory, const struct memory_hotplug_config *config,
-                                 uint64_t gpa, enum huge_pages huge_pages)
+                                 uint64_t gpa, enum huge_pages huge_pages, bool shared)
 {
     uint64_t size = config->total_size_mib << 20;
+    struct error *error = NULL;
 
     *memory = (struct hotplug_memory){
         .gpa = gpa,
@@ -48,17 +52,24 @@ struct error *hotplug_memory_new(struct hotplug_memory *memory, const struct mem
         .slot_blocks = calloc(config->total_size_mib / config->slot_size_mib, sizeof(*memory->slot_blocks)),
         .huge_pages = huge_pages,
     };
-    if (memory->hva != NULL && memory->plugged != NULL && memory->slot_blocks != NULL)
+    if (memory->hva == NULL || memory->plugged == NULL || memory->slot_blocks == NULL)
+        error =
+            error_errno(ENOMEM, "cannot reserve %llu MiB of address space", (unsigned long long)config->total_size_mib);
+    else if (shared)
+        error = guest_memory_file_new(size, huge_pages, &memory->shared_fd);
+    memory->shared = error == NULL && shared;
+    if (error == NULL)
         return NULL;
     hotplug_memory_free(memory);
-    return error_errno(ENOMEM, "total_size_mib: cannot reserve %llu MiB of address space",
-                       (unsigned long long)config->total_size_mib);
+    return error_wrap(error, "total_size_mib");
 }
 
 void hotplug_memory_free(struct hotplug_memory *memory)
 {
     if (memory->hva != NULL)
         munmap(memory->hva, memory->size);
+    if (memory->shared)
+        fd_close(&memory->shared_fd);
     free(memory->plugged);
     free(memory->slot_blocks);
     memset(memory, 0, sizeof(*memory));
@@ -99,6 +110,35 @@ void *hotplug_memory_at(const struct hotplug_memory *memory, uint64_t gpa, uint6
 }
 
 /* --- Plugging --- */
+
+/* Gives the host what the file has there. */
+static bool file_empty(const struct hotplug_memory *memory, uint64_t offset, uint64_t length)
+{
+    return fallocate(memory->shared_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)length) == 0;
+}
+
+/* Another process may have written there since it was taken away. */
+static bool pages_give(const struct hotplug_memory *memory, uint64_t gpa, uint64_t length)
+{
+    const uint64_t offset = gpa - memory->gpa;
+
+    if (!memory->shared)
+        return guest_pages_map(memory->hva + offset, length, memory->huge_pages);
+    return file_empty(memory, offset, length) &&
+           guest_pages_map_shared(memory->hva + offset, length, memory->huge_pages, memory->shared_fd, offset);
+}
+
+/* Should the file keep them, they are out of reach nevertheless, and gone when they come again. */
+static bool pages_take(const struct hotplug_memory *memory, uint64_t gpa, uint64_t length)
+{
+    const uint64_t offset = gpa - memory->gpa;
+
+    if (!guest_pages_forbid(memory->hva + offset, length))
+        return false;
+    if (memory->shared && !file_empty(memory, offset, length))
+        log_warning("hotplug/memory: what was unplugged stays in use: %s", strerror(errno));
+    return true;
+}
 
 static bool memslot_set(const struct hotplug_memory *memory, uint64_t slot, bool there)
 {
@@ -169,16 +209,15 @@ static void account(struct hotplug_memory *memory, uint64_t gpa, uint64_t length
 
 bool hotplug_memory_plug(struct hotplug_memory *memory, uint64_t gpa, uint64_t length)
 {
-    uint8_t *hva = memory->hva + (gpa - memory->gpa);
     uint64_t first_slot = (gpa - memory->gpa) / memory->slot_size;
     uint64_t last_slot = (gpa - memory->gpa + length - 1) / memory->slot_size;
 
     if (memory->runs >= RUNS_MAX)
         return false;
-    if (!guest_pages_map(hva, length, memory->huge_pages))
+    if (!pages_give(memory, gpa, length))
         return false;
     if (!add_empty_slots(memory, first_slot, last_slot)) {
-        guest_pages_forbid(hva, length);
+        pages_take(memory, gpa, length);
         return false;
     }
     account(memory, gpa, length, true);
@@ -190,7 +229,7 @@ bool hotplug_memory_unplug(struct hotplug_memory *memory, uint64_t gpa, uint64_t
 {
     if (memory->runs >= RUNS_MAX && plugged_neighbours(memory, block_of(memory, gpa), length / memory->block_size) == 2)
         return false;
-    if (!guest_pages_forbid(memory->hva + (gpa - memory->gpa), length))
+    if (!pages_take(memory, gpa, length))
         return false;
     account(memory, gpa, length, false);
     remove_empty_slots(memory, (gpa - memory->gpa) / memory->slot_size,

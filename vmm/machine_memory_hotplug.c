@@ -72,7 +72,7 @@ struct error *machine_memory_hotplug_reserve(struct machine *machine)
     if (error != NULL)
         return error_wrap(error, "total_size_mib");
     error = hotplug_memory_new(&machine->hotplug, config, arch_hotplug_start(&machine->memory),
-                               machine->config.machine.huge_pages);
+                               machine->config.machine.huge_pages, machine->memory.shared);
     if (error != NULL)
         return error;
     machine->hotplug.memslot_set = memslot_set;
@@ -114,10 +114,6 @@ struct error *machine_put_memory_hotplug(struct machine *machine, struct memory_
 
     if (error == NULL)
         error = check_config(machine, config);
-    if (error == NULL && machine_shares_memory(machine))
-        error =
-            error_new(ERROR_INPUT, "total_size_mib: memory that comes and goes cannot be shared, expected no device "
-                                   "that another process serves (vhost-user) beside it");
     if (error == NULL && !machine->config.memory_hotplug.present)
         error = machine_check_room(machine, "hotplug/memory");
     if (error == NULL)

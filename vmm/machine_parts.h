@@ -118,8 +118,6 @@ struct error *machine_file_system_new(struct machine *machine, const struct file
                                       struct virtio_mmio **transport);
 /* Whether another process is to see guest memory. */
 bool machine_shares_memory(const struct machine *machine);
-/* Refuses a device that would have it so, where guest memory comes and goes; `field` is what makes it such a device. */
-struct error *machine_check_sharing(const struct machine *machine, const char *field);
 
 /* machine_mmds.c */
 

@@ -193,9 +193,6 @@ static struct error *check_drive(const struct machine *machine, const struct dri
     if (config->is_root_device && machine->config.pmem_count > 0 && machine->config.pmem[0].root_device)
         return error_new(ERROR_INPUT, "is_root_device: true, but pmem '%s' is the root device already",
                          machine->config.pmem[0].id);
-    error = config->socket != NULL ? machine_check_sharing(machine, "socket") : NULL;
-    if (error != NULL)
-        return error;
     return place < machine->config.drive_count ? NULL : machine_check_room(machine, "drives");
 }
 
@@ -300,9 +297,6 @@ static struct error *check_network_interface(const struct machine *machine,
             return error_new(ERROR_INPUT, "host_dev_name: '%s' is the device of interface '%s' already",
                              config->host_dev_name, other->iface_id);
     }
-    struct error *error = network_interface_is_vhost_user(config) ? machine_check_sharing(machine, "backend") : NULL;
-    if (error != NULL)
-        return error;
     return place < all->network_interface_count ? NULL : machine_check_room(machine, "network-interfaces");
 }
 

@@ -19,17 +19,6 @@ bool machine_shares_memory(const struct machine *machine)
     return config->file_system_count > 0;
 }
 
-struct error *machine_check_sharing(const struct machine *machine, const char *field)
-{
-    if (!machine->config.memory_hotplug.present)
-        return NULL;
-    return error_new(
-        ERROR_INPUT,
-        "%s: a device that another process serves (vhost-user) shares memory with it, expected none beside "
-        "hotplug/memory, which comes and goes",
-        field);
-}
-
 struct error *machine_file_system_new(struct machine *machine, const struct file_system_config *config,
                                       struct virtio_mmio **transport)
 {
@@ -50,9 +39,6 @@ static struct error *check_file_system(const struct machine *machine, const stru
         if (i != place && strcmp(all->file_systems[i].tag, config->tag) == 0)
             return error_new(ERROR_INPUT, "tag: '%s' is the tag of file system '%s' already", config->tag,
                              all->file_systems[i].fs_id);
-    struct error *error = machine_check_sharing(machine, "socket_path");
-    if (error != NULL)
-        return error;
     return place < all->file_system_count ? NULL : machine_check_room(machine, "file-systems");
 }
 

@@ -34,7 +34,7 @@ static struct virtio_device *make(struct event_loop *loop)
     (void)loop;
     use = MEMORY_UNUSED;
     host_refuses = false;
-    fuzz_no_error(hotplug_memory_new(&memory, &config, START, HUGE_PAGES_NONE));
+    fuzz_no_error(hotplug_memory_new(&memory, &config, START, HUGE_PAGES_NONE, false));
     memory.memslot_set = memslot_set;
     fuzz_no_error(virtio_mem_new(&config, &memory, &users, &mem));
     return mem;

@@ -1,8 +1,8 @@
 /*
  * Memory that comes and goes: waits for the host's wish, plugs all of it, uses it, gives it back. Prints what each
- * request is answered with. hostile: asks for what may not be had, and answers into what it gives away. rings: lays
- * a queue into plugged memory. short: the host has a block less than it wishes for. touch: then goes where memory was;
- * leave: where it never was.
+ * request is answered with. disk: has a disk work on plugged memory, and beyond it. hostile: asks for what may not be
+ * had, and answers into what it gives away. rings: lays a queue into plugged memory. short: the host has a block less
+ * than it wishes for. touch: then goes where memory was; leave: where it never was.
  */
 #include "tests/guest/lib/virtio.h"
 
@@ -111,28 +111,67 @@ static void plug_in_pieces(uint64_t wanted)
     serial_result("failures", failures);
 }
 
-/* A ring of another device in memory that is to go. */
-static void lay_ring(void)
+/* Another device, with its ring in memory that is to go. */
+static void open_device(struct virtio *device, uint32_t type)
 {
-    struct virtio entropy;
     struct queue *ring = (struct queue *)(uintptr_t)at(start);
 
-    guest_expect(virtio_find(&entropy, VIRTIO_ENTROPY, 0), "no entropy device");
-    guest_expect(virtio_negotiate(&entropy, FEATURE_VERSION_1), "no features");
-    virtio_write(&entropy, REG_QUEUE_SELECT, 0);
-    virtio_write(&entropy, REG_QUEUE_SIZE, QUEUE_SIZE);
+    guest_expect(virtio_find(device, type, 0), "no such device");
+    guest_expect(virtio_negotiate(device, FEATURE_VERSION_1), "no features");
+    ring->size = QUEUE_SIZE;
+    device->queues = ring;
+    virtio_write(device, REG_QUEUE_SELECT, 0);
+    virtio_write(device, REG_QUEUE_SIZE, QUEUE_SIZE);
     const uint32_t registers[] = {REG_QUEUE_DESCRIPTOR, REG_QUEUE_DRIVER, REG_QUEUE_DEVICE};
     const uint64_t places[] = {(uint64_t)&ring->descriptors, (uint64_t)&ring->available, (uint64_t)&ring->used};
     for (unsigned i = 0; i < 3; i++) {
-        virtio_write(&entropy, registers[i], (uint32_t)places[i]);
-        virtio_write(&entropy, registers[i] + 4, (uint32_t)(places[i] >> 32));
+        virtio_write(device, registers[i], (uint32_t)places[i]);
+        virtio_write(device, registers[i] + 4, (uint32_t)(places[i] >> 32));
     }
-    virtio_write(&entropy, REG_QUEUE_READY, 1);
-    virtio_driver_ok(&entropy);
+    virtio_write(device, REG_QUEUE_READY, 1);
+    virtio_driver_ok(device);
+}
+
+static void keep_ring(void)
+{
+    struct virtio entropy;
+
+    open_device(&entropy, VIRTIO_ENTROPY);
     serial_result("status", virtio_read(&entropy, REG_STATUS) & (STATUS_DRIVER_OK | STATUS_NEEDS_RESET));
     say("ring", UNPLUG, start, 1);
     say("ring all", UNPLUG_ALL, 0, 0);
     virtio_write(&entropy, REG_STATUS, 0);
+}
+
+/* A word of sector 0 to or from `gpa`, with the request in plugged memory. Returns the status. */
+static uint8_t move_sector(struct virtio *disk, bool write, uint64_t gpa)
+{
+    volatile uint64_t *header = at(start + 0x2000);
+    volatile uint8_t *status = (volatile uint8_t *)at(start + 0x3000);
+
+    header[0] = write;
+    header[1] = 0;
+    *status = 99;
+    virtio_request(disk, 0, (struct buffer[]){{header, 16, false}, {(void *)gpa, 512, !write}, {status, 1, true}}, 3);
+    return *status;
+}
+
+/* A block further on, where the disk has been before the memory was plugged. */
+static void use_disk(uint64_t wanted)
+{
+    struct virtio disk;
+
+    open_device(&disk, VIRTIO_BLOCK);
+    *at(start + BLOCK) = 0x1234567;
+    serial_result("write", move_sector(&disk, true, start + BLOCK));
+    serial_result("read", move_sector(&disk, false, start + wanted - BLOCK));
+    serial_result("word", *at(start + wanted - BLOCK));
+    serial_result("read beyond", move_sector(&disk, false, start + wanted));
+    say("ring", UNPLUG, start, 1);
+    virtio_write(&disk, REG_STATUS, 0);
+    say("all", UNPLUG_ALL, 0, 0);
+    start += BLOCK;
+    say("plug", PLUG, start, wanted / BLOCK);
 }
 
 void guest_main(void)
@@ -162,7 +201,9 @@ void guest_main(void)
     say("state", STATE, start, wanted / BLOCK);
     say("beyond", STATE, start, wanted / BLOCK + 1);
     if (cmdline_has("rings"))
-        lay_ring();
+        keep_ring();
+    if (cmdline_has("disk"))
+        use_disk(wanted);
     fill(start, wanted);
     serial_result("plugged", virtio_config64(&memory, CONFIG_PLUGGED));
     wait_go();

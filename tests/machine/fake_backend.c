@@ -217,8 +217,8 @@ static void map_memory(const struct vhost_user_message *message, const int fds[F
         struct region *region = &front.regions[i];
 
         region->told = message->payload.memory.regions[i];
-        region->at =
-            mmap(NULL, region->told.size, PROT_READ | PROT_WRITE, MAP_SHARED, fds[i], (off_t)region->told.offset);
+        region->at = mmap(NULL, region->told.size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fds[i],
+                          (off_t)region->told.offset);
         /* Nobody can take the memory from under the front end. */
         if (region->at == MAP_FAILED || ftruncate(fds[i], 0) == 0)
             _exit(4);

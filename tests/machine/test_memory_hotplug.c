@@ -1,7 +1,6 @@
 /* Memory that a guest gets and loses while it runs. */
-#include "tests/machine/fake_backend.h"
 #include "tests/machine/huge_pages.h"
-#include "tests/machine/machine.h"
+#include "tests/machine/one_backend.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -181,36 +180,82 @@ static void test_wrong_configurations_are_refused(void **state)
     vm_refuses(other, "PATCH", "/hotplug/memory", "{\"requested_size_mib\":2}", "hotplug/memory: there is none");
 }
 
-/* Whichever of the two comes second is refused, and changes nothing. */
-static void test_memory_that_is_shared_does_not_come_and_go(void **state)
+/* Of what the disk reads, nothing is in memory that was not plugged then; its ring keeps its memory. */
+static const char disk_is_used[] = "plug 0\nstate 0\nbeyond 20000\nwrite 0\nread 0\nword 1234567\nread beyond 0\nring "
+                                   "2\nall 0\nplug 0\nplugged 2000000\n";
+
+static void put_shared_disk(struct vm *vm)
 {
-    const char *drive = "{\"drive_id\":\"disk\",\"is_root_device\":false,\"socket\":\"%s\"}";
+    vm_file(vm, "disk", 1 << 20, 0);
+    one_backend_start(vm, BACKEND_DISK, BACKEND_WORKS);
+    vm_put(vm, "/drives/disk", "{\"drive_id\":\"disk\",\"is_root_device\":false,\"socket\":\"%s\"}",
+           vm_path(vm, "b.sock"));
+}
+
+static void test_back_end_uses_memory_that_comes_and_goes(void **state)
+{
     struct vm *vm = vm_start();
-    char body[256];
 
     (void)state;
-    vm_file(vm, "disk", 1 << 20, 0);
-    pid_t backend = backend_start(vm_path(vm, "b.sock"), vm_path(vm, "disk"), BACKEND_WORKS);
-    snprintf(body, sizeof(body), drive, vm_path(vm, "b.sock"));
-    vm_put(vm, "/drives/disk", "%s", body);
-    vm_refuses(vm, "PUT", "/hotplug/memory", "{\"total_size_mib\":1024}",
-               "total_size_mib: memory that comes and goes cannot be shared");
-    vm_drive(vm, "disk", vm_path(vm, "disk"), "");
+    put_shared_disk(vm);
+    start_with(vm, "disk", 32);
+    vm_say(vm, "g");
+    vm_expect(vm, "wanted 2000000\n");
+    vm_expect(vm, disk_is_used);
+    assert_sizes(vm, 32, 32);
+    vm_say(vm, "g");
+    vm_expect(vm, "unplug 0\nrest fffffffffeffffff\nhalf\n");
+    vm_say(vm, "g");
+    vm_expect(vm, "all 0\nstate 10000\nnothing ffffffffffffffff\nplugged 0\nplug 0\nempty 0\ndone\n");
+    vm_expect_exit(vm, 0);
+}
+
+static void test_memory_may_come_and_go_before_it_is_shared(void **state)
+{
+    struct vm *vm = vm_start();
+
+    (void)state;
     vm_put(vm, "/hotplug/memory", "{\"total_size_mib\":1024}");
-    vm_refuses(vm, "PUT", "/drives/disk", body, "socket: a device that another process serves");
-    snprintf(body, sizeof(body), "{\"fs_id\":\"a\",\"tag\":\"share\",\"socket_path\":\"%s\"}", vm_path(vm, "b.sock"));
-    vm_refuses(vm, "PUT", "/mayfly/file-systems/a", body, "socket_path: a device that another process serves");
-    snprintf(body, sizeof(body), "{\"iface_id\":\"e\",\"backend\":{\"type\":\"vhost-user\",\"socket_path\":\"%s\"}}",
-             vm_path(vm, "b.sock"));
-    vm_refuses(vm, "PUT", "/network-interfaces/e", body, "backend: a device that another process serves");
-    vm_boot(vm, "memory_hotplug", NULL);
-    vm_expect(vm, "ready\n");
-    backend_end(backend);
+    put_shared_disk(vm);
+    start_with(vm, "disk", 32);
+    vm_say(vm, "g");
+    vm_expect(vm, disk_is_used);
+}
+
+static void test_shared_huge_pages_are_plugged_and_go_back_to_the_host(void **state)
+{
+    struct vm *vm = vm_start();
+
+    (void)state;
+    huge_pages_reserve(32 + 16);
+    vm_put(vm, "/machine-config", "{\"vcpu_count\":1,\"mem_size_mib\":64,\"huge_pages\":\"2M\"}");
+    put_shared_disk(vm);
+    start_with(vm, "short", 34);
+    assert_int_equal(huge_pages_left(), 16);
+    vm_say(vm, "g");
+    vm_expect(vm, "wanted 2200000\ntoo many 2\nplug 0\n");
+    vm_expect(vm, "plugged 2000000\n");
+    assert_int_equal(huge_pages_left(), 0);
+    vm_say(vm, "g");
+    vm_expect(vm, "half\n");
+    assert_int_equal(huge_pages_left(), 8);
+    vm_say(vm, "g");
+    vm_expect(vm, "empty 0\ndone\n");
+    vm_expect_exit(vm, 0);
+}
+
+static int teardown_with_huge_pages(void **state)
+{
+    one_backend_end();
+    return huge_pages_teardown(state);
 }
 
 TEST_MAIN(machine_test(test_plugged_memory_is_used_and_goes_back_to_the_host),
           huge_pages_test(test_huge_pages_are_plugged_and_go_back_to_the_host),
-          machine_test(test_memory_that_is_shared_does_not_come_and_go),
+          one_backend_test(test_back_end_uses_memory_that_comes_and_goes),
+          one_backend_test(test_memory_may_come_and_go_before_it_is_shared),
+          cmocka_unit_test_setup_teardown(test_shared_huge_pages_are_plugged_and_go_back_to_the_host, huge_pages_setup,
+                                          teardown_with_huge_pages),
           machine_test(test_unplugged_memory_is_out_of_the_guests_reach),
           machine_test(test_wrong_requests_change_nothing), machine_test(test_memory_in_many_pieces_comes_and_goes),
           machine_test(test_ring_of_a_device_keeps_its_memory), machine_test(test_wrong_configurations_are_refused))

@@ -5,6 +5,7 @@
 
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /* Memory that comes and goes: 512 MiB from 4 GiB in blocks of 2 MiB and slots of 128, with memslots that are noted. */
@@ -49,7 +50,7 @@ static int setup(void **state)
     memset(slot_there, 0, sizeof(slot_there));
     slot_calls = 0;
     slots_left = UINT32_MAX;
-    assert_no_error(hotplug_memory_new(&memory, &config, START, HUGE_PAGES_NONE));
+    assert_no_error(hotplug_memory_new(&memory, &config, START, HUGE_PAGES_NONE, false));
     memory.memslot_set = note_memslot;
     memory.owner = &memory;
     return 0;
@@ -235,7 +236,7 @@ static void test_memory_in_too_many_pieces_is_refused(void **state)
 
     teardown(state);
     slots_left = UINT32_MAX;
-    assert_no_error(hotplug_memory_new(&memory, &large, START, HUGE_PAGES_NONE));
+    assert_no_error(hotplug_memory_new(&memory, &large, START, HUGE_PAGES_NONE, false));
     memory.memslot_set = NULL;
     memory.slot_blocks[0] = 1; /* it is set */
     while (hotplug_memory_plug(&memory, block(2 * pieces), BLOCK))
@@ -278,10 +279,45 @@ static void test_more_than_there_is_address_space_for_is_an_error(void **state)
     struct hotplug_memory none;
 
     (void)state;
-    assert_error(hotplug_memory_new(&none, &huge, START, HUGE_PAGES_NONE), ERROR_HOST,
+    assert_error(hotplug_memory_new(&none, &huge, START, HUGE_PAGES_NONE, false), ERROR_HOST,
                  "total_size_mib: cannot reserve");
     assert_null(none.hva);
     hotplug_memory_free(&none);
+}
+
+/* As another process maps it: what that writes where nothing is plugged is not there when something is. */
+static void test_shared_memory_is_seen_whole_and_comes_back_empty(void **state)
+{
+    struct stat status;
+
+    teardown(state);
+    assert_no_error(hotplug_memory_new(&memory, &config, START, HUGE_PAGES_NONE, true));
+    memory.memslot_set = note_memslot;
+    memory.owner = &memory;
+    uint8_t *seen = mmap(NULL, memory.size, PROT_READ | PROT_WRITE, MAP_SHARED, memory.shared_fd, 0);
+    assert_ptr_not_equal(seen, MAP_FAILED);
+    assert_false(can_be_touched(START));
+
+    seen[3 * BLOCK] = seen[4 * BLOCK] = 0xbb;
+    assert_true(hotplug_memory_plug(&memory, block(3), BLOCK));
+    assert_int_equal(memory.hva[3 * BLOCK], 0);
+    assert_int_equal(seen[4 * BLOCK], 0xbb);
+    memory.hva[4 * BLOCK - 1] = 0xaa;
+    assert_int_equal(seen[4 * BLOCK - 1], 0xaa);
+    assert_true(hotplug_memory_unplug(&memory, block(3), BLOCK));
+    assert_false(can_be_touched(block(3)));
+    assert_int_equal(seen[4 * BLOCK - 1], 0);
+    assert_true(hotplug_memory_plug(&memory, block(3), 2 * BLOCK));
+    memset(memory.hva + 3 * BLOCK, 0xaa, 2 * BLOCK);
+    assert_true(hotplug_memory_unplug(&memory, block(3), 2 * BLOCK));
+    assert_int_equal(fstat(memory.shared_fd, &status), 0);
+    assert_in_range(status.st_blocks, 0, 8);
+
+    /* A block that gets no slot is not left mapped either. */
+    slots_left = 0;
+    assert_false(hotplug_memory_plug(&memory, block(0), BLOCK));
+    assert_false(can_be_touched(START));
+    munmap(seen, memory.size);
 }
 
 #define hotplug_test(function) cmocka_unit_test_setup_teardown(function, setup, teardown)
@@ -292,4 +328,5 @@ TEST_MAIN(hotplug_test(test_nothing_is_there_at_first), hotplug_test(test_plugge
           hotplug_test(test_slots_that_the_host_refuses_change_nothing), hotplug_test(test_runs_are_counted),
           hotplug_test(test_memory_in_too_many_pieces_is_refused),
           hotplug_test(test_other_addresses_are_looked_up_through_guest_memory),
+          hotplug_test(test_shared_memory_is_seen_whole_and_comes_back_empty),
           hotplug_test(test_more_than_there_is_address_space_for_is_an_error))

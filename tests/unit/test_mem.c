@@ -52,7 +52,7 @@ static int setup(void **state)
     use_asked = 0;
     memset(&metrics.memory_hotplug, 0, sizeof(metrics.memory_hotplug));
     guest_driver_setup(&driver);
-    assert_no_error(hotplug_memory_new(&memory, &config, START, HUGE_PAGES_NONE));
+    assert_no_error(hotplug_memory_new(&memory, &config, START, HUGE_PAGES_NONE, false));
     memory.memslot_set = memslot_set;
     driver.memory.hotplug = &memory;
     return 0;

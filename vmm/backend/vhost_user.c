@@ -6,6 +6,7 @@
 #include "vmm/base/cleanup.h"
 #include "vmm/base/clock.h"
 #include "vmm/base/log.h"
+#include "vmm/hotplug_memory.h"
 #include "vmm/metrics.h"
 
 #include <errno.h>
@@ -324,7 +325,9 @@ static void run_or_await(struct vhost_user *front)
 bool vhost_user_start(struct vhost_user *front, const struct guest_memory *memory, uint64_t driver_features,
                       const struct vhost_user_ring *rings)
 {
-    if (!memory->shared || memory->count > VHOST_USER_REGIONS_MAX)
+    const bool shared = memory->shared && (memory->hotplug == NULL || memory->hotplug->shared);
+
+    if (!shared || memory->count >= VHOST_USER_REGIONS_MAX)
         return false;
     front->memory = memory;
     front->driver_features = driver_features;

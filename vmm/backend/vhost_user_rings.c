@@ -8,6 +8,7 @@
 #include "vmm/backend/vhost_user_wire.h"
 #include "vmm/base/cleanup.h"
 #include "vmm/base/log.h"
+#include "vmm/hotplug_memory.h"
 #include "vmm/metrics.h"
 
 #include <errno.h>
@@ -15,9 +16,14 @@
 #include <string.h>
 #include <sys/eventfd.h>
 
+/*
+ * Memory that comes and goes is there as a whole: the table stays as it is when a block is plugged, and the back end
+ * has to be asked for nothing then. It reaches what is not plugged.
+ */
 static bool say_memory(struct vhost_user *front)
 {
     const struct guest_memory *memory = front->memory;
+    const struct hotplug_memory *hotplug = memory->hotplug;
     struct vhost_user_memory table = {.count = (uint32_t)memory->count};
     int fds[VHOST_USER_REGIONS_MAX];
 
@@ -28,9 +34,14 @@ static bool say_memory(struct vhost_user *front)
         table.regions[i] = (struct vhost_user_region){
             .gpa = region->gpa, .size = region->size, .hva = (uintptr_t)region->hva, .offset = region->shared_offset};
     }
+    if (hotplug != NULL) {
+        fds[table.count] = hotplug->shared_fd;
+        table.regions[table.count++] =
+            (struct vhost_user_region){.gpa = hotplug->gpa, .size = hotplug->size, .hva = (uintptr_t)hotplug->hva};
+    }
     return vhost_user_say(front, VHOST_USER_SET_MEM_TABLE, &table,
-                          offsetof(struct vhost_user_memory, regions) + memory->count * sizeof(table.regions[0]), fds,
-                          memory->count);
+                          offsetof(struct vhost_user_memory, regions) + table.count * sizeof(table.regions[0]), fds,
+                          table.count);
 }
 
 static bool say_ring(struct vhost_user *front, uint32_t index)
