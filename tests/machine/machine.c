@@ -327,6 +327,18 @@ void vm_patch(struct vm *vm, const char *path, const char *json, ...)
     request_succeeds(vm, "PATCH", path, body);
 }
 
+int vm_dial(struct vm *vm)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    memcpy(address.sun_path, vm->api_path, strlen(vm->api_path) + 1);
+    assert_true(fd >= 0);
+    if (connect(fd, (const struct sockaddr *)&address, sizeof(address)) != 0)
+        vm_fail(vm, "the API takes no more connections: %s", strerror(errno));
+    return fd;
+}
+
 void vm_action(struct vm *vm, const char *action_type)
 {
     vm_put(vm, "/actions", "{\"action_type\":\"%s\"}", action_type);
@@ -477,17 +489,24 @@ unsigned long vm_pss_mib(const struct vm *vm)
     return kib >> 10;
 }
 
-void vm_await_log(struct vm *vm, const char *text)
+void vm_await_log_times(struct vm *vm, const char *text, unsigned times)
 {
     uint64_t deadline = clock_monotonic_us() + MACHINE_PATIENCE_MS * 1000ull;
-    bool said = false;
+    unsigned said = 0;
 
-    while (!said && clock_monotonic_us() < deadline) {
+    while (said < times && clock_monotonic_us() < deadline) {
         cleanup_free char *log = vm_log(vm);
 
-        said = strstr(log, text) != NULL;
+        said = 0;
+        for (const char *found = log; (found = strstr(found, text)) != NULL; found++)
+            said++;
         free(vm_get(vm, "/version"));
     }
-    if (!said)
-        vm_fail(vm, "the log does not say \"%s\"", text);
+    if (said < times)
+        vm_fail(vm, "the log says \"%s\" %u times, not %u", text, said, times);
+}
+
+void vm_await_log(struct vm *vm, const char *text)
+{
+    vm_await_log_times(vm, text, 1);
 }

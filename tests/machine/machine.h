@@ -60,6 +60,8 @@ void vm_action(struct vm *vm, const char *action_type);
 void vm_refuses(struct vm *vm, const char *method, const char *path, const char *json, const char *text);
 /* The body of a GET that succeeds; the caller frees it. */
 char *vm_get(struct vm *vm, const char *path);
+/* A connection of the caller's own to the API socket. */
+int vm_dial(struct vm *vm);
 
 /* PUT /boot-source with a guest of tests/guest; `cmdline` may be NULL. */
 void vm_boot_source(struct vm *vm, const char *guest, const char *cmdline);
@@ -78,8 +80,9 @@ void vm_expect_killed(struct vm *vm, int signal);
 /* The log so far; the caller frees it. */
 char *vm_log(const struct vm *vm);
 void vm_expect_log(struct vm *vm, const char *text);
-/* Waits until the log says it. */
+/* Waits until the log says it (as often as that). */
 void vm_await_log(struct vm *vm, const char *text);
+void vm_await_log_times(struct vm *vm, const char *text, unsigned times);
 
 /*
  * /proc/<process>/<name>; valid until the next call. Skips the test where only root may look into the VMM, which is

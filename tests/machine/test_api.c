@@ -216,22 +216,11 @@ static void test_files_that_are_not_there_are_named(void **state)
     assert_contains(vm, "/vm/config", "\"drives\":[],\"boot-source\":{\"kernel_image_path\":\"\"");
 }
 
-static int dial(const struct vm *vm)
-{
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-    assert_true(fd >= 0);
-    strcpy(address.sun_path, vm->api_path);
-    assert_int_equal(connect(fd, (struct sockaddr *)&address, sizeof(address)), 0);
-    return fd;
-}
-
 static void test_all_requests_may_come_at_once(void **state)
 {
     struct vm *vm = vm_start();
     char boot[512], text[2048];
-    int fd = dial(vm);
+    int fd = vm_dial(vm);
 
     (void)state;
     snprintf(boot, sizeof(boot), "{\"kernel_image_path\": \"%s\"}", guest_image("hello"));
@@ -254,7 +243,7 @@ static void test_caller_may_leave_in_the_middle_of_a_request(void **state)
 
     (void)state;
     for (size_t i = 0; i < sizeof(text); i++) {
-        int fd = dial(vm);
+        int fd = vm_dial(vm);
 
         assert_int_equal(send(fd, text, i, MSG_NOSIGNAL), i);
         close(fd);
@@ -263,12 +252,12 @@ static void test_caller_may_leave_in_the_middle_of_a_request(void **state)
 }
 
 /* Sends what HTTP refuses and reads to the end: the caller must get the reply, whole. */
-static void assert_refused_by_http(const struct vm *vm, const char *text, const char *reason)
+static void assert_refused_by_http(struct vm *vm, const char *text, const char *reason)
 {
     char reply[1024] = "";
     size_t length = 0;
     ssize_t count;
-    int fd = dial(vm);
+    int fd = vm_dial(vm);
 
     assert_int_equal(send(fd, text, strlen(text), MSG_NOSIGNAL), strlen(text));
     while ((count = recv(fd, reply + length, sizeof(reply) - 1 - length, 0)) > 0)

@@ -120,18 +120,6 @@ static void test_configuration_is_refused_once_the_guest_runs(void **state)
     vm_expect_exit(vm, 0);
 }
 
-static int connect_raw(struct vm *vm)
-{
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-    memcpy(address.sun_path, vm->api_path, strlen(vm->api_path) + 1);
-    assert_true(fd >= 0);
-    if (connect(fd, (struct sockaddr *)&address, sizeof(address)) != 0)
-        vm_fail(vm, "the API takes no more connections");
-    return fd;
-}
-
 static void test_caller_may_hang_up_at_any_byte(void **state)
 {
     static const char request[] = "PUT /machine-config HTTP/1.1\r\nContent-Type: application/json\r\n"
@@ -140,7 +128,7 @@ static void test_caller_may_hang_up_at_any_byte(void **state)
 
     (void)state;
     for (size_t length = 0; length < sizeof(request); length++) {
-        int fd = connect_raw(vm);
+        int fd = vm_dial(vm);
 
         assert_int_equal(send(fd, request, length, MSG_NOSIGNAL), length);
         close(fd);
@@ -160,7 +148,7 @@ static void test_caller_that_hangs_up_after_starting_leaves_the_guest_running(vo
 
     (void)state;
     vm_boot_source(vm, "hello", NULL);
-    fd = connect_raw(vm);
+    fd = vm_dial(vm);
     assert_int_equal(send(fd, request, strlen(request), MSG_NOSIGNAL), strlen(request));
     close(fd);
     vm_expect(vm, "hello\n");

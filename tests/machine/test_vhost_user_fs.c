@@ -1,6 +1,11 @@
 /* File systems that another process serves: tests/machine/fake_backend.c, and what becomes of them without it. */
 #include "tests/machine/one_backend.h"
 
+#include "vmm/base/cleanup.h"
+
+#include <signal.h>
+#include <sys/socket.h>
+
 static void start_backend(struct vm *vm, enum backend_behaviour behaviour)
 {
     one_backend_start(vm, BACKEND_FILES, behaviour);
@@ -85,6 +90,27 @@ static void test_requests_fail_after_a_pause_in_which_the_back_end_went(void **s
     vm_expect_exit(vm, 0);
 }
 
+/* The VMM stands still meanwhile, and so hears of the end only when it hands over the queues. */
+static void test_requests_fail_when_the_back_end_is_gone_just_as_a_pause_ends(void **state)
+{
+    static const char resume[] = "PATCH /vm HTTP/1.1\r\nContent-Length: 19\r\n\r\n{\"state\":\"Resumed\"}";
+    struct vm *vm = start(BACKEND_WORKS);
+    cleanup_fd int fd = vm_dial(vm);
+
+    (void)state;
+    vm_boot(vm, "fs", "ops=i,p,g,m");
+    vm_expect(vm, "init 0\nwaiting\n");
+    vm_patch(vm, "/vm", "{\"state\":\"Paused\"}");
+    assert_int_equal(kill(vm->pid, SIGSTOP), 0);
+    assert_int_equal(send(fd, resume, sizeof(resume) - 1, MSG_NOSIGNAL), sizeof(resume) - 1);
+    one_backend_end();
+    assert_int_equal(kill(vm->pid, SIGCONT), 0);
+    vm_await_log(vm, "fails with EIO until it mounts again");
+    vm_say(vm, "x");
+    vm_expect(vm, "attributes 5\nmany 5\ndone\n");
+    vm_expect_exit(vm, 0);
+}
+
 static void test_requests_fail_when_the_back_end_dies_of_one(void **state)
 {
     struct vm *vm = start(BACKEND_DIES_BUSY);
@@ -132,6 +158,7 @@ static void test_broken_queue_without_a_back_end_stops_the_device_until_reset(vo
 TEST_MAIN(one_backend_test(test_requests_fail_when_the_back_end_is_gone_and_a_mount_takes_the_next),
           one_backend_test(test_back_end_after_back_end_is_mounted),
           one_backend_test(test_requests_fail_after_a_pause_in_which_the_back_end_went),
+          one_backend_test(test_requests_fail_when_the_back_end_is_gone_just_as_a_pause_ends),
           one_backend_test(test_requests_fail_when_the_back_end_dies_of_one),
           one_backend_test(test_requests_fail_when_the_back_end_stalls_or_refuses),
           one_backend_test(test_broken_queue_without_a_back_end_stops_the_device_until_reset))

@@ -40,7 +40,7 @@ static void retry_later(struct vhost_user *front, uint64_t delay_ms)
 /* The connection broke: `failure` says why. */
 static void lost(struct vhost_user *front)
 {
-    bool ran = front->state == VHOST_USER_RUNNING;
+    bool ran = front->state == VHOST_USER_RUNNING || front->again;
     bool first = front->state != VHOST_USER_GREETING;
 
     disconnect(front);
