@@ -316,7 +316,8 @@ static void test_new_size_is_read_on_request_and_when_announced(void **state)
                "path_on_host: given, but");
     assert_int_equal(truncate(vm_path(vm, "disk"), 4 * DISK_SIZE), 0);
     one_backend_announce();
-    vm_await_log(vm, "has changed its config space");
+    /* After the PATCH, and now. */
+    vm_await_log_times(vm, "has changed its config space", 2);
     vm_say(vm, "x");
     vm_expect(vm, "capacity 2000\ndone\n");
     vm_expect_exit(vm, 0);
