@@ -24,6 +24,7 @@
 #include <sys/reboot.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
+#include <termios.h>
 #include <unistd.h>
 
 static int cmdline_read(struct cmdline *cmdline, struct failure *failure)
@@ -212,9 +213,21 @@ static void host_leave(struct control *control)
     }
 }
 
+/* A serial port may still have to send what was last written; the reset would cut it off. */
+static void console_drain(void)
+{
+    int fd = console_open();
+
+    if (fd >= 0) {
+        tcdrain(fd);
+        close(fd);
+    }
+}
+
 static _Noreturn void machine_reset(void)
 {
     processes_end();
+    console_drain();
     mounts_finish();
     if (button_was_pressed()) {
         reboot(RB_POWER_OFF);
