@@ -15,6 +15,9 @@ from bench_tool import qemu
 from bench_tool.row import Row
 
 
+FIRST_BYTE = re.compile(r'write\w*\(1, .*"!"')
+
+
 def measure(build, mode, *words):
     """The lines that the stop-watch prints, decoded."""
     with tempfile.TemporaryDirectory(prefix="mayfly-bench-") as scratch:
@@ -103,14 +106,18 @@ def trace(vmm, kernel, scratch):
             subprocess.run([*curl, f"http://localhost/{path}", "-d", json.dumps(body)], check=True)
         time.sleep(0.1)
         subprocess.run([*curl, "http://localhost/actions", "-d", '{"action_type":"InstanceStart"}'], check=True)
-        process.stdout.read(1)
+        # The byte is there before strace has told of it.
+        while not any(FIRST_BYTE.search(line) for line in log.read_text(errors="replace").splitlines()):
+            if process.poll() is not None:
+                raise SystemExit(f"bench: {vmm} ended before its guest's first byte")
+            time.sleep(0.01)
     finally:
         subprocess.run(["pkill", "-KILL", "-P", str(process.pid)], check=False)
         process.kill()
         process.wait()
     lines = log.read_text(errors="replace").splitlines()
     first = next(i for i, line in enumerate(lines) if "PUT /actions" in line and "= " in line)
-    last = next(i for i, line in enumerate(lines) if i > first and re.search(r"write\(1, \"!", line))
+    last = next(i for i, line in enumerate(lines) if i > first and FIRST_BYTE.search(line))
     calls = []
     for line in lines[first + 1:last + 1]:
         match = re.match(r"\d+ +(\w+)\(\d+, (KVM_\w+)", line) or re.match(r"\d+ +(\w+)\(", line)
