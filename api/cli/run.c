@@ -188,6 +188,9 @@ static int run(const struct run_options *options, struct timeline *timeline, boo
         if (error->kind != ERROR_INPUT)
             session_show_last_words(&session);
     }
+    /* A guest that did not come up may have said why. */
+    if (error == NULL && session.killed_by != 0 && session.talk.state == TALK_EXPECTS_HELLO)
+        session_show_last_words(&session);
     run_net_tell(&net);
     report(options, &files, timeline, exit_code, error != NULL ? error->message : NULL);
     error_free(error);

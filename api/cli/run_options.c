@@ -59,9 +59,10 @@ const char run_help[] = "Usage: mayfly run [OPTION...] [--] COMMAND [ARG...]\n"
                         "Kernel, initrd and rootfs that are not given are vmlinux, initramfs.cpio and rootfs.erofs in\n"
                         "$MAYFLY_GUEST, ../share/mayfly or ../guest, seen from where mayfly is.\n"
                         "\n"
-                        "SIGINT, SIGTERM, SIGHUP and SIGQUIT are passed on to the command; the second of a kind ends\n"
-                        "the microVM at once. Exit code: the command's; 128 + N when signal N killed it; 127 when it\n"
-                        "was not found; 126 when it could not be executed; 125 when the microVM failed.\n";
+                        "SIGINT, SIGTERM, SIGHUP and SIGQUIT are passed on to the command; the second of a kind, or\n"
+                        "one before the command runs, ends the microVM at once. Exit code: the command's; 128 + N\n"
+                        "when signal N killed it; 127 when it was not found; 126 when it could not be executed; 125\n"
+                        "when the microVM failed.\n";
 
 enum option_code {
     OPTION_VCPUS = 0x100,

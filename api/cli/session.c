@@ -166,13 +166,15 @@ static bool receive_tail(int *fd, struct tail *tail, int copy_fd)
 
 /* --- Signals --- */
 
+/* As long as there is no command that could mind a signal, one does what it does to a process that does not. */
 static void receive_signal(struct session *session)
 {
+    bool runs = session->talk.state == TALK_EXPECTS_EXIT || session->talk.state == TALK_EXITED;
     struct signalfd_siginfo info;
 
     if (read(session->signal_fd, &info, sizeof(info)) != sizeof(info))
         return;
-    if ((session->signals_seen & 1ull << info.ssi_signo) != 0)
+    if (!runs || (session->signals_seen & 1ull << info.ssi_signo) != 0)
         session->killed_by = (int)info.ssi_signo;
     session->signals_seen |= 1ull << info.ssi_signo;
     send_signal(session, (int)info.ssi_signo);
@@ -248,8 +250,6 @@ static struct error *turn(struct session *session)
     pump_poll(&session->err, &wait[ERR]);
     if (poll(wait, COUNT, -1) < 0)
         return errno == EINTR ? NULL : error_errno(errno, "poll");
-    if (wait[SIGNAL].revents != 0)
-        receive_signal(session);
     if (wait[PROCESS].revents != 0)
         session->process_ended = true;
     if (wait[SERIAL].revents != 0)
@@ -260,6 +260,8 @@ static struct error *turn(struct session *session)
         flush_outgoing(session);
     if ((wait[CONTROL].revents & ~POLLOUT) != 0)
         error = receive_control(session);
+    if (wait[SIGNAL].revents != 0)
+        receive_signal(session); /* to whom it may concern by now */
     run_stdin(session, &wait[IN]);
     pump_run(&session->out, &wait[OUT]);
     pump_run(&session->err, &wait[ERR]);

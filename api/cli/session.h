@@ -25,7 +25,7 @@ struct session {
     uint64_t signals_seen; /* bit n: signal n came once */
     bool process_ended;
     bool told_broken_pipe;
-    int killed_by; /* the signal that came twice, else 0 */
+    int killed_by; /* the signal that came twice, or before the command ran; else 0 */
 };
 
 /*
