@@ -40,7 +40,6 @@ static void retry_later(struct vhost_user *front, uint64_t delay_ms)
 /* The connection broke: `failure` says why. */
 static void lost(struct vhost_user *front)
 {
-    bool ran = front->state == VHOST_USER_RUNNING || front->again;
     bool first = front->state != VHOST_USER_GREETING;
 
     disconnect(front);
@@ -50,7 +49,7 @@ static void lost(struct vhost_user *front)
                     front->needs.path, front->failure);
     if (!front->wanted && !front->awaited)
         return;
-    if (front->wanted && (front->hopeless || (ran && !front->needs.resumable))) {
+    if (front->wanted && (front->hopeless || !front->needs.resumable)) {
         front->wanted = false;
         front->owner_ops->failed(front->owner, front->failure);
         return;
@@ -311,11 +310,13 @@ static void run_or_await(struct vhost_user *front)
 {
     front->wanted = true;
     front->awaited = false;
-    if (front->state == VHOST_USER_CLOSED && front->again && !front->needs.resumable) {
+    if (front->state == VHOST_USER_CLOSED && !front->needs.resumable) {
         front->wanted = false;
         front->owner_ops->failed(front->owner, front->failure);
-    } else if (front->state == VHOST_USER_READY) {
-        vhost_user_rings_run(front);
+    } else if (front->state == VHOST_USER_READY && !vhost_user_rings_run(front)) {
+        /* The owner hears of it from the loop: it may be about to become active. */
+        event_timer_set(front->loop, &front->patience, 0);
+    } else if (front->state == VHOST_USER_RUNNING || front->state == VHOST_USER_COUNTING) {
         look_after(front);
     } else if (front->state == VHOST_USER_CLOSED) {
         retry_later(front, 0);
