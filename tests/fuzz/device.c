@@ -39,13 +39,14 @@ struct script {
 
 static struct guest_memory memory;
 
-static void memory_prepare(void)
+static void memory_prepare(bool shared)
 {
     if (memory.count == 0) {
         memory.count = 2;
         memory.regions[0] = (struct guest_region){.gpa = 0, .size = LOW_SIZE};
         memory.regions[1] = (struct guest_region){.gpa = HIGH_GPA, .size = HIGH_SIZE};
-        fuzz_no_error(guest_memory_map(&memory, HUGE_PAGES_NONE));
+        fuzz_no_error(shared ? guest_memory_map_shared(&memory, HUGE_PAGES_NONE)
+                             : guest_memory_map(&memory, HUGE_PAGES_NONE));
     }
     for (size_t i = 0; i < memory.count; i++)
         memset(memory.regions[i].hva, 0, memory.regions[i].size);
@@ -241,33 +242,47 @@ static void action_host_event(struct script *script)
     fuzz_settle(script->loop);
 }
 
+/* The loop has not seen it when the driver goes on. */
+static void action_unseen_event(struct script *script)
+{
+    if (script->ops->host_event != NULL)
+        script->ops->host_event(&script->input);
+}
+
 /* Chains and events come oftener than the rest. */
 static void (*const actions[])(struct script *script) = {
-    action_chain,    action_chain,  action_chain,   action_chain,      action_host_event,
-    action_settle,   action_memory, action_publish, action_descriptor, action_available_index,
-    action_register, action_access, action_notify,  negotiate,         action_pause_and_resume,
-    action_settle,
+    action_chain,        action_chain,  action_chain,   action_chain,      action_host_event,
+    action_settle,       action_memory, action_publish, action_descriptor, action_available_index,
+    action_register,     action_access, action_notify,  negotiate,         action_pause_and_resume,
+    action_unseen_event,
 };
+
+/* What the driver and the host's side do to a device that is there. */
+static void play(struct script *script, struct virtio_device *device)
+{
+    script->queue_count = device->queue_count < QUEUES_MAX ? device->queue_count : QUEUES_MAX;
+    memory.hotplug = NULL;
+    if (script->ops->attach != NULL)
+        script->ops->attach(&memory);
+    fuzz_no_error(virtio_mmio_new(device, &memory, script->loop, &script->transport));
+    negotiate(script);
+    while (script->input.left > 0)
+        actions[fuzz_u8(&script->input) % array_length(actions)](script);
+    fuzz_settle(script->loop);
+    virtio_mmio_free(script->transport);
+}
 
 int fuzz_device(const struct fuzz_device_ops *ops, const uint8_t *data, size_t size)
 {
     struct script script = {.input = {data, size}, .ops = ops};
 
     log_set_level(LOG_LEVEL_OFF);
-    memory_prepare();
+    memory_prepare(ops->memory_is_shared);
     fuzz_no_error(event_loop_new(&script.loop));
 
     struct virtio_device *device = ops->make(script.loop);
-    script.queue_count = device->queue_count < QUEUES_MAX ? device->queue_count : QUEUES_MAX;
-    memory.hotplug = NULL;
-    if (ops->attach != NULL)
-        ops->attach(&memory);
-    fuzz_no_error(virtio_mmio_new(device, &memory, script.loop, &script.transport));
-    negotiate(&script);
-    while (script.input.left > 0)
-        actions[fuzz_u8(&script.input) % array_length(actions)](&script);
-    fuzz_settle(script.loop);
-    virtio_mmio_free(script.transport);
+    if (device != NULL)
+        play(&script, device);
     if (ops->end != NULL)
         ops->end();
     event_loop_free(script.loop);

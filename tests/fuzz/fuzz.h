@@ -31,6 +31,7 @@ int fuzz_dial(const char *path);
  * side makes events.
  */
 struct fuzz_device_ops {
+    /* NULL: there is none this time. */
     struct virtio_device *(*make)(struct event_loop *loop);
     /* Adds to the guest's memory what the device has of it. NULL: nothing. */
     void (*attach)(struct guest_memory *memory);
@@ -38,5 +39,6 @@ struct fuzz_device_ops {
     void (*host_event)(struct fuzz_input *input);
     /* After the device is gone: gives back what make and host_event opened. NULL: nothing. */
     void (*end)(void);
+    bool memory_is_shared; /* as with another process: the same for every input */
 };
 int fuzz_device(const struct fuzz_device_ops *ops, const uint8_t *data, size_t size);

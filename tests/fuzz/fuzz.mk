@@ -7,6 +7,9 @@ $(OUT)/tests/fuzz/fuzz_%: $(OUT)/tests/fuzz/fuzz_%.o $(fuzz_support) $(OUT)/liba
 	$(call say,LD)
 	$(Q)$(call LINK_glibc,-fsanitize=fuzzer $(filter %.o,$^) -Wl$(comma)--start-group $(filter %.a,$^) -Wl$(comma)--end-group,$(LIBS_glibc)) -o $@
 
+# Its back end has its turn when the front end waits.
+$(OUT)/tests/fuzz/fuzz_vhost_user: LINK_glibc += -Wl,--wrap=poll,--wrap=unix_socket_connect,--wrap=clock_monotonic_us
+
 .PHONY: fuzz
 fuzz: ## fuzz each target for TIME seconds (60); T=target for one
 	@scripts/setup --for test
