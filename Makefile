@@ -126,7 +126,7 @@ FORCE:
 unit_tests := $(patsubst %.c,$(OUT)/%,$(wildcard tests/unit/test_*.c))
 jail_tests := $(patsubst %.c,$(OUT)/%,$(wildcard tests/jail/test_*.c))
 machine_tests := $(patsubst %.c,$(OUT)/%,$(wildcard tests/machine/test_*.c))
-jail_support := $(patsubst %.c,$(OUT)/%.o,$(filter-out tests/jail/probe.c $(wildcard tests/jail/test_*.c),$(wildcard tests/jail/*.c)))
+jail_support := $(patsubst %.c,$(OUT)/%.o,$(filter-out $(wildcard tests/jail/test_*.c),$(wildcard tests/jail/*.c)))
 test_libraries := $(OUT)/libapi.a $(OUT)/libcli.a $(OUT)/libclient.a $(OUT)/libinit.a $(OUT)/libjailer.a $(OUT)/libvmm.a $(OUT)/libbase.a
 test_support := $(patsubst %.c,$(OUT)/%.o,$(filter-out $(wildcard tests/unit/test_*.c),$(wildcard tests/unit/*.c)))
 # Machine and jail tests talk to whole processes: of the units they take the frame only, and of the libraries the client.
@@ -144,10 +144,10 @@ $(OUT)/tests/machine/test_%: $(OUT)/tests/machine/test_%.o $(machine_support) $(
 $(OUT)/tests/jail/test_%: $(OUT)/tests/jail/test_%.o $(jail_support) $(machine_support) $(machine_libraries)
 	$(call say,LD)
 	$(Q)$(call LINK_glibc,$(filter %.o,$^) -Wl$(comma)--start-group $(filter %.a,$^) -Wl$(comma)--end-group,-lcmocka $(LIBS_glibc)) -o $@
-$(BUILD)/release/tests/jail/probe: tests/jail/probe.c
+$(BUILD)/release/tests/jail/probe: $(wildcard tests/jail/probe/*.c) tests/jail/probe/probe.h
 	@mkdir -p $(@D)
 	$(call say,CC)
-	$(Q)$(CC_release) $(CPPFLAGS) -std=gnu11 -O1 -static -Wall -Wextra -Werror -o $@ $<
+	$(Q)$(CC_release) $(CPPFLAGS) -std=gnu11 -O1 -static -Wall -Wextra -Werror -o $@ $(filter %.c,$^)
 comma := ,
 
 checks: $(unit_tests) $(machine_tests) ## build the test programs of VARIANT

@@ -1,4 +1,4 @@
-/* What a taken VMM tries (tests/jail/probe.c), and which wall stops it. */
+/* What a taken VMM tries (tests/jail/probe/), and which wall stops it. */
 #pragma once
 
 #include "tests/jail/jail.h"

@@ -1,6 +1,6 @@
 /*
  * Runs the real mayfly-jailer: each test has a chroot base of its own, and knows what the jailer may have left behind.
- * The jailer is $MAYFLY_BUILD/release/mayfly-jailer; in place of the VMM it runs tests/jail/probe.c, or whatever `exec`
+ * The jailer is $MAYFLY_BUILD/release/mayfly-jailer; in place of the VMM it runs tests/jail/probe/, or whatever `exec`
  * says.
  */
 #pragma once
