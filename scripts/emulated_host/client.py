@@ -8,6 +8,7 @@
     host.stop()
 """
 
+import contextlib
 import json
 import os
 import selectors
@@ -81,10 +82,13 @@ def qemu_argv(options, kernel_image, initramfs, console):
     return argv + ["-kernel", str(kernel_image), "-initrd", str(initramfs), "-append", f"{append} {options.append}".strip()]
 
 
+OUR_FOLDER = Path(f"/tmp/mayfly-testhost-{os.getuid()}")  # where there is no XDG_RUNTIME_DIR; gone with the last host
+
+
 def state_directory(name):
     """Ours alone: nobody else may run commands in our host."""
     base = os.environ.get("XDG_RUNTIME_DIR")
-    base = Path(base) if base and os.path.isdir(base) else Path(f"/tmp/mayfly-testhost-{os.getuid()}")
+    base = Path(base) if base and os.path.isdir(base) else OUR_FOLDER
     base.mkdir(mode=0o700, exist_ok=True)
     found = base.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
@@ -127,7 +131,7 @@ class Host:
         options = options or Options()
         if shutil.which("qemu-system-x86_64") is None:
             raise HostError("no qemu-system-x86_64: run scripts/setup --for run")
-        with image.locked(self.directory):
+        with image.locked(self.directory, mode=0o700):
             if self.status() is not None:
                 return 0.0
             kernel, initramfs = image.emulated_host_image(options.kernel)
@@ -161,7 +165,7 @@ class Host:
         with selectors.DefaultSelector() as selector, open(read_end, "rb", 0) as pipe:
             selector.register(pipe, selectors.EVENT_READ)
             if not selector.select(patience):
-                self.stop()
+                self._ask(p.STOP)
                 return f"no sign of life in {patience} s"
             said = pipe.read(4096).decode(errors="replace")
         return None if said == "up" else said or "the broker died"
@@ -227,8 +231,19 @@ class Host:
         return json.loads(answer) if answer is not None else None
 
     def stop(self):
-        """True when there was one to stop; QEMU is gone on return."""
-        return self._ask(p.STOP) is not None
+        """True when there was one to stop; QEMU is gone on return, and so is its folder, unless another starts it again."""
+        stopped = self._ask(p.STOP) is not None
+        try:
+            with image.locked(self.directory, mode=0o700, wait=False) as lock:
+                if self.status() is None:
+                    shutil.rmtree(self.directory, ignore_errors=True)
+                    lock.unlink()
+        except BlockingIOError:
+            return stopped
+        if self.directory.parent == OUR_FOLDER:
+            with contextlib.suppress(OSError):  # other hosts are in it
+                self.directory.parent.rmdir()
+        return stopped
 
     # Commands.
 

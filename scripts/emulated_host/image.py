@@ -41,13 +41,32 @@ def cache_directory():
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mayfly"
 
 
+def is_named(file, name):
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), name.stat())
+    except FileNotFoundError:
+        return False
+
+
 @contextmanager
-def locked(path):
-    """One process at a time builds what is at `path`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(f"{path}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+def locked(path, mode=0o777, wait=True):
+    """
+    One process at a time builds or removes what is at `path`; `mode` is of the folder that it is in. Without `wait`
+    BlockingIOError when another is at it. Yields the lock's file, which may be removed then: who waited for it finds
+    that it has no name any more, and takes the next.
+    """
+    name = Path(f"{path}.lock")
+    while True:
+        path.parent.mkdir(mode=mode, parents=True, exist_ok=True)
+        try:
+            lock = open(name, "w")
+        except FileNotFoundError:  # the folder went, too
+            continue
+        with lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            if is_named(lock, name):
+                yield name
+                return
 
 
 def run(*argv, **options):

@@ -7,6 +7,7 @@ Paths in the emulated host: /mayfly/release has the binaries, /mayfly/guest the 
 it), /mayfly/images what tests build. Guests boot in one to five seconds; the limits are there to end a test that hangs.
 """
 
+import atexit
 import hashlib
 import os
 import re
@@ -34,6 +35,7 @@ host_options = Options(parent_pid=os.getpid())
 def use_a_host_of_two_processors():
     """Of this test program's own: where guests have several, which spin while they wait for each other."""
     host.use(f"processors-{os.getpid()}")
+    atexit.register(host.stop)
     host_options.cpus = 2
 
 
