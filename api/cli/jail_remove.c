@@ -12,9 +12,11 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "api/cli/run_mounts_user.h"
 #include "jailer/jail.h"
 #include "vmm/base/cleanup.h"
 #include "vmm/base/clock.h"
@@ -257,6 +259,59 @@ static struct error *remove_dead(int exec, int jail, const char *exec_name, cons
     return error == NULL ? NULL : error_wrap(error, "jail %s", id);
 }
 
+/* Who has the lock of <id> calls it. */
+static struct error *remove_locked(int exec, int jail, const char *exec_name, const char *id, bool dry_run,
+                                   const char *parent, enum jail_state *state)
+{
+    if (is_alive(jail, exec_name)) {
+        *state = JAIL_ALIVE;
+        return NULL;
+    }
+    *state = JAIL_DEAD;
+    return dry_run ? NULL : remove_dead(exec, jail, exec_name, id, parent);
+}
+
+/* A user's jail may be of one of the user's subordinate ids: the user itself cannot look into it. */
+static bool is_out_of_reach(int jail)
+{
+    struct stat status;
+
+    return geteuid() != 0 && fstatat(jail, "root", &status, AT_SYMLINK_NOFOLLOW) == 0 && status.st_uid != geteuid();
+}
+
+/* The same by a child that is all of the user's ids; what went wrong comes back as text. */
+static struct error *remove_with_all_ids(int exec, int jail, const char *exec_name, const char *id, bool dry_run,
+                                         const char *parent, enum jail_state *state)
+{
+    char text[1024] = "";
+    size_t length = 0;
+    int pipe_fds[2], status = 0;
+
+    if (pipe2(pipe_fds, O_CLOEXEC) != 0)
+        return error_errno(errno, "jail %s: cannot make a pipe", id);
+    pid_t child = fork();
+    if (child == 0) {
+        struct mounts_user user;
+        struct error *error = mounts_user_find(&user);
+        const char *failed = error == NULL ? mounts_user_enter(&user) : "it is another user's";
+
+        error_free(error);
+        error = failed != NULL ? error_new(ERROR_HOST, "jail %s: cannot look into \"root\": %s", id, failed)
+                               : remove_locked(exec, jail, exec_name, id, dry_run, parent, state);
+        if (error != NULL)
+            dprintf(pipe_fds[1], "%s", error->message);
+        _exit((int)*state);
+    }
+    close(pipe_fds[1]);
+    for (ssize_t got; (got = read(pipe_fds[0], text + length, sizeof(text) - 1 - length)) > 0;)
+        length += (size_t)got;
+    close(pipe_fds[0]);
+    if (child < 0 || waitpid(child, &status, 0) != child || !WIFEXITED(status))
+        return error_new(ERROR_HOST, "jail %s: the process that was to remove it died", id);
+    *state = (enum jail_state)WEXITSTATUS(status);
+    return length == 0 ? NULL : error_new(ERROR_HOST, "%s", text);
+}
+
 struct error *jail_remove(int exec, const char *exec_name, const char *id, bool dry_run, enum jail_state *state)
 {
     char parent[PATH_MAX];
@@ -284,10 +339,7 @@ struct error *jail_remove(int exec, const char *exec_name, const char *id, bool 
     if (fstatat(exec, id, &again, AT_SYMLINK_NOFOLLOW) != 0 || again.st_ino != status.st_ino ||
         again.st_dev != status.st_dev)
         return NULL;
-    if (is_alive(jail, exec_name)) {
-        *state = JAIL_ALIVE;
-        return NULL;
-    }
     *state = JAIL_DEAD;
-    return dry_run ? NULL : remove_dead(exec, jail, exec_name, id, parent[0] == '\0' ? exec_name : parent);
+    return (is_out_of_reach(jail) ? remove_with_all_ids : remove_locked)(exec, jail, exec_name, id, dry_run,
+                                                                         parent[0] == '\0' ? exec_name : parent, state);
 }

@@ -316,7 +316,7 @@ static void kill_in_each_call(struct jail *jail, const char *const *more, bool j
         struct run run = {.target = target, .failed = -1, .killing = !jailer_only, .orphaning = jailer_only};
 
         run_with_fault(jail, more, &run);
-        /* What a subordinate id has is for root to collect. */
+        /* Here /etc does not give the user those ids. */
         if (jail->as_user && jail->uid != JAIL_UID)
             jail_remove(jail);
         else

@@ -11,6 +11,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+static int stdin_of_jail;
+
+static void take_stdin(void)
+{
+    dup2(stdin_of_jail, STDIN_FILENO);
+}
+
 static void test_folders_are_the_users(void **state)
 {
     struct jail *jail = *state;
@@ -162,6 +169,55 @@ static void test_vmm_runs_as_a_subordinate_id_of_the_user(void **state)
     assert_nothing_left(jail);
 }
 
+static void start_gc(struct jail *jail, struct outcome *outcome)
+{
+    struct jail with_gc = *jail;
+    const char *const arguments[] = {"mayfly", "gc", "--base", jail->base, NULL};
+
+    snprintf(with_gc.jailer, sizeof(with_gc.jailer), "%s", jail_path(jail, "mayfly"));
+    copy_file(jail_program("../../mayfly"), with_gc.jailer, 0755);
+    jail_run_arguments(&with_gc, outcome, arguments);
+}
+
+static void test_gc_of_a_user_removes_what_a_subordinate_id_left_when_it_is_dead(void **state)
+{
+    struct jail *jail = *state;
+    struct outcome outcome;
+    const char *arguments[64];
+    int in[2], out[2];
+    char line[16];
+
+    if (access("/usr/bin/newuidmap", X_OK) != 0) {
+        print_message("skipped: newuidmap (package uidmap) is not installed\n");
+        skip();
+    }
+    give_subordinate_ids(jail);
+    jail->uid = JAIL_SUBORDINATE + 5;
+    jail->gid = JAIL_SUBORDINATE + 6;
+    assert_int_equal(pipe2(in, O_CLOEXEC), 0);
+    assert_int_equal(pipe2(out, O_CLOEXEC), 0);
+    stdin_of_jail = in[0];
+    jail->before_exec = take_stdin;
+    jail_arguments(jail, arguments, (const char *const[]){"--no-base-filter", "--", "wait", NULL});
+    pid_t pid = jail_start(jail, out[1], -1, arguments);
+    close(in[0]);
+    close(out[1]);
+    jail->before_exec = NULL;
+    assert_int_equal(read(out[0], line, sizeof(line)), 6); /* "ready" */
+
+    start_gc(jail, &outcome);
+    assert_exited(&outcome, 0);
+    assert_string_equal(outcome.errors, "");
+    assert_mode(jail_root(jail, "."), 0700, jail->uid, jail->gid);
+
+    close(in[1]);
+    assert_int_equal(waitpid(pid, NULL, 0), pid);
+    close(out[0]);
+    start_gc(jail, &outcome);
+    assert_exited(&outcome, 0);
+    assert_nothing_left(jail);
+}
+
 /* Two at a time with one id: one is refused, the other is untouched. And many with different ones. */
 static void test_100_jails_of_a_user_start_side_by_side(void **state)
 {
@@ -197,4 +253,5 @@ JAIL_MAIN(user_test(test_folders_are_the_users), user_test(test_vmm_is_the_user_
           user_test(test_a_user_with_few_files_gets_those), user_test(test_jails_are_below_the_users_runtime_folder),
           user_test(test_a_users_daemon_tells_its_failure_and_leaves_when_it_runs),
           user_test(test_vmm_runs_as_a_subordinate_id_of_the_user),
+          user_test(test_gc_of_a_user_removes_what_a_subordinate_id_left_when_it_is_dead),
           user_test(test_100_jails_of_a_user_start_side_by_side))
