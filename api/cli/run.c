@@ -177,7 +177,7 @@ static int run(const struct run_options *options, struct timeline *timeline, boo
     error = session_take_signals(&signal_fd);
     if (error == NULL)
         error = open_files(options, &files);
-    session_init(&session, &process, timeline, signal_fd, files.console);
+    session_init(&session, &process, &mounts, timeline, signal_fd, files.console);
     if (error == NULL)
         error = start(&process, &mounts, &net, options, timeline, &session.log);
     if (error == NULL)

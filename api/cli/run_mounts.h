@@ -16,8 +16,12 @@ struct run_mounts {
     size_t count;
     char directory[RUN_MOUNTS_PATH_SIZE]; /* mode 0700, with the sockets "0", "1", ...; "" when there is none */
     int directory_fd;                     /* holds its lock */
-    int words_fd;                         /* what the virtiofsds say; non-blocking */
-    pid_t pids[RUN_MOUNTS_MAX];
+    int words_fd, told_fd;                /* what the virtiofsds say: we read here, they write there; non-blocking */
+    int ended_fd;                         /* readable when one has ended; -1: there is none */
+    char *program;
+    pid_t pids[RUN_MOUNTS_MAX];      /* 0: none */
+    int process_fds[RUN_MOUNTS_MAX]; /* pidfds of them */
+    unsigned restarts[RUN_MOUNTS_MAX];
     struct mounts_user user; /* for an ordinary user's */
 };
 
@@ -32,5 +36,11 @@ struct error *run_mounts_start(struct run_mounts *mounts, const struct run_optio
 
 /* Puts in front of an error what a virtiofsd said last, which is why it could not be reached. */
 struct error *run_mounts_explain(const struct run_mounts *mounts, struct error *error);
+
+/*
+ * Something came on ended_fd: says on stderr which mount has lost its virtiofsd, and how that ended, and starts another
+ * one, at which the guest can mount the directory again. A directory whose virtiofsds end again and again gets no more.
+ */
+void run_mounts_tend(struct run_mounts *mounts);
 
 void run_mounts_end(struct run_mounts *mounts);

@@ -16,7 +16,7 @@
 #include "vmm/base/cleanup.h"
 #include "vmm/exit_code.h"
 
-enum { LAST_WORDS_LINES = 40, END_PATIENCE_MS = 2000 };
+enum { LAST_WORDS_LINES = 40, END_PATIENCE_MS = 2000, MOUNT_END_MS = 200 };
 
 static const int passed_signals[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT};
 
@@ -33,10 +33,11 @@ struct error *session_take_signals(int *signal_fd)
     return *signal_fd >= 0 ? NULL : error_errno(errno, "signalfd");
 }
 
-void session_init(struct session *session, struct vmm_process *process, struct timeline *timeline, int signal_fd,
-                  int console_fd)
+void session_init(struct session *session, struct vmm_process *process, struct run_mounts *mounts,
+                  struct timeline *timeline, int signal_fd, int console_fd)
 {
     *session = (struct session){.process = process,
+                                .mounts = mounts,
                                 .timeline = timeline,
                                 .signal_fd = signal_fd,
                                 .console_fd = console_fd,
@@ -180,6 +181,19 @@ static void receive_signal(struct session *session)
     send_signal(session, (int)info.ssi_signo);
 }
 
+/* --- Mounts --- */
+
+/* What serves them ends with the VMM, perhaps a moment before it: then there is nothing to say. */
+static void lose_mount(struct session *session)
+{
+    struct pollfd process = {.fd = session->process->process_fd, .events = POLLIN};
+
+    if (poll(&process, 1, MOUNT_END_MS) > 0)
+        session->process_ended = true;
+    else
+        run_mounts_tend(session->mounts);
+}
+
 /* --- The loop --- */
 
 static bool guest_gone(const struct session *session)
@@ -234,7 +248,7 @@ static void run_stdin(struct session *session, const struct pollfd wait[2])
 
 static struct error *turn(struct session *session)
 {
-    enum { SIGNAL, PROCESS, CONTROL, SERIAL, LOG, IN, OUT = IN + 2, ERR = OUT + 2, COUNT = ERR + 2 };
+    enum { SIGNAL, PROCESS, CONTROL, SERIAL, LOG, MOUNTS, IN, OUT = IN + 2, ERR = OUT + 2, COUNT = ERR + 2 };
     bool pending = session->outgoing_start < session->outgoing_end;
     struct pollfd wait[COUNT] = {
         [SIGNAL] = {.fd = session->signal_fd, .events = POLLIN},
@@ -242,6 +256,7 @@ static struct error *turn(struct session *session)
         [CONTROL] = {.fd = session->ports[RUN_PORT_CONTROL], .events = (short)(pending ? POLLIN | POLLOUT : POLLIN)},
         [SERIAL] = {.fd = session->process->serial_fd, .events = POLLIN},
         [LOG] = {.fd = session->process->log_fd, .events = POLLIN},
+        [MOUNTS] = {.fd = session->process_ended ? -1 : session->mounts->ended_fd, .events = POLLIN},
     };
     struct error *error = NULL;
 
@@ -256,6 +271,8 @@ static struct error *turn(struct session *session)
         receive_tail(&session->process->serial_fd, &session->serial, session->console_fd);
     if (wait[LOG].revents != 0)
         receive_tail(&session->process->log_fd, &session->log, -1);
+    if (wait[MOUNTS].revents != 0)
+        lose_mount(session);
     if ((wait[CONTROL].revents & POLLOUT) != 0)
         flush_outgoing(session);
     if ((wait[CONTROL].revents & ~POLLOUT) != 0)

@@ -6,6 +6,7 @@
 
 #include "api/cli/configure.h"
 #include "api/cli/pump.h"
+#include "api/cli/run_mounts.h"
 #include "api/cli/tail.h"
 #include "api/cli/talk.h"
 #include "api/cli/timeline.h"
@@ -14,6 +15,7 @@
 struct session {
     struct vmm_process *process; /* borrowed */
     struct timeline *timeline;   /* borrowed */
+    struct run_mounts *mounts;   /* borrowed */
     struct talk talk;
     int ports[RUN_PORT_COUNT];
     int signal_fd;
@@ -35,8 +37,8 @@ struct session {
 struct error *session_take_signals(int *signal_fd);
 
 /* A session without ports; `signal_fd` and `console_fd` (-1: none) pass into it. */
-void session_init(struct session *session, struct vmm_process *process, struct timeline *timeline, int signal_fd,
-                  int console_fd);
+void session_init(struct session *session, struct vmm_process *process, struct run_mounts *mounts,
+                  struct timeline *timeline, int signal_fd, int console_fd);
 void session_free(struct session *session);
 
 /*

@@ -643,6 +643,33 @@ static void test_killed_vmm_is_told_and_leaves_nothing(void **state)
     }
 }
 
+/* One that ends with the VMM is nothing to tell of. */
+static void test_virtiofsd_that_is_killed_is_told_and_followed_by_another(void **state)
+{
+    static const char *const options[] = {"--mount", "/tmp:/data", NULL};
+    static const struct how mounts = {.options = options, .merged = true};
+
+    (void)state;
+    if (access("/usr/lib/qemu/virtiofsd", X_OK) != 0 || geteuid() != 0) {
+        print_message("skipped: takes root, and /usr/lib/qemu/virtiofsd\n");
+        skip();
+    }
+    struct run *run = start(&mounts, COMMAND("cat"));
+    assert_int_equal(write(run->in, "first\n", 6), 6);
+    await(run, "first\n");
+    pid_t server = first_child(run->pid);
+    kill(server, SIGKILL);
+    await(run, "--mount /tmp: its virtiofsd was killed by signal 9\n");
+    await(run, "umount /data; mount -t virtiofs mount0 /data\n");
+    fd_close(&run->in);
+    expect_code(run, 0);
+    teardown(state);
+
+    run = start(&mounts, COMMAND("vanish"));
+    expect_code(run, 125);
+    assert_null(strstr(output_of(run), "virtiofsd"));
+}
+
 TEST_MAIN(cli_test(test_output_and_exit_code_are_the_commands), cli_test(test_stderr_comes_apart),
           cli_test(test_exit_codes_and_signals_are_passed_on),
           cli_test(test_command_that_is_not_found_is_127_with_the_guests_words),
@@ -655,4 +682,5 @@ TEST_MAIN(cli_test(test_output_and_exit_code_are_the_commands), cli_test(test_st
           cli_test(test_guest_that_hangs_can_be_interrupted), cli_test(test_failures_before_the_start_name_the_thing),
           cli_test(test_console_output_goes_to_its_file), cli_test(test_json_tells_code_and_stages),
           cli_test(test_timeline_is_drawn_where_asked), cli_test(test_killed_mayfly_leaves_no_vmm),
-          cli_test(test_killed_vmm_is_told_and_leaves_nothing))
+          cli_test(test_killed_vmm_is_told_and_leaves_nothing),
+          cli_test(test_virtiofsd_that_is_killed_is_told_and_followed_by_another))
