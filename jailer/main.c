@@ -163,7 +163,8 @@ static struct error *drop_privileges(struct jail *jail)
         error = apply_landlock(jail);
     if (error == NULL && jail->config.new_pid_ns && !jail->config.daemonize)
         error = process_end_with_waiter(&jail->waiter);
-    if (error == NULL && !jail->config.new_pid_ns && !jail->config.daemonize)
+    /* There is no pid namespace to end with it. In other jails it is lost, as in Firecracker's. */
+    if (error == NULL && jail->config.mode == JAIL_REDUCED && !jail->config.daemonize)
         error = process_end_with_parent(&jail->parent);
     return error;
 }
