@@ -169,3 +169,37 @@ bool json_is_utf8(const char *text, size_t length)
     }
     return true;
 }
+
+/* What is wrong at byte `at`. yajl's message ends with a newline. */
+static struct error *not_json(yajl_handle handle, size_t at)
+{
+    unsigned char *message = yajl_get_error(handle, 0, NULL, 0);
+    struct error *error;
+
+    if (message == NULL)
+        return error_new(ERROR_INTERNAL, "out of memory");
+    error =
+        error_new(ERROR_INPUT, "not JSON: %.*s, at byte %zu", (int)strcspn((const char *)message, "\n"), message, at);
+    yajl_free_error(handle, message);
+    return error;
+}
+
+struct error *json_parse(const yajl_callbacks *callbacks, void *context, const char *text, size_t length)
+{
+    yajl_handle handle = yajl_alloc(callbacks, NULL, context);
+    struct error *error = NULL;
+
+    if (handle == NULL)
+        return error_new(ERROR_INTERNAL, "out of memory");
+
+    yajl_status status = yajl_parse(handle, (const unsigned char *)text, length);
+    size_t at = yajl_get_bytes_consumed(handle);
+    if (status == yajl_status_ok) {
+        status = yajl_complete_parse(handle); /* which counts from its own beginning */
+        at = length;
+    }
+    if (status == yajl_status_error)
+        error = not_json(handle, at);
+    yajl_free(handle);
+    return error;
+}

@@ -1,4 +1,6 @@
-/* Writing JSON: a yajl generator behind calls that cannot fail halfway; running out of memory is told once, at the end.
+/*
+ * Writing JSON: a yajl generator behind calls that cannot fail halfway; running out of memory is told once, at the end.
+ * And reading it, with yajl's own callbacks.
  */
 #pragma once
 
@@ -6,7 +8,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <yajl/yajl_parse.h>
+
 #include "api/bytes.h"
+#include "vmm/base/error.h"
 
 struct json_writer {
     struct yajl_gen_t *generator;
@@ -33,3 +38,6 @@ const char *json_text(struct json_writer *writer, size_t *length);
 
 /* Whether text[0..length) is well-formed UTF-8: no surrogates, nothing overlong, nothing above U+10FFFF. */
 bool json_is_utf8(const char *text, size_t length);
+
+/* Calls `callbacks` with `context`. NULL, too, when one of them wanted no more: it knows why. */
+struct error *json_parse(const yajl_callbacks *callbacks, void *context, const char *text, size_t length);

@@ -5,7 +5,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <yajl/yajl_parse.h>
 
 enum { FILE_SIZE_MAX = 4 << 20 };
 
@@ -133,19 +132,12 @@ static const yajl_callbacks callbacks = {
 struct error *mmds_json_decode(const char *text, size_t length, struct mmds_value **value)
 {
     struct builder builder = {.depth = 0};
-    yajl_handle handle = yajl_alloc(&callbacks, NULL, &builder);
+    struct error *error = json_parse(&callbacks, &builder, text, length);
 
-    if (handle == NULL)
-        return error_new(ERROR_INTERNAL, "out of memory");
-    yajl_status status = yajl_parse(handle, (const unsigned char *)text, length);
-    size_t at = yajl_get_bytes_consumed(handle);
-    if (status == yajl_status_ok) {
-        status = yajl_complete_parse(handle); /* which counts from its own beginning */
-        at = length;
-    }
-    if (builder.error == NULL && status != yajl_status_ok)
-        builder.error = error_new(ERROR_INPUT, "the metadata is not JSON from byte %zu on", at);
-    yajl_free(handle);
+    if (builder.error == NULL)
+        builder.error = error;
+    else
+        error_free(error);
     free(builder.name.bytes);
     if (builder.error == NULL && builder.root == NULL)
         builder.error = error_new(ERROR_INPUT, "empty, expected a JSON object");

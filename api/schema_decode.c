@@ -1,4 +1,5 @@
 /* JSON into structs: a yajl parser whose callbacks walk the tables of the schema, so that nothing is built twice. */
+#include "api/json.h"
 #include "api/schema_decoder.h"
 
 #include "vmm/base/cleanup.h"
@@ -7,7 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include <yajl/yajl_parse.h>
 
 static int out_of_memory(struct decoder *decoder)
 {
@@ -383,42 +383,16 @@ static const yajl_callbacks callbacks = {
     .yajl_end_array = close_array,
 };
 
-/* What is wrong at byte `at`. yajl's message ends with a newline. */
-static struct error *not_json(yajl_handle handle, size_t at)
-{
-    unsigned char *message = yajl_get_error(handle, 0, NULL, 0);
-    struct error *error;
-
-    if (message == NULL)
-        return error_new(ERROR_INTERNAL, "out of memory");
-    error =
-        error_new(ERROR_INPUT, "not JSON: %.*s, at byte %zu", (int)strcspn((const char *)message, "\n"), message, at);
-    yajl_free_error(handle, message);
-    return error;
-}
-
 static struct error *parse(struct decoder *decoder, const char *text, size_t length)
 {
-    yajl_handle handle = yajl_alloc(&callbacks, NULL, decoder);
-    struct error *error = NULL;
+    struct error *error = json_parse(&callbacks, decoder, text, length);
 
-    if (handle == NULL)
-        return error_new(ERROR_INTERNAL, "out of memory");
-
-    yajl_status status = yajl_parse(handle, (const unsigned char *)text, length);
-    size_t at = yajl_get_bytes_consumed(handle);
-    if (status == yajl_status_ok) {
-        status = yajl_complete_parse(handle); /* which counts from its own beginning */
-        at = length;
-    }
-    if (decoder->error != NULL)
-        error = decoder->error;
-    else if (status != yajl_status_ok)
-        error = not_json(handle, at);
-    yajl_free(handle);
     for (size_t i = 0; i < decoder->depth; i++)
         free(decoder->frames[i].name);
-    return error;
+    if (decoder->error == NULL)
+        return error;
+    error_free(error);
+    return decoder->error;
 }
 
 struct error *schema_decode(const struct schema *schema, const char *text, size_t length, bool partial, void *object,
