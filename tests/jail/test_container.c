@@ -213,8 +213,10 @@ static void copy_programs(struct jail *jail, const char *folder)
 static void run_mayfly(struct jail *jail, struct outcome *outcome, const char *option)
 {
     char kernel[256];
-    const char *const arguments[] = {"mayfly",   "run",  "--vmm", jail->exec, "--kernel", kernel, "--jail-dir",
-                                     jail->base, option, "--",    "exit",     "7",        NULL};
+    /* The guest looks at neither initrd nor disk; the VMM must find both. */
+    const char *const arguments[] = {"mayfly",   "run",  "--vmm",    jail->exec, "--kernel",   kernel,
+                                     "--initrd", kernel, "--rootfs", kernel,     "--jail-dir", jail->base,
+                                     option,     "--",   "exit",     "7",        NULL};
 
     snprintf(kernel, sizeof(kernel), "%s", jail_path(jail, "./vmlinux"));
     jail_run_arguments(jail, outcome, arguments);
