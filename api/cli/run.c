@@ -161,6 +161,21 @@ static void report(const struct run_options *options, const struct files *files,
         tell(write_json(timeline, files->json, exit_code, failure));
 }
 
+/* Why there is no result, if there is none: `error`, and what VMM and guest said. */
+static void tell_failure(struct session *session, const struct run_options *options, bool started,
+                         const struct error *error)
+{
+    bool came_up = session->talk.state != TALK_EXPECTS_HELLO;
+
+    if (error != NULL)
+        dprintf(STDERR_FILENO, "mayfly: %s\n", error->message);
+    /* A refusal has said it all: the log repeats it. A guest that did not come up may have said why. */
+    if (error != NULL ? error->kind != ERROR_INPUT : !came_up)
+        session_show_last_words(session);
+    if (started && !came_up && options->kernel != NULL && options->initrd == NULL)
+        dprintf(STDERR_FILENO, "mayfly: --kernel was given without an --initrd, which holds Mayfly's init\n");
+}
+
 static int run(const struct run_options *options, struct timeline *timeline, bool has_stdin)
 {
     struct vmm_process process;
@@ -169,6 +184,7 @@ static int run(const struct run_options *options, struct timeline *timeline, boo
     struct session session;
     struct files files = {-1, -1, -1};
     int signal_fd = -1, exit_code = EXIT_MAYFLY_FAILED;
+    bool started;
     struct error *error;
 
     vmm_process_init(&process);
@@ -180,17 +196,10 @@ static int run(const struct run_options *options, struct timeline *timeline, boo
     session_init(&session, &process, &mounts, timeline, signal_fd, files.console);
     if (error == NULL)
         error = start(&process, &mounts, &net, options, timeline, &session.log);
-    if (error == NULL)
+    started = error == NULL;
+    if (started)
         error = session_run(&session, options, has_stdin, &exit_code);
-    if (error != NULL) {
-        dprintf(STDERR_FILENO, "mayfly: %s\n", error->message);
-        /* A refusal has said it all: the log repeats it. */
-        if (error->kind != ERROR_INPUT)
-            session_show_last_words(&session);
-    }
-    /* A guest that did not come up may have said why. */
-    if (error == NULL && session.killed_by != 0 && session.talk.state == TALK_EXPECTS_HELLO)
-        session_show_last_words(&session);
+    tell_failure(&session, options, started, error);
     run_net_tell(&net);
     report(options, &files, timeline, exit_code, error != NULL ? error->message : NULL);
     error_free(error);

@@ -76,6 +76,7 @@ static void test_guest_that_hangs_can_be_interrupted(void **state)
         sched_yield(); /* until mayfly has taken the signals over */
     kill(run->pid, SIGTERM);
     expect_code(run, 128 + SIGTERM);
+    assert_string_equal(errors_of(run), "mayfly: --kernel was given without an --initrd, which holds Mayfly's init\n");
 }
 
 static void test_failures_before_the_start_name_the_thing(void **state)
