@@ -1,13 +1,12 @@
 /*
  * What the process does besides running its guest: the terminal on its stdin, signals, memory for large requests, other
- * users, block devices. With the rest of these tests it makes happen whatever the seccomp rules allow.
+ * users. With the rest of these tests it makes happen whatever the seccomp rules allow.
  */
 #include "tests/machine/machine.h"
 
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/loop.h>
 #include <poll.h>
 #include <pty.h>
 #include <sched.h>
@@ -26,7 +25,7 @@
 #include "api/client/connect.h"
 #include "vmm/base/clock.h"
 
-enum { DISK_SIZE = 32 << 20, MEBIBYTE = 1 << 20 };
+enum { DISK_SIZE = 32 << 20 };
 
 static void need_root(const char *what)
 {
@@ -418,46 +417,6 @@ static void test_disk_is_reset_with_requests_in_flight(void **state)
     }
 }
 
-/* Attaches a free loop device to `file`; it goes when it is closed. -1 when there is none. */
-static int attach_loop(int file, char path[32])
-{
-    struct loop_info64 info = {.lo_flags = LO_FLAGS_AUTOCLEAR};
-    cleanup_fd int control = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
-    int number = control < 0 ? -1 : ioctl(control, LOOP_CTL_GET_FREE);
-    cleanup_fd int loop = -1;
-
-    snprintf(path, 32, "/dev/loop%d", number);
-    if (number >= 0)
-        loop = open(path, O_RDWR | O_CLOEXEC);
-    if (loop < 0 || ioctl(loop, LOOP_SET_FD, file) < 0)
-        return -1;
-    assert_int_equal(ioctl(loop, LOOP_SET_STATUS64, &info), 0);
-    return take_fd(&loop);
-}
-
-static void test_block_device_can_be_discarded(void **state)
-{
-    char disk[] = "/tmp/mayfly-disk-XXXXXX", path[32];
-    cleanup_fd int file = mkostemp(disk, O_CLOEXEC);
-
-    (void)state;
-    assert_true(file >= 0);
-    unlink(disk);
-    for (char bytes[4096], *end = memset(bytes, 'd', sizeof(bytes)); lseek(file, 0, SEEK_CUR) < MEBIBYTE;)
-        assert_int_equal(write(file, end, sizeof(bytes)), sizeof(bytes));
-    cleanup_fd int loop = attach_loop(file, path);
-    if (loop < 0) {
-        print_message("skipped: no loop device: %s\n", strerror(errno));
-        skip();
-    }
-    struct vm *vm = vm_start_with(&(struct machine_options){.shows = path});
-    vm_drive(vm, "disk", path, "");
-    vm_boot(vm, "block", "ops=d8,r8,r0");
-    vm_expect(vm, "discard 0\nread 0 ");
-    vm_expect(vm, "read 0 64 64\n");
-    vm_expect_exit(vm, 0);
-}
-
 /* --- Another user --- */
 
 /* In the child: the user nobody, with a /dev/kvm that everybody may open. */
@@ -504,5 +463,4 @@ TEST_MAIN(machine_test(test_terminal_is_raw_until_the_guest_ends),
           machine_test(test_vm_that_is_prepared_gives_way_to_another),
           machine_test(test_socket_that_nobody_listens_on_is_replaced),
           machine_test(test_peers_come_and_go_without_a_driver),
-          machine_test(test_disk_is_reset_with_requests_in_flight), machine_test(test_block_device_can_be_discarded),
-          machine_test(test_ordinary_user_runs_a_guest))
+          machine_test(test_disk_is_reset_with_requests_in_flight), machine_test(test_ordinary_user_runs_a_guest))
