@@ -80,7 +80,7 @@ static struct error *limit(const struct jail_config *config, const char *what, c
     if (error != NULL && error->kind != ERROR_INPUT)
         return error;
     if (error != NULL) { /* there is no such hierarchy on this host */
-        fprintf(stderr, "mayfly-jailer: no limit on %s: %s\n", what, error->message);
+        fprintf(stderr, "mayfly-jailer: no cgroup limit on %s: %s\n", what, error->message);
         error_free(error);
         return NULL;
     }

@@ -100,8 +100,8 @@ static struct error *limit(int group, const char *what, bool available, const ch
     char value[24];
 
     if (!available) {
-        fprintf(stderr, "mayfly-jailer: no limit on %s: this host's cgroup version 2 has no %.*s controller\n", what,
-                (int)strcspn(file, "."), file);
+        fprintf(stderr, "mayfly-jailer: no cgroup limit on %s: this host's cgroup version 2 has no %.*s controller\n",
+                what, (int)strcspn(file, "."), file);
         return NULL;
     }
     snprintf(value, sizeof(value), "%llu", (unsigned long long)number);

@@ -212,6 +212,9 @@ static struct error *create_cgroup(struct jail *jail)
 
     if (config->mode == JAIL_REDUCED) {
         reduced_create_cgroup(config, &jail->cgroup, &jail->undo, &jail->missing);
+        /* What counts a user's processes counts the container's, too, when the user is not the jail's own. */
+        if (!jail->cgroup.limits_processes && config->uid != geteuid())
+            config->limits.processes = JAIL_PIDS_MAX_DEFAULT;
         return NULL;
     }
 

@@ -45,6 +45,7 @@ void reduced_create_cgroup(const struct jail_config *config, struct cgroup *cgro
         return;
     undo_run_to(undo, mark);
     cgroup->count = 0;
+    cgroup->limits_processes = false;
     missing_add(missing, "cgroup and its limits (%s)", error->message);
     error_free(error);
 }

@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <sys/wait.h>
@@ -395,8 +396,9 @@ static void run_container(const struct jail *jail, const char *words, struct out
     outcome->status = pclose(crun);
 }
 
-#define JAILER                                                                                                         \
-    "\"/bin/mayfly-jailer\",\"--id\",\"a\",\"--exec-file\",\"/bin/probe\",\"--uid\",\"64123\",\"--gid\",\"64124\","
+#define JAILER(id)                                                                                                     \
+    "\"/bin/mayfly-jailer\",\"--id\",\"" id "\",\"--exec-file\",\"/bin/"                                               \
+                                            "probe\",\"--uid\",\"64123\",\"--gid\",\"64124\","
 #define RUN                                                                                                            \
     "\"/bin/mayfly\",\"run\",\"--kernel\",\"/bin/vmlinux\",\"--jail-dir\",\"/srv/jailer\",\"--allow-reduced\","        \
     "\"--\",\"exit\",\"9\""
@@ -407,6 +409,7 @@ static void test_jailer_and_mayfly_run_in_a_container_of_crun(void **state)
                                           "crun",   "rootfs/srv", "rootfs/srv/jailer"};
     struct jail *jail = *state;
     struct outcome outcome;
+    char line[32];
 
     if (system("crun --version >/dev/null 2>&1") != 0) {
         print_message("skipped: crun is not installed\n");
@@ -417,15 +420,23 @@ static void test_jailer_and_mayfly_run_in_a_container_of_crun(void **state)
     copy_programs(jail, "rootfs/bin");
     copy_file(jail_program("probe"), jail_path(jail, "rootfs/bin/probe"), 0755);
 
-    run_container(jail, JAILER "\"--\",\"kvm\"", &outcome);
+    run_container(jail, JAILER("a") "\"--\",\"kvm\"", &outcome);
     assert_exited(&outcome, 1);
     if (strstr(outcome.errors, "neither CAP_SYS_ADMIN nor a user namespace") == NULL)
         fail_msg("refused otherwise: %s", outcome.errors);
 
-    run_container(jail, JAILER "\"--allow-reduced\",\"--new-pid-ns\",\"--\",\"kvm\"", &outcome);
+    run_container(jail, JAILER("b") "\"--allow-reduced\",\"--new-pid-ns\",\"--\",\"kvm\"", &outcome);
     assert_exited(&outcome, 0);
     assert_told(&outcome, "without: mount namespace, pid namespace");
     assert_null(strstr(outcome.errors, "empty root"));
+
+    /* It has no cgroups. */
+    run_container(jail, JAILER("c") "\"--allow-reduced\",\"--no-base-filter\",\"--\",\"report\"", &outcome);
+    assert_exited(&outcome, 0);
+    assert_non_null(strstr(outcome.errors, "mayfly-jailer: no cgroup limit on processes: "));
+    snprintf(line, sizeof(line), "limit %d 512 512\n", RLIMIT_NPROC);
+    if (strstr(outcome.errors, line) == NULL)
+        fail_msg("no %s in: %s", line, outcome.errors);
 
     run_container(jail, RUN, &outcome);
     assert_exited(&outcome, 9);
