@@ -76,7 +76,12 @@ static void test_guest_that_hangs_can_be_interrupted(void **state)
         sched_yield(); /* until mayfly has taken the signals over */
     kill(run->pid, SIGTERM);
     expect_code(run, 128 + SIGTERM);
-    assert_string_equal(errors_of(run), "mayfly: --kernel was given without an --initrd, which holds Mayfly's init\n");
+    /* What is before it is a user's: that its jail has no cgroup. */
+    const char *errors = errors_of(run);
+    const char *hint = strstr(errors, "mayfly: --kernel was given");
+    assert_non_null(hint);
+    assert_string_equal(hint, "mayfly: --kernel was given without an --initrd, which holds Mayfly's init\n");
+    assert_true(geteuid() != 0 || hint == errors);
 }
 
 static void test_failures_before_the_start_name_the_thing(void **state)
