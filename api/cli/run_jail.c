@@ -358,8 +358,13 @@ static struct error *failure(const char *text)
         last = at;
     if (last == NULL)
         return error_new(ERROR_HOST, "mayfly-jailer ended before the jail stood");
-    return error_new(ERROR_HOST, "the jail: %.*s; --no-jail does without", (int)strcspn(last + strlen(prefix), "\n"),
-                     last + strlen(prefix));
+
+    const char *reason = last + strlen(prefix);
+    int length = (int)strcspn(reason, "\n");
+
+    /* Without KVM nobody can do. */
+    return error_new(ERROR_HOST, "the jail: %.*s%s", length, reason,
+                     memmem(reason, (size_t)length, "/dev/kvm", 8) != NULL ? "" : "; --no-jail does without");
 }
 
 /* Who allowed a reduced jail is told what it lacks. */
