@@ -99,7 +99,10 @@ def samples(text):
 def figures(bench, vmm, engine):
     """Each workload's costs, less what it costs to tell of one without work."""
     bench.host.write(CONFIG, json.dumps(configuration(bench, engine)).encode())
-    found = samples(bench.run("sh", "-c", LISTEN.replace("{vmm}", vmm)).stdout.decode())
+    told = bench.run("sh", "-c", LISTEN.replace("{vmm}", vmm))
+    found = samples(told.stdout.decode())
+    if "nothing" not in found:
+        raise SystemExit(f"bench: the guest did no work, but said:\n{told.stderr.decode(errors='replace')}")
     nothing = found["nothing"]
     return {key: [(value - none) / units for value, none in zip(found[key], nothing)] for key, _, _, units, _ in WORKLOADS
             if key in found}
