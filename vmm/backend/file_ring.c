@@ -159,9 +159,9 @@ void file_ring_queue(struct file_ring *ring, struct disk_request *request)
     issue(ring, request);
 }
 
-bool file_ring_full(const struct file_ring *ring)
+unsigned file_ring_room(const struct file_ring *ring)
 {
-    return ring->in_flight == FILE_RING_DEPTH;
+    return FILE_RING_DEPTH - ring->in_flight;
 }
 
 void file_ring_drain(struct file_ring *ring)

@@ -23,7 +23,8 @@ struct error *file_ring_new(struct event_loop *loop, const struct disk_file *fil
 /* Drains first. NULL is fine. */
 void file_ring_free(struct file_ring *ring);
 
-bool file_ring_full(const struct file_ring *ring);
+/* How many more requests can be in flight. */
+unsigned file_ring_room(const struct file_ring *ring);
 
 /* Queues `request`, which stays in place until request->complete was called; not on a full ring. */
 void file_ring_queue(struct file_ring *ring, struct disk_request *request);

@@ -16,8 +16,8 @@
 enum { TURN = 64, TURN_BYTES = 4 * DISK_PIECE_MAX };
 
 /*
- * Transfers that follow one another in a queue and on the disk: one system call does them all, at most DISK_PIECE_MAX
- * bytes. A driver that reads a file in pieces, several at a time, asks for such.
+ * Transfers that follow one another in a queue and on the disk: done as one of at most DISK_PIECE_MAX bytes. A driver
+ * that reads a file in pieces, several at a time, asks for such.
  */
 struct neighbours {
     struct disk_request all;
@@ -190,38 +190,92 @@ static bool join(struct neighbours *neighbours, const struct block_request *requ
 }
 
 /*
- * What the system call for all of them did is what the first ones asked for. What it left undone each does for itself:
- * a failure belongs to the one that meets it.
+ * What was done for all of them, `done` bytes, is what the first ones asked for. What is left undone each does for
+ * itself, unless the guest has reset the device: a failure belongs to the one that meets it.
  */
-static void run_neighbours(struct block *block, struct neighbours *neighbours)
+static void share_out(struct block *block, struct block_request *requests, unsigned count, uint64_t done, bool canceled)
 {
-    ssize_t result = neighbours->count > 1 ? disk_request_issue(&block->file, &neighbours->all) : 0;
-    uint64_t left = result > 0 ? (uint64_t)result : 0;
-
-    for (unsigned i = 0; i < neighbours->count; i++) {
-        struct block_request *request = &neighbours->requests[i];
-        uint64_t share = left < request->disk.length ? left : request->disk.length;
+    for (unsigned i = 0; i < count; i++) {
+        struct block_request *request = &requests[i];
+        uint64_t share = done < request->disk.length ? done : request->disk.length;
         int code;
 
-        left -= share;
+        done -= share;
         if (share == 0 || !disk_request_advance(&request->disk, (ssize_t)share, &code))
-            code = disk_request_run(&block->file, &request->disk);
-        block->turn_bytes += request->disk.done;
+            code = canceled ? ECANCELED : disk_request_run(&block->file, &request->disk);
         complete(request, code);
+    }
+}
+
+/* Neighbours in flight. */
+struct flight {
+    struct disk_request all; /* its iov is a copy: each of them may have to go on by itself */
+    struct block *block;
+    unsigned count;
+    struct block_request requests[];
+};
+
+static void share_out_flight(struct disk_request *disk, int code)
+{
+    struct flight *flight = container_of(disk, struct flight, all);
+
+    share_out(flight->block, flight->requests, flight->count, disk->done, code == ECANCELED);
+    free(flight);
+}
+
+static void launch_neighbours(struct block *block, struct neighbours *neighbours)
+{
+    size_t requests_size = neighbours->count * sizeof(neighbours->requests[0]);
+    size_t iov_size = neighbours->all.iov_count * sizeof(neighbours->iov[0]);
+    struct flight *flight = malloc(sizeof(*flight) + requests_size + 2 * iov_size);
+    struct iovec *iov;
+
+    if (flight == NULL) {
+        for (unsigned i = 0; i < neighbours->count; i++)
+            complete(&neighbours->requests[i], ENOMEM);
+        return;
+    }
+    flight->block = block;
+    flight->count = neighbours->count;
+    flight->all = neighbours->all;
+    flight->all.complete = share_out_flight;
+    memcpy(flight->requests, neighbours->requests, requests_size);
+    iov = (struct iovec *)(flight->requests + flight->count);
+    memcpy(iov, neighbours->iov, iov_size);
+    for (unsigned i = 0; i < flight->count; i++)
+        flight->requests[i].disk.iov = iov + (neighbours->requests[i].disk.iov - neighbours->iov);
+    flight->all.iov = iov + neighbours->all.iov_count;
+    memcpy(flight->all.iov, neighbours->iov, iov_size);
+    file_ring_queue(block->ring, &flight->all);
+}
+
+static void run_neighbours(struct block *block, struct neighbours *neighbours)
+{
+    if (neighbours->count == 0)
+        return;
+    if (block->ring != NULL && neighbours->count == 1) {
+        launch(block, &neighbours->requests[0]);
+    } else if (block->ring != NULL) {
+        launch_neighbours(block, neighbours);
+    } else {
+        ssize_t result = neighbours->count > 1 ? disk_request_issue(&block->file, &neighbours->all) : 0;
+
+        block->turn_bytes += neighbours->all.length;
+        share_out(block, neighbours->requests, neighbours->count, result > 0 ? (uint64_t)result : 0, false);
     }
     neighbours->count = 0;
 }
 
 static void run(struct block *block, struct neighbours *neighbours, struct block_request *request)
 {
-    if (block->ring != NULL && !disk_request_blocks(&block->file, &request->disk)) {
-        launch(block, request);
-        return;
-    }
     if (join(neighbours, request))
         return;
     run_neighbours(block, neighbours);
-    if (!join(neighbours, request))
+    if (join(neighbours, request))
+        return;
+    if (block->ring != NULL && !disk_request_blocks(&block->file, &request->disk))
+        launch(block, request);
+    else
         run_synchronously(block, request);
 }
 
@@ -267,7 +321,8 @@ static enum turn serve_next(struct block *block, struct virtqueue *queue, struct
 {
     struct block_request request;
 
-    if (block->ring != NULL && file_ring_full(block->ring)) {
+    /* Neighbours that wait for more take a place, too. */
+    if (block->ring != NULL && file_ring_room(block->ring) <= (neighbours->count > 0 ? 1U : 0U)) {
         COUNTER_INCREMENT(block->metrics.counters.io_engine_throttled_events);
         block->ring_was_full = true;
         return TURN_WAIT;
