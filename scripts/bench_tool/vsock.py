@@ -2,6 +2,7 @@
 import json
 import re
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -49,6 +50,8 @@ while read -r line <&3; do case $line in *ready*|*" s"*) break ;; esac; done
 echo "$line"
 {script}
 kill -9 $pid
+wait $pid
+true
 """
     return bench.run("sh", "-c", text).stdout.decode()
 
@@ -91,6 +94,7 @@ def figures(bench, vmm):
 
 
 def rows(build, runs):
+    print("bench: vsock: without QEMU, whose vsock is the host's vhost-vsock: the emulated host has that, but no QEMU", file=sys.stderr)
     with Bench(build, icount=True) as bench:
         root_image(bench)
         ours = figures(bench, VMM)
