@@ -37,8 +37,8 @@ class Bench:
     def __exit__(self, *unused):
         self.host.stop()
 
-    def run(self, *argv, stdin=b""):
-        result = self.host.run(list(argv), stdin=stdin, timeout=300)
+    def run(self, *argv, stdin=b"", timeout=300):
+        result = self.host.run(list(argv), stdin=stdin, timeout=timeout)
         if result.code != 0:
             raise SystemExit(f"bench: {' '.join(argv)}: exit code {result.code}\n{result.stderr.decode(errors='replace')}")
         return result
