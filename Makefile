@@ -196,7 +196,7 @@ install: programs $(compiler) ## install into $(DESTDIR)$(PREFIX), with the gues
 	install -d '$(DESTDIR)$(PREFIX)/bin' '$(DESTDIR)$(PREFIX)/share/man/man1'
 	install -m 755 $(BUILD)/release/mayfly $(BUILD)/release/mayfly-vmm \
 	    $(BUILD)/release/mayfly-jailer $(compiler) '$(DESTDIR)$(PREFIX)/bin'
-	install -m 644 api/cli/mayfly.1 vmm/mayfly-vmm.1 '$(DESTDIR)$(PREFIX)/share/man/man1'
+	install -m 644 api/cli/mayfly.1 vmm/mayfly-vmm.1 jailer/mayfly-jailer.1 '$(DESTDIR)$(PREFIX)/share/man/man1'
 	$(if $(guest_built),install -d '$(DESTDIR)$(PREFIX)/share/mayfly')
 	$(if $(guest_built),install -m 644 $(guest_files) '$(DESTDIR)$(PREFIX)/share/mayfly')
 	$(if $(guest_built),,@echo 'The guest is not built, hence not installed: "make guest install" does both.')
