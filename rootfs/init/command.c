@@ -112,16 +112,21 @@ static void child_run(const struct command *command, char *const *environment, v
 {
     sigset_t none;
 
-    setsid();
-    sigemptyset(&none);
-    sigprocmask(SIG_SETMASK, &none, NULL);
     for (int i = 0; i < 3; i++) {
         /* init keeps its own 0 to 2 on /dev/null, so none of stdio is one of them. */
         dup2(command->stdio[i], i);
     }
     if (command->terminal) {
-        ioctl(STDIN_FILENO, TIOCSCTTY, 0);
+        /* To come to the foreground from the background is allowed to whoever ignores this signal. */
+        signal(SIGTTOU, SIG_IGN);
+        setpgid(0, 0);
+        tcsetpgrp(STDIN_FILENO, getpid());
+        signal(SIGTTOU, SIG_DFL);
+    } else {
+        setsid();
     }
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
     outcome->step = STEP_DIRECTORY;
     if (command->directory != NULL && command->directory[0] != '\0' && chdir(command->directory) != 0) {
         outcome->code = errno;

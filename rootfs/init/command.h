@@ -13,7 +13,7 @@ struct command {
     char *const *arguments;   /* NULL-terminated, at least one */
     char *const *environment; /* NULL-terminated; PATH, HOME and TERM are added when missing */
     int stdio[3];             /* become its descriptors 0, 1 and 2 */
-    bool terminal;            /* stdio[0] is a terminal, to be the session's controlling one */
+    bool terminal;            /* stdio[0] is the terminal of our session: it runs in the foreground there */
 };
 
 /*

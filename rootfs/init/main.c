@@ -17,6 +17,7 @@
 
 #include <fcntl.h>
 #include <net/if.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -117,6 +118,12 @@ static int run_on_console(struct cmdline *cmdline, struct failure *failure)
     if (console < 0) {
         console = open("/dev/null", O_RDWR | O_CLOEXEC);
         command.terminal = false;
+    } else {
+        /* Ours: the end of the process that leads the session hangs its terminal up, and what it still has to send is
+         * lost. */
+        setsid();
+        ioctl(console, TIOCSCTTY, 0);
+        signal(SIGTTOU, SIG_IGN);
     }
     for (int i = 0; i < 3; i++) {
         command.stdio[i] = console;
