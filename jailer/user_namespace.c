@@ -165,10 +165,11 @@ struct error *user_namespace_enter(const struct jail_config *config)
         close(start[1]);
         help(start[0], process, maps);
     }
-    close(start[0]);
     struct error *error = leave_users();
     if (error == NULL && write(start[1], "", 1) != 1)
         error = error_errno(errno, "--uid: cannot start the mapping of user ids");
+    /* Not before: a helper that failed already would make this write a SIGPIPE. */
+    close(start[0]);
     close(start[1]);
     if (error == NULL)
         return wait_for_helper(helper, maps);
