@@ -256,12 +256,18 @@ void give_subordinate_ids(struct jail *jail)
 {
     char text[256];
 
+    if (access("/usr/bin/newuidmap", X_OK) != 0) {
+        print_message("skipped: newuidmap (package uidmap) is not installed\n");
+        skip();
+    }
     snprintf(text, sizeof(text), "root:x:0:0:root:/root:/bin/sh\njailer:x:%d:%d::/:/bin/sh\n", JAIL_UID, JAIL_GID);
     write_text(jail_path(jail, "passwd"), text);
     snprintf(text, sizeof(text), "jailer:%d:65536\n", JAIL_SUBORDINATE);
     write_text(jail_path(jail, "subuid"), text);
     write_text(jail_path(jail, "subgid"), text);
     jail->etc = true;
+    jail->uid = JAIL_SUBORDINATE + 5;
+    jail->gid = JAIL_SUBORDINATE + 6;
 }
 
 pid_t jail_start(const struct jail *jail, int out, int errors, const char *const *arguments)

@@ -62,7 +62,10 @@ void keep_capabilities(const int *kept, size_t count);
 void keep_usual_capabilities(void);
 /* And that with the filter: neither CAP_SYS_ADMIN nor namespaces. */
 void become_root_of_a_container(void);
-/* A user's subordinate ids begin at JAIL_SUBORDINATE: newuidmap finds that in /etc (`etc`). */
+/*
+ * A user's subordinate ids begin at JAIL_SUBORDINATE: newuidmap finds that in /etc (`etc`). The jail's uid and gid are
+ * two of them from now on. The test is skipped without newuidmap.
+ */
 void give_subordinate_ids(struct jail *jail);
 
 /* Runs the jailer with the five options that name the jail, and then those given; NULL ends them. */

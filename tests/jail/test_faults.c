@@ -361,13 +361,7 @@ static void test_what_a_killed_jailer_of_a_user_started_ends(void **state)
 {
     struct jail *jail = *state;
 
-    if (access("/usr/bin/newuidmap", X_OK) != 0) {
-        print_message("skipped: newuidmap (package uidmap) is not installed\n");
-        skip();
-    }
     give_subordinate_ids(jail);
-    jail->uid = JAIL_SUBORDINATE + 5;
-    jail->gid = JAIL_SUBORDINATE + 6;
     kill_in_each_call(jail, (const char *const[]){"--new-pid-ns", "--", "17", "leave", NULL}, true);
 }
 
@@ -424,13 +418,7 @@ static void test_a_call_that_fails_with_subordinate_ids_leaves_nothing(void **st
 {
     struct jail *jail = *state;
 
-    if (access("/usr/bin/newuidmap", X_OK) != 0) {
-        print_message("skipped: newuidmap (package uidmap) is not installed\n");
-        skip();
-    }
     give_subordinate_ids(jail);
-    jail->uid = JAIL_SUBORDINATE + 5;
-    jail->gid = JAIL_SUBORDINATE + 6;
     fail_each_call(jail, (const char *const[]){"--", "17", "leave", NULL}, VMM_CODE, CALLS(SYS_writev /* of a note */));
 }
 
