@@ -3,7 +3,8 @@
  * w<sector>:<letter> writes, r<sector> reads, f flushes, i asks for the ID, d<sector> discards, z<sector> writes
  * zeroes, L<sector> reads 32 KiB into eight buffers, m keeps eight reads in flight, u sends an unknown request, R
  * resets the device and opens it again, E the same with indirect descriptors and EVENT_IDX, p waits for a byte on the
- * serial port, c prints the capacity, F the offered features, S<n> streams n writes.
+ * serial port, c prints the capacity, F the offered features, S<n> streams n writes, b asks for five reads and waits
+ * until the device breaks.
  */
 #include "tests/guest/lib/virtio.h"
 
@@ -106,10 +107,8 @@ static void read_large(uint64_t sector)
 }
 
 /* Five requests of three descriptors fill the queue of sixteen. */
-static void read_many(void)
+static void ask_for_five(void)
 {
-    uint32_t seen = 0, statuses_or = 0;
-
     for (unsigned i = 0; i < 5; i++) {
         headers[i] = (struct request_header){REQUEST_IN, 0, i};
         statuses[i] = 0xee;
@@ -119,12 +118,33 @@ static void read_many(void)
                   3);
     }
     virtio_notify(&disk, 0);
+}
+
+static void read_many(void)
+{
+    uint32_t seen = 0, statuses_or = 0;
+
+    ask_for_five();
     for (unsigned i = 0; i < 5; i++)
         seen |= 1u << queue_wait(&disk.queues[0]).id;
     for (unsigned i = 0; i < 5; i++)
         statuses_or |= statuses[i];
     serial_result("many", statuses_or);
     guest_expect((seen & (seen - 1)) != 0, "one head came back again and again");
+}
+
+/* "broken <how many were answered> <the interrupt status>" */
+static void wait_until_broken(void)
+{
+    virtio_write(&disk, REG_INTERRUPT_ACK, 3);
+    ask_for_five();
+    while ((virtio_read(&disk, REG_STATUS) & STATUS_NEEDS_RESET) == 0)
+        ;
+    serial_puts("broken ");
+    serial_hex(disk.queues[0].used.index);
+    serial_put(' ');
+    serial_hex(virtio_read(&disk, REG_INTERRUPT_STATUS) & 2);
+    serial_put('\n');
 }
 
 static void get_id(void)
@@ -280,6 +300,9 @@ static void run_op(const char *op)
         break;
     case 'm':
         read_many();
+        break;
+    case 'b':
+        wait_until_broken();
         break;
     case 'u':
         serial_result("unknown", request(0x7777, 0, NULL, 0));

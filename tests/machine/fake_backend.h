@@ -35,6 +35,7 @@ enum backend_behaviour {
     BACKEND_SHOUTS,            /* tells of changes without end */
     BACKEND_KEEPS_COUNT,       /* of requests in flight, in memory that outlives it: INFLIGHT_SHMFD */
     BACKEND_DIES_IN_DISORDER,  /* the same; does requests in the wrong order, and dies after every twentieth */
+    BACKEND_DIES_FORGETFUL,    /* does them in the wrong order, counts nowhere, and dies after the second */
     BACKEND_COUNTS_NOWHERE,    /* offers INFLIGHT_SHMFD and gives no memory */
 };
 

@@ -8,7 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { SECTOR = 512, NET_HEADER = 12, ETHERNET = 14, FRAMES = 6, LIFE = 20 };
+enum { SECTOR = 512, NET_HEADER = 12, ETHERNET = 14, FRAMES = 6, LIFE = 20, SHORT_LIFE = 2 };
 
 /* --- The disk --- */
 
@@ -87,6 +87,11 @@ static void serve_files(struct backend_queue *queue, uint16_t head)
     backend_give(queue, head, sizeof(out));
 }
 
+static bool is_in_disorder(void)
+{
+    return backend.behaviour == BACKEND_DIES_IN_DISORDER || backend.behaviour == BACKEND_DIES_FORGETFUL;
+}
+
 static void serve_request(unsigned index, uint16_t head)
 {
     struct backend_queue *queue = &backend.queues[index];
@@ -98,7 +103,7 @@ static void serve_request(unsigned index, uint16_t head)
     else
         serve_files(queue, head);
     eventfd_write(queue->call, 1);
-    if (backend.behaviour == BACKEND_DIES_IN_DISORDER && ++backend.served == LIFE)
+    if (is_in_disorder() && ++backend.served == (backend.behaviour == BACKEND_DIES_FORGETFUL ? SHORT_LIFE : LIFE))
         _exit(0);
 }
 
@@ -125,7 +130,7 @@ void backend_serve(unsigned index)
 
     if (backend.device == BACKEND_NET && index % 2 == 0)
         return;
-    if (backend.behaviour == BACKEND_DIES_IN_DISORDER) {
+    if (is_in_disorder()) {
         serve_in_disorder(index);
         return;
     }

@@ -211,6 +211,23 @@ static void test_requests_in_disorder_are_neither_lost_nor_doubled_when_back_end
     vm_expect_exit(vm, 0);
 }
 
+/* Nobody can tell which requests such a one had in hand: the guest and whoever reads the log hear of it. */
+static void test_disorder_that_nobody_counted_breaks_the_disk_until_it_is_reset(void **state)
+{
+    struct vm *vm = start(BACKEND_DIES_FORGETFUL);
+
+    (void)state;
+    vm_expect_log(vm, "block \"disk\": the back end keeps no count of requests in flight (protocol feature "
+                      "INFLIGHT_SHMFD): should it end with some, the device may stop until the guest reboots");
+    vm_boot(vm, "block", "ops=b,R,w3:A,r3");
+    one_backend_await_death(vm);
+    start_backend(vm, BACKEND_WORKS);
+    vm_expect(vm, "broken 2 2\nreopened\nwrite 0\nread 0 41 41\ndone\n");
+    vm_expect_log(vm, "block \"disk\" stops until the guest resets it: a back end ended with requests in hand, which "
+                      "it did out of order and counted nowhere (protocol feature INFLIGHT_SHMFD): reboot the guest");
+    vm_expect_exit(vm, 0);
+}
+
 static unsigned open_descriptors(const struct vm *vm)
 {
     unsigned count = 0;
@@ -394,6 +411,7 @@ TEST_MAIN(one_backend_test(test_disk_of_a_back_end_reads_writes_and_flushes),
           one_backend_test(test_disk_goes_on_when_its_back_end_restarts),
           one_backend_test(test_request_that_a_back_end_died_of_is_done_by_the_next),
           one_backend_test(test_requests_in_disorder_are_neither_lost_nor_doubled_when_back_ends_die),
+          one_backend_test(test_disorder_that_nobody_counted_breaks_the_disk_until_it_is_reset),
           one_backend_test(test_descriptors_that_nobody_asked_for_are_not_kept),
           one_backend_test(test_back_end_that_counts_nowhere_leaves_the_rest_running),
           one_backend_test(test_back_end_that_counts_loses_no_request_over_a_pause),

@@ -154,6 +154,10 @@ static bool settled(struct vhost_user *front)
     if (front->state != VHOST_USER_GREETING)
         return true;
     front->state = VHOST_USER_READY;
+    if (!front->was_agreed && front->needs.resumable && !vhost_user_has(front, VHOST_USER_PROTOCOL_F_INFLIGHT_SHMFD))
+        log_info("%s \"%s\": the back end keeps no count of requests in flight (protocol feature INFLIGHT_SHMFD): "
+                 "should it end with some, the device may stop until the guest reboots",
+                 front->needs.name, front->needs.id);
     front->was_agreed = true;
     if (front->awaited)
         log_info("%s \"%s\": the back end at \"%s\" is there again", front->needs.name, front->needs.id,

@@ -4,6 +4,10 @@
  * rings still show the last `size` of each, less what is in flight, and all of these must agree. A back end that kept
  * one request for longer than that, while it did others in order, could deceive us; nobody who does requests out of
  * order passes.
+ *
+ * Of requests done out of order, a queue that is never empty does not tell which are in hand: its rings show no moment
+ * from which both could be counted. Doing all that might be again is no way out: the guest may have made new use of a
+ * descriptor since, and a disk would write what is there now to where the old request said. So such a queue stops.
  */
 #include "vmm/backend/vhost_user.h"
 

@@ -70,14 +70,19 @@ static void wake(const struct vhost_user_ring *ring)
         log_debug("cannot interrupt the guest: %s", strerror(errno));
 }
 
-/* Where a ring goes on. The used index says it when the back end knows itself what it has in hand. */
-static bool find_base(const struct vhost_user *front, struct vhost_user_ring *ring)
+/* Where the rings go on. The used index says it when the back end knows itself what it has in hand. */
+static bool find_bases(struct vhost_user *front)
 {
-    if (!front->interrupted)
-        return true;
-    if (front->in_flight_fd < 0)
-        return vhost_user_ring_recover(ring, &ring->base);
-    ring->base = __atomic_load_n(&ring->used->idx, __ATOMIC_ACQUIRE);
+    for (uint32_t i = 0; i < front->needs.queue_count; i++) {
+        struct vhost_user_ring *ring = &front->rings[i];
+
+        if (!ring->ready)
+            continue;
+        if (front->in_flight_fd >= 0)
+            ring->base = __atomic_load_n(&ring->used->idx, __ATOMIC_ACQUIRE);
+        else if (!vhost_user_ring_recover(ring, &ring->base))
+            return false;
+    }
     return true;
 }
 
@@ -87,13 +92,15 @@ static bool say_rings(struct vhost_user *front)
     const bool protocol = (front->features & 1ull << VHOST_USER_F_PROTOCOL_FEATURES) != 0;
 
     front->state = VHOST_USER_RUNNING;
+    if (interrupted && !find_bases(front))
+        return vhost_user_fail_for_good(front,
+                                        "a back end ended with requests in hand, which it did out of order and counted "
+                                        "nowhere (protocol feature INFLIGHT_SHMFD): reboot the guest");
     for (uint32_t i = 0; i < front->needs.queue_count; i++) {
         struct vhost_user_ring *ring = &front->rings[i];
 
         if (!ring->ready)
             continue;
-        if (!find_base(front, ring))
-            return vhost_user_fail_for_good(front, "it left requests of which nobody knows whether they were done");
         if (!say_ring(front, i))
             return false;
         if (protocol && !vhost_user_say_state(front, VHOST_USER_SET_VRING_ENABLE, i, ring->enabled))
