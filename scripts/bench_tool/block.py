@@ -28,8 +28,9 @@ def peer_qemu(build, disk, engine):
     return lambda cmdline: machines.Microvm(build, build / "guests/bench/block.elf", cmdline, arguments)
 
 
-def figures(make, words, requests, runs):
-    return machines.per_unit(lambda count: machines.run(make(f"{words} requests={count}")), requests, runs)
+def figures(make, words, depth, requests, runs):
+    words = f"{words} depth={depth}"
+    return machines.per_unit(lambda count: machines.run(make(f"{words} requests={count}")), requests, runs, first=depth)
 
 
 def rows(build, runs):
@@ -45,6 +46,6 @@ def rows(build, runs):
                       peer_qemu(build, disk, qemu_engine) if shutil.which(qemu.QEMU) else None]
             for name, words, counts in WORKLOADS:
                 for depth, count in zip((1, 32), counts):
-                    values = [make and figures(make, f"{words} depth={depth}", count, min(runs, RUNS)) for make in makers]
+                    values = [make and figures(make, words, depth, count, min(runs, RUNS)) for make in makers]
                     table += machines.rows(f"{name}, depth {depth}, {engine}", "request", values)
     return table

@@ -37,7 +37,10 @@ class Count:
 
 def can_count(build):
     """Whether trace points can be had; says so when not."""
-    tool = subprocess.run([build / "release/count", str(os.getpid())], stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    counter = build / "release/count"
+    if not counter.exists():
+        raise SystemExit(f"bench: there is no {counter}; `make bench` builds it")
+    tool = subprocess.run([counter, str(os.getpid())], stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if tool.returncode != 0:
         print(f"bench: {tool.stderr.strip()}", file=sys.stderr)
     return tool.returncode == 0
@@ -141,10 +144,13 @@ def run(machine, work=None):
         machine.end()
 
 
-def per_unit(measure, units, runs=1):
-    """What one unit takes: measure(n) gives the counts of a life with n units; what a life without any takes is not counted."""
-    none = measure(0)
-    lives = [measure(units) for _ in range(runs)]
+def per_unit(measure, units, runs=1, first=0):
+    """
+    What one unit takes: measure(n) gives the counts of a life with n units. What a life takes without any, or with the
+    `first` ones, which touch the guest's memory for the first time, is not counted.
+    """
+    none = measure(first)
+    lives = [measure(first + units) for _ in range(runs)]
     return {name: (statistics.median(life[name] for life in lives) - none[name]) / units for name in none}
 
 

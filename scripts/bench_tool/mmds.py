@@ -6,6 +6,7 @@ from bench_tool import machines, native
 from bench_tool.net import TAP, in_network_of_its_own
 
 REQUESTS = 500
+FIRST = 100
 RUNS = 3  # at most
 MODES = [("a request to the metadata service, connection kept", ""),
          ("a request to the metadata service, connection of its own", "fresh")]
@@ -19,7 +20,8 @@ def machine(build, vmm):
 
 
 def figures(make, mode, runs):
-    return machines.per_unit(lambda count: machines.run(make(f"requests={count} {mode}")), REQUESTS, runs)
+    return machines.per_unit(lambda count: machines.run(make(f"requests={count} {mode}")), REQUESTS, runs,
+                             first=FIRST)
 
 
 def measure(build, runs):

@@ -13,6 +13,7 @@ from bench_tool import machines, native, qemu
 TAP = "bench0"
 SMALL_TYPE = 0x88b5  # an EtherType for experiments
 RUNS = 3  # at most
+FIRST = 256  # frames, as many as a queue has buffers
 CLONE_NEWNET = 0x40000000
 SOL_PACKET, PACKET_VNET_HDR = 263, 15
 HEADERS, SEGMENT, LARGE = 54, 1448, 15 * 4096
@@ -89,7 +90,7 @@ def figures(make, op, work, frames, units, runs):
     def life(count):
         return machines.run(make(f"op={op} frames={count}"), work and (lambda: work(count)))
 
-    return {name: value / units for name, value in machines.per_unit(life, frames, runs).items()}
+    return {name: value / units for name, value in machines.per_unit(life, frames, runs, first=FIRST).items()}
 
 
 def measure(build, runs):
