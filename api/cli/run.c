@@ -170,7 +170,7 @@ static void tell_failure(struct session *session, const struct run_options *opti
     if (error != NULL)
         dprintf(STDERR_FILENO, "mayfly: %s\n", error->message);
     /* A refusal has said it all: the log repeats it. A guest that did not come up may have said why. */
-    if (error != NULL ? error->kind != ERROR_INPUT : !came_up)
+    if (error != NULL && !session->timed_out ? error->kind != ERROR_INPUT : !came_up)
         session_show_last_words(session);
     if (started && !came_up && options->kernel != NULL && options->initrd == NULL)
         dprintf(STDERR_FILENO, "mayfly: --kernel was given without an --initrd, which holds Mayfly's init\n");

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "vmm/base/checked.h"
+#include "vmm/base/cleanup.h"
 #include "vmm/config.h"
 
 const char run_help[] = "Usage: mayfly run [OPTION...] [--] COMMAND [ARG...]\n"
@@ -48,6 +49,8 @@ const char run_help[] = "Usage: mayfly run [OPTION...] [--] COMMAND [ARG...]\n"
                         "  --env K=V          sets a variable; may be repeated. --env K passes this one on\n"
                         "  --cwd DIR          working directory (default /)\n"
                         "  --hostname NAME    host name\n"
+                        "  --timeout TIME     ends the microVM when the command is not over by then, counted from\n"
+                        "                     the guest's start: seconds, or with ms, s, m or h behind the number\n"
                         "\n"
                         "What happened:\n"
                         "  --timeline         prints on stderr where the time went; --timeline=FILE.svg draws it\n"
@@ -62,7 +65,7 @@ const char run_help[] = "Usage: mayfly run [OPTION...] [--] COMMAND [ARG...]\n"
                         "SIGINT, SIGTERM, SIGHUP and SIGQUIT are passed on to the command; the second of a kind, or\n"
                         "one before the command runs, ends the microVM at once. Exit code: the command's; 128 + N\n"
                         "when signal N killed it; 127 when it was not found; 126 when it could not be executed; 125\n"
-                        "when the microVM failed.\n";
+                        "when the microVM failed; 124 when --timeout ended it.\n";
 
 enum option_code {
     OPTION_VCPUS = 0x100,
@@ -80,6 +83,7 @@ enum option_code {
     OPTION_ENV,
     OPTION_CWD,
     OPTION_HOSTNAME,
+    OPTION_TIMEOUT,
     OPTION_TIMELINE,
     OPTION_JSON,
     OPTION_CONSOLE,
@@ -105,6 +109,7 @@ static const struct option long_options[] = {
     {"env", required_argument, NULL, OPTION_ENV},
     {"cwd", required_argument, NULL, OPTION_CWD},
     {"hostname", required_argument, NULL, OPTION_HOSTNAME},
+    {"timeout", required_argument, NULL, OPTION_TIMEOUT},
     {"timeline", optional_argument, NULL, OPTION_TIMELINE},
     {"json", optional_argument, NULL, OPTION_JSON},
     {"console", required_argument, NULL, OPTION_CONSOLE},
@@ -142,6 +147,22 @@ struct error *run_options_parse_memory(const char *text, uint64_t *mib)
         return error_new(ERROR_INPUT, "--memory \"%s\": expected a number of MiB, or one with M or G behind it", text);
     *mib = value;
     return NULL;
+}
+
+struct error *run_options_parse_timeout(const char *text, uint64_t *timeout_ms)
+{
+    static const struct {
+        const char *name;
+        uint64_t ms;
+    } units[] = {{"", 1000}, {"ms", 1}, {"s", 1000}, {"m", 60 * 1000}, {"h", 60 * 60 * 1000}};
+    uint64_t value = 0;
+    const char *unit = parse_digits(text, &value);
+
+    for (size_t i = 0; unit != NULL && i < array_length(units); i++)
+        if (strcmp(unit, units[i].name) == 0 && checked_mul(value, units[i].ms, timeout_ms) && *timeout_ms > 0)
+            return NULL;
+    return error_new(ERROR_INPUT,
+                     "--timeout \"%s\": expected seconds above 0, or a number with ms, s, m or h behind it", text);
 }
 
 static struct error *parse_vcpus(const char *text, uint32_t *vcpus)
@@ -313,6 +334,8 @@ static struct error *take_option(struct run_options *options, int option, const 
     case OPTION_HOSTNAME:
         options->hostname = value;
         return NULL;
+    case OPTION_TIMEOUT:
+        return run_options_parse_timeout(value, &options->timeout_ms);
     case OPTION_TIMELINE:
         options->timeline = true;
         options->timeline_path = value;

@@ -1,6 +1,7 @@
 #include "api/cli/session.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,7 +14,9 @@
 #include <unistd.h>
 
 #include "api/cli/commands.h"
+#include "vmm/base/checked.h"
 #include "vmm/base/cleanup.h"
+#include "vmm/base/clock.h"
 #include "vmm/exit_code.h"
 
 enum { LAST_WORDS_LINES = 40, END_PATIENCE_MS = 2000, MOUNT_END_MS = 200 };
@@ -194,6 +197,31 @@ static void lose_mount(struct session *session)
         run_mounts_tend(session->mounts);
 }
 
+/* --- Time --- */
+
+static void set_deadline(struct session *session, uint64_t timeout_ms)
+{
+    uint64_t timeout_us;
+
+    session->timeout_ms = timeout_ms;
+    if (timeout_ms == 0 || !checked_mul(timeout_ms, 1000, &timeout_us) ||
+        !checked_add(clock_monotonic_us(), timeout_us, &session->deadline_us))
+        session->deadline_us = UINT64_MAX;
+}
+
+/* What is left, as poll(2) takes it, rounded up; -1: no end. */
+static int time_left_ms(const struct session *session)
+{
+    uint64_t now = clock_monotonic_us(), left_ms;
+
+    if (session->deadline_us == UINT64_MAX)
+        return -1;
+    if (now >= session->deadline_us)
+        return 0;
+    left_ms = (session->deadline_us - now + 999) / 1000;
+    return left_ms < INT_MAX ? (int)left_ms : INT_MAX;
+}
+
 /* --- The loop --- */
 
 static bool guest_gone(const struct session *session)
@@ -211,7 +239,7 @@ static bool output_complete(const struct session *session)
 
 static bool finished(const struct session *session)
 {
-    if (session->killed_by != 0)
+    if (session->killed_by != 0 || session->timed_out)
         return true;
     if (session->talk.state == TALK_FAILED)
         return true;
@@ -263,8 +291,9 @@ static struct error *turn(struct session *session)
     pump_poll(&session->in, &wait[IN]);
     pump_poll(&session->out, &wait[OUT]);
     pump_poll(&session->err, &wait[ERR]);
-    if (poll(wait, COUNT, -1) < 0)
+    if (poll(wait, COUNT, time_left_ms(session)) < 0)
         return errno == EINTR ? NULL : error_errno(errno, "poll");
+    session->timed_out = time_left_ms(session) == 0;
     if (wait[PROCESS].revents != 0)
         session->process_ended = true;
     if (wait[SERIAL].revents != 0)
@@ -382,17 +411,25 @@ static struct error *outcome(struct session *session, int *exit_code)
         dprintf(STDERR_FILENO, "mayfly: %s\n", talk->failed_text);
         return NULL;
     }
-    if (talk->state != TALK_EXITED || !output_complete(session))
-        return describe_end(session, moments[talk->state]);
-    timeline_end(session->timeline, STAGE_EXIT);
-    *exit_code = (int)(talk->exited.kind == PROTOCOL_EXIT_SIGNAL ? 128 + talk->exited.code : talk->exited.code);
-    return NULL;
+    if (talk->state == TALK_EXITED && output_complete(session)) {
+        timeline_end(session->timeline, STAGE_EXIT);
+        *exit_code = (int)(talk->exited.kind == PROTOCOL_EXIT_SIGNAL ? 128 + talk->exited.code : talk->exited.code);
+        return NULL;
+    }
+    if (session->timed_out) {
+        *exit_code = EXIT_TIMED_OUT;
+        return error_new(ERROR_HOST, "the time of %llu.%03llu s was up %s",
+                         (unsigned long long)session->timeout_ms / 1000, (unsigned long long)session->timeout_ms % 1000,
+                         moments[talk->state]);
+    }
+    return describe_end(session, moments[talk->state]);
 }
 
 struct error *session_run(struct session *session, const struct run_options *options, bool has_stdin, int *exit_code)
 {
     struct error *error = begin(session, options, has_stdin);
 
+    set_deadline(session, options->timeout_ms);
     while (error == NULL && !finished(session))
         error = turn(session);
     if (error != NULL)

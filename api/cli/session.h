@@ -25,6 +25,9 @@ struct session {
     uint8_t *outgoing; /* frames for the guest: [outgoing_start, outgoing_end) */
     size_t outgoing_start, outgoing_end;
     uint64_t signals_seen; /* bit n: signal n came once */
+    uint64_t timeout_ms;   /* 0: none */
+    uint64_t deadline_us;  /* by CLOCK_MONOTONIC; UINT64_MAX: none */
+    bool timed_out;
     bool process_ended;
     bool told_broken_pipe;
     int killed_by; /* the signal that came twice, or before the command ran; else 0 */
@@ -42,8 +45,8 @@ void session_init(struct session *session, struct vmm_process *process, struct r
 void session_free(struct session *session);
 
 /*
- * Connects to the guest, runs the command and stores the exit code for this process. An error means that there is none
- * (exit with 125).
+ * Connects to the guest, runs the command and stores the exit code for this process. With an error there is none of the
+ * command's: it is 124 when the time was up, else left as it was.
  */
 struct error *session_run(struct session *session, const struct run_options *options, bool has_stdin, int *exit_code);
 

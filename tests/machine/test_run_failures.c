@@ -84,6 +84,36 @@ static void test_guest_that_hangs_can_be_interrupted(void **state)
     assert_true(geteuid() != 0 || hint == errors);
 }
 
+static void test_guest_that_hangs_has_its_time(void **state)
+{
+    const struct how how = {
+        .stdin_null = true, .cmdline = "fake=hang", .options = COMMAND("--timeout", "50ms", "--json")};
+    struct run *run = start(&how, COMMAND("exit", "0"));
+
+    (void)state;
+    expect_code(run, 124);
+    assert_non_null(strstr(errors_of(run), "mayfly: the time of 0.050 s was up before its init was up\n"));
+    assert_non_null(strstr(errors_of(run), "{\"exit_code\":124,\"error\":\"the time of 0.050 s"));
+}
+
+static void test_command_has_its_time(void **state)
+{
+    struct run *run = start(&(struct how){.options = COMMAND("--timeout", "1s")}, COMMAND("deaf"));
+
+    (void)state;
+    expect_code(run, 124);
+    assert_non_null(strstr(errors_of(run), "mayfly: the time of 1.000 s was up before the command"));
+}
+
+static void test_time_that_is_not_up_changes_nothing(void **state)
+{
+    struct run *run = start(&(struct how){.options = COMMAND("--timeout", "400000000h")}, COMMAND("exit", "7"));
+
+    (void)state;
+    expect_code(run, 7);
+    assert_string_equal(errors_of(run), "");
+}
+
 static void test_failures_before_the_start_name_the_thing(void **state)
 {
     char file[] = "/tmp/mayfly-test-empty-XXXXXX", says[64];
@@ -98,6 +128,9 @@ static void test_failures_before_the_start_name_the_thing(void **state)
         {{"--vmm", "/no/such/vmm"}, "/no/such/vmm"},
         {{"--vmm", "/bin/false"}, jailed() ? "is dynamically linked" : "ended before it listened"},
         {{"--memory", "999999999"}, "mem_size_mib"},
+        {{"--timeout", "0"}, "--timeout \"0\": expected seconds above 0"},
+        {{"--timeout", "5x"}, "--timeout \"5x\": expected"},
+        {{"--timeout", "18446744073709551615h"}, "--timeout \"18446744073709551615h\": expected"},
         {{"--console", "/no/such/console"}, "/no/such/console"},
         {{"--json=/no/such/json"}, "--json=/no/such/json"},
         {{"--timeline=/no/such/svg"}, "--timeline=/no/such/svg"},
@@ -240,6 +273,8 @@ static void test_virtiofsd_that_is_killed_is_told_and_followed_by_another(void *
 
 TEST_MAIN(cli_test(test_guest_that_dies_is_125_with_its_last_words),
           cli_test(test_guest_of_another_protocol_is_refused_with_both_versions),
-          cli_test(test_guest_that_hangs_can_be_interrupted), cli_test(test_failures_before_the_start_name_the_thing),
-          cli_test(test_killed_mayfly_leaves_no_vmm), cli_test(test_killed_vmm_is_told_and_leaves_nothing),
+          cli_test(test_guest_that_hangs_can_be_interrupted), cli_test(test_guest_that_hangs_has_its_time),
+          cli_test(test_command_has_its_time), cli_test(test_time_that_is_not_up_changes_nothing),
+          cli_test(test_failures_before_the_start_name_the_thing), cli_test(test_killed_mayfly_leaves_no_vmm),
+          cli_test(test_killed_vmm_is_told_and_leaves_nothing),
           cli_test(test_virtiofsd_that_is_killed_is_told_and_followed_by_another))
