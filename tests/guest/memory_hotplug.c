@@ -1,8 +1,9 @@
 /*
  * Memory that comes and goes: waits for the host's wish, plugs all of it, uses it, gives it back. Prints what each
  * request is answered with. disk: has a disk work on plugged memory, and beyond it. hostile: asks for what may not be
- * had, and answers into what it gives away. rings: lays a queue into plugged memory. short: the host has a block less
- * than it wishes for. touch: then goes where memory was; leave: where it never was.
+ * had, and answers into what it gives away. rings: lays a queue into plugged memory. reach: has a disk read a MiB into
+ * each that is not plugged, or, with answer, answer where nothing is. short: the host has a block less than it wishes
+ * for. touch: then goes where memory was; leave: where it never was.
  */
 #include "tests/guest/lib/virtio.h"
 
@@ -143,8 +144,8 @@ static void keep_ring(void)
     virtio_write(&entropy, REG_STATUS, 0);
 }
 
-/* A word of sector 0 to or from `gpa`, with the request in plugged memory. Returns the status. */
-static uint8_t move_sector(struct virtio *disk, bool write, uint64_t gpa)
+/* The disk's first bytes to or from `gpa`, with the request in plugged memory. Returns the status. */
+static uint8_t move_bytes(struct virtio *disk, bool write, uint64_t gpa, uint32_t length)
 {
     volatile uint64_t *header = at(start + 0x2000);
     volatile uint8_t *status = (volatile uint8_t *)at(start + 0x3000);
@@ -152,8 +153,41 @@ static uint8_t move_sector(struct virtio *disk, bool write, uint64_t gpa)
     header[0] = write;
     header[1] = 0;
     *status = 99;
-    virtio_request(disk, 0, (struct buffer[]){{header, 16, false}, {(void *)gpa, 512, !write}, {status, 1, true}}, 3);
+    virtio_request(disk, 0, (struct buffer[]){{header, 16, false}, {(void *)gpa, length, !write}, {status, 1, true}},
+                   3);
     return *status;
+}
+
+static uint8_t move_sector(struct virtio *disk, bool write, uint64_t gpa)
+{
+    return move_bytes(disk, write, gpa, 512);
+}
+
+static void reach_with_disk(uint64_t wanted)
+{
+    enum { MIB = 1 << 20 };
+    struct virtio disk;
+    uint8_t failures = 0;
+
+    open_device(&disk, VIRTIO_BLOCK);
+    if (cmdline_has("answer")) {
+        volatile uint64_t *header = at(start + 0x2000);
+
+        header[0] = header[1] = 0;
+        queue_add(disk.queues, (struct buffer[]){{header, 16, false}, {(void *)(start + wanted), 1, true}}, 2);
+        virtio_notify(&disk, 0);
+        wait_go();
+    }
+    for (uint64_t gpa = start + wanted; gpa < start + size; gpa += MIB)
+        failures |= move_bytes(&disk, false, gpa, MIB);
+    virtio_write(&disk, REG_STATUS, 0);
+    serial_result("reached", failures);
+    wait_go();
+    say("plug", PLUG, start + wanted, (size - wanted) / BLOCK);
+    serial_puts("filled\n");
+    wait_go();
+    say("all", UNPLUG_ALL, 0, 0);
+    say("plug", PLUG, start, wanted / BLOCK);
 }
 
 /* A block further on, where the disk has been before the memory was plugged. */
@@ -202,6 +236,8 @@ void guest_main(void)
     say("beyond", STATE, start, wanted / BLOCK + 1);
     if (cmdline_has("rings"))
         keep_ring();
+    if (cmdline_has("reach"))
+        reach_with_disk(wanted);
     if (cmdline_has("disk"))
         use_disk(wanted);
     fill(start, wanted);

@@ -2,9 +2,12 @@
 #include "tests/machine/huge_pages.h"
 #include "tests/machine/one_backend.h"
 
+#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 static const char beginning[] = "block 200000\nstart 100000000\nsize 40000000\nplugged 0\nearly 1\nready\n";
 
@@ -210,6 +213,51 @@ static void test_back_end_uses_memory_that_comes_and_goes(void **state)
     vm_expect_exit(vm, 0);
 }
 
+/* How much of the host's memory the file has that is shared for memory that comes and goes. */
+static unsigned long shared_mib(const struct vm *vm)
+{
+    DIR *directory = opendir(vm_proc(vm, "fd"));
+    struct dirent *entry;
+    struct stat status;
+
+    assert_non_null(directory);
+    while ((entry = readdir(directory)) != NULL) {
+        char target[64] = "";
+
+        if (readlinkat(dirfd(directory), entry->d_name, target, sizeof(target) - 1) > 0 &&
+            strncmp(target, "/memfd:guest memory", 19) == 0 &&
+            fstatat(dirfd(directory), entry->d_name, &status, 0) == 0 && status.st_size == 1024ll << 20) {
+            closedir(directory);
+            return (unsigned long)status.st_blocks >> 11;
+        }
+    }
+    closedir(directory);
+    fail_msg("no file of 1024 MiB is shared");
+    return 0;
+}
+
+/* What a back end can be led to take is bounded by what was put, and none of it is kept. */
+static void test_back_end_that_goes_beyond_what_is_plugged_takes_no_more_than_the_total(void **state)
+{
+    struct vm *vm = vm_start();
+
+    (void)state;
+    put_shared_disk(vm);
+    start_with(vm, "reach", 32);
+    assert_int_equal(shared_mib(vm), 0);
+    vm_say(vm, "g");
+    vm_expect(vm, "wanted 2000000\nplug 0\nstate 0\nbeyond 20000\nreached 0\n");
+    assert_int_equal(shared_mib(vm), 1024 - 32);
+    assert_sizes(vm, 32, 32);
+    vm_patch(vm, "/hotplug/memory", "{\"requested_size_mib\":1024}");
+    vm_say(vm, "g");
+    vm_expect(vm, "plug 0\nfilled\n");
+    assert_int_equal(shared_mib(vm), 0);
+    vm_patch(vm, "/hotplug/memory", "{\"requested_size_mib\":32}");
+    vm_say(vm, "g");
+    vm_expect(vm, "all 0\nplug 0\nplugged 2000000\n");
+}
+
 static void test_memory_may_come_and_go_before_it_is_shared(void **state)
 {
     struct vm *vm = vm_start();
@@ -244,6 +292,25 @@ static void test_shared_huge_pages_are_plugged_and_go_back_to_the_host(void **st
     vm_expect_exit(vm, 0);
 }
 
+/* A back end that writes there itself gets SIGBUS when the pool is empty; the VMM goes on, and waits for the next one.
+ */
+static void test_back_end_that_goes_beyond_what_is_plugged_ends_for_want_of_huge_pages(void **state)
+{
+    struct vm *vm = vm_start();
+
+    (void)state;
+    huge_pages_reserve(32 + 16);
+    vm_put(vm, "/machine-config", "{\"vcpu_count\":1,\"mem_size_mib\":64,\"huge_pages\":\"2M\"}");
+    put_shared_disk(vm);
+    start_with(vm, "reach answer", 32);
+    assert_int_equal(huge_pages_left(), 16);
+    vm_say(vm, "g");
+    vm_expect(vm, "wanted 2000000\nplug 0\nstate 0\nbeyond 20000\n");
+    one_backend_await_death(vm);
+    vm_await_log(vm, "is lost: it closed the connection");
+    assert_sizes(vm, 32, 32);
+}
+
 static int teardown_with_huge_pages(void **state)
 {
     one_backend_end();
@@ -253,9 +320,12 @@ static int teardown_with_huge_pages(void **state)
 TEST_MAIN(machine_test(test_plugged_memory_is_used_and_goes_back_to_the_host),
           huge_pages_test(test_huge_pages_are_plugged_and_go_back_to_the_host),
           one_backend_test(test_back_end_uses_memory_that_comes_and_goes),
+          one_backend_test(test_back_end_that_goes_beyond_what_is_plugged_takes_no_more_than_the_total),
           one_backend_test(test_memory_may_come_and_go_before_it_is_shared),
           cmocka_unit_test_setup_teardown(test_shared_huge_pages_are_plugged_and_go_back_to_the_host, huge_pages_setup,
                                           teardown_with_huge_pages),
+          cmocka_unit_test_setup_teardown(test_back_end_that_goes_beyond_what_is_plugged_ends_for_want_of_huge_pages,
+                                          huge_pages_setup, teardown_with_huge_pages),
           machine_test(test_unplugged_memory_is_out_of_the_guests_reach),
           machine_test(test_wrong_requests_change_nothing), machine_test(test_memory_in_many_pieces_comes_and_goes),
           machine_test(test_ring_of_a_device_keeps_its_memory), machine_test(test_wrong_configurations_are_refused))
