@@ -176,12 +176,17 @@ static void statistics_take(struct balloon *balloon, unsigned queue, const struc
     }
 }
 
-static void poll_set(struct balloon *balloon)
+static bool is_running(const struct balloon *balloon)
 {
     const struct virtio_device *device = &balloon->device;
 
-    if (balloon->interval_s > 0 && device->active && !device->failed && !device->paused)
-        event_timer_set(device->loop, &balloon->poll_timer,
+    return device->active && !device->failed && !device->paused;
+}
+
+static void poll_set(struct balloon *balloon)
+{
+    if (balloon->interval_s > 0 && is_running(balloon))
+        event_timer_set(balloon->device.loop, &balloon->poll_timer,
                         clock_monotonic_us() + (uint64_t)balloon->interval_s * 1000000);
 }
 
@@ -246,16 +251,22 @@ static bool serve_queue(struct balloon *balloon, unsigned index)
     return served == TURN;
 }
 
+/* The rest of the queues has to wait for the others on the event loop. */
+static void serve_later(struct balloon *balloon)
+{
+    if (is_running(balloon))
+        event_timer_set(balloon->device.loop, &balloon->turn_timer, 0);
+}
+
 static void serve_all(struct balloon *balloon)
 {
-    const struct virtio_device *device = &balloon->device;
     bool more = false;
 
-    for (unsigned i = 0; i < device->queue_count && device->active && !device->failed && !device->paused; i++)
+    for (unsigned i = 0; i < balloon->device.queue_count && is_running(balloon); i++)
         if (balloon->queues[i].ready)
             more |= serve_queue(balloon, i);
-    if (more && device->active && !device->failed)
-        event_timer_set(device->loop, &balloon->turn_timer, 0);
+    if (more)
+        serve_later(balloon);
 }
 
 static void turn_expired(struct event_timer *timer)
@@ -289,10 +300,13 @@ static bool balloon_activate(struct virtio_device *device)
     return true;
 }
 
+/* That queue alone: this may be a vCPU's thread (prompt_queues), which must not do what inflating takes. */
 static void balloon_notify(struct virtio_device *device, unsigned index)
 {
-    (void)index;
-    serve_all(balloon_of(device));
+    struct balloon *balloon = balloon_of(device);
+
+    if (is_running(balloon) && serve_queue(balloon, index))
+        serve_later(balloon);
 }
 
 static void balloon_pause(struct virtio_device *device)
@@ -375,7 +389,7 @@ void virtio_balloon_poll(struct virtio_device *device, uint32_t interval_s)
 
     balloon->interval_s = interval_s;
     event_timer_cancel(&balloon->poll_timer);
-    if (!device->active || device->failed || device->paused)
+    if (!is_running(balloon))
         return;
     balloon->poll_waits = !balloon->has_buffer;
     statistics_return_buffer(balloon);
