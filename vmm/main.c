@@ -155,7 +155,7 @@ int main(int argc, char *argv[])
 {
     struct options options;
     struct filters filters;
-    struct error *error = process_harden();
+    struct error *error = process_harden(argc > 0 ? argv[0] : NULL);
 
     if (error != NULL)
         return fail(EXIT_CODE_ERROR, error);

@@ -5,6 +5,7 @@
 #include <poll.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <string.h>
 #include <sys/prctl.h>
 
 /* The leak checker and the race detector attach to their own process. */
@@ -27,11 +28,21 @@ static struct error *open_standard_descriptors(void)
     return NULL;
 }
 
-struct error *process_harden(void)
+/* exec took the name of the file, or, started by descriptor as in a jail, the descriptor's number. */
+static void set_name(const char *called)
+{
+    const char *slash = called == NULL ? NULL : strrchr(called, '/');
+
+    if (called != NULL)
+        prctl(PR_SET_NAME, slash == NULL ? called : slash + 1);
+}
+
+struct error *process_harden(const char *called)
 {
     if (!is_sanitized && prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
         return error_errno(errno, "cannot make the process undumpable");
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
         return error_errno(errno, "cannot give up gaining privileges");
+    set_name(called);
     return open_standard_descriptors();
 }

@@ -114,13 +114,25 @@ static bool narrow(struct vcpu *vcpu)
     return false;
 }
 
+/*
+ * The name that the thread has in /proc is Firecracker's: whoever pins vCPUs or bills their time looks for it. Given
+ * from inside, as from outside it takes a /proc, which a jail has not.
+ */
+static void name_thread(const struct vcpu *vcpu)
+{
+    char name[16];
+
+    snprintf(name, sizeof(name), "fc_vcpu %u", vcpu->index);
+    prctl(PR_SET_NAME, name);
+}
+
 static void *vcpu_thread(void *argument)
 {
     struct vcpu *vcpu = argument;
     bool in_use;
 
     log_set_thread(vcpu->name);
-    prctl(PR_SET_NAME, vcpu->name); /* from inside: from outside it takes a /proc, which a jail has not */
+    name_thread(vcpu);
     in_use = narrow(vcpu);
     while (in_use && wait_for_run(vcpu))
         in_use = run_until_kicked(vcpu);

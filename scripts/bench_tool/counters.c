@@ -115,7 +115,7 @@ void counters_close(struct counters *counters)
         close(counters->files[--counters->file_count]);
 }
 
-/* Mayfly's virtual processors are called vcpu0..., Firecracker's fc_vcpu 0..., QEMU's CPU 0/KVM... */
+/* Mayfly's and Firecracker's virtual processors are called fc_vcpu 0..., QEMU's CPU 0/KVM... */
 static bool is_vcpu(const char *folder)
 {
     char path[512], name[32] = "";

@@ -323,14 +323,26 @@ static void test_vm_that_is_prepared_gives_way_to_another(void **state)
 
     (void)state;
     vm_put(vm, "/machine-config", "{\"vcpu_count\":2,\"mem_size_mib\":64}");
-    while (!has_thread(vm, "vcpu1"))
+    while (!has_thread(vm, "fc_vcpu 1"))
         sched_yield();
     vm_put(vm, "/machine-config", "{\"vcpu_count\":1,\"mem_size_mib\":32}");
-    while (has_thread(vm, "vcpu1"))
+    while (has_thread(vm, "fc_vcpu 1"))
         sched_yield();
     vm_boot(vm, "hello", NULL);
     vm_expect(vm, "hello\n");
     vm_expect_exit(vm, 0);
+}
+
+static void test_process_and_threads_have_the_names_that_tools_look_for(void **state)
+{
+    struct vm *vm = vm_start_with(&(struct machine_options){.name = "/usr/bin/firecracker"});
+
+    (void)state;
+    assert_true(has_thread(vm, "firecracker"));
+    vm_put(vm, "/machine-config", "{\"vcpu_count\":2,\"mem_size_mib\":32}");
+    vm_boot(vm, "spin", NULL);
+    while (!has_thread(vm, "fc_vcpu 0") || !has_thread(vm, "fc_vcpu 1"))
+        sched_yield();
 }
 
 /* --- Peers of a console's port --- */
@@ -461,6 +473,7 @@ TEST_MAIN(machine_test(test_terminal_is_raw_until_the_guest_ends),
           machine_test(test_heap_grows_before_and_after_the_start), machine_test(test_bodies_of_one_size_come_and_go),
           machine_test(test_too_large_a_request_is_answered), machine_test(test_huge_pages_may_be_transparent),
           machine_test(test_vm_that_is_prepared_gives_way_to_another),
+          machine_test(test_process_and_threads_have_the_names_that_tools_look_for),
           machine_test(test_socket_that_nobody_listens_on_is_replaced),
           machine_test(test_peers_come_and_go_without_a_driver),
           machine_test(test_disk_is_reset_with_requests_in_flight), machine_test(test_ordinary_user_runs_a_guest))

@@ -187,7 +187,7 @@ static unsigned vcpus_with_filters(struct vm *vm, int filters)
 
         snprintf(path, sizeof(path), "/proc/%d/task/%d/comm", vm->pid, atoi(entry->d_name));
         fd = open(path, O_RDONLY | O_CLOEXEC);
-        if (fd < 0 || read(fd, name, sizeof(name) - 1) < 0 || strncmp(name, "vcpu", 4) != 0)
+        if (fd < 0 || read(fd, name, sizeof(name) - 1) < 0 || strncmp(name, "fc_vcpu", 7) != 0)
             continue;
         snprintf(path, sizeof(path), "/proc/%d/task/%d/status", vm->pid, atoi(entry->d_name));
         if (status_number(vm, path, "Seccomp_filters") == filters)
