@@ -215,9 +215,12 @@ static void tell_end(const struct run_mounts *mounts, size_t index, int status)
     char text[WORDS_SIZE];
 
     words_take(mounts, text, sizeof(text));
-    dprintf(STDERR_FILENO, "mayfly: --mount %s: its virtiofsd %s %d%s%s\n", mounts->mounts[index].host,
+    /* A process of its own serves, in namespaces; of its end virtiofsd passes on no more than this. */
+    bool silent = WIFEXITED(status) && WEXITSTATUS(status) == EXIT_FAILURE && text[0] == '\0';
+    dprintf(STDERR_FILENO, "mayfly: --mount %s: its virtiofsd %s %d%s%s%s\n", mounts->mounts[index].host,
             WIFSIGNALED(status) ? "was killed by signal" : "ended with code",
-            WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status), text[0] == '\0' ? "" : ": ", text);
+            WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status), text[0] == '\0' ? "" : ": ", text,
+            silent ? ", as it does when a signal kills the process that serves: a crash, perhaps" : "");
 }
 
 static void tend_one(struct run_mounts *mounts, size_t index)

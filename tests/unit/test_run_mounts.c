@@ -125,5 +125,23 @@ static void test_virtiofsd_that_never_works_is_given_up(void **state)
     uninstall();
 }
 
+/* The real one waits for a process that serves, and ends with code 1 whichever signal kills that. */
+static void test_code_behind_which_a_signal_may_be_is_told_as_such(void **state)
+{
+    struct run_mounts mounts;
+    struct run_options options;
+    char said[1024];
+
+    (void)state;
+    install("exec 2>/dev/null; sh -c 'kill -SEGV $$'; exit 1");
+    start(&mounts, &options);
+    tend(&mounts, said, sizeof(said));
+    assert_non_null(strstr(said, "its virtiofsd ended with code 1, as it does when a signal kills the process that "
+                                 "serves: a crash, perhaps\n"));
+    run_mounts_end(&mounts);
+    uninstall();
+}
+
 TEST_MAIN(cmocka_unit_test(test_virtiofsd_that_is_killed_is_told_and_followed_by_another),
-          cmocka_unit_test(test_virtiofsd_that_never_works_is_given_up))
+          cmocka_unit_test(test_virtiofsd_that_never_works_is_given_up),
+          cmocka_unit_test(test_code_behind_which_a_signal_may_be_is_told_as_such))
