@@ -3,6 +3,7 @@
 
 #include "api/schema_objects.h"
 #include "vmm/base/cleanup.h"
+#include "vmm/base/http_text.h"
 #include "vmm/base/log.h"
 #include "vmm/metrics.h"
 
@@ -46,36 +47,54 @@ struct error *api_check_state(const struct machine *machine, unsigned states, co
                      states == WHEN_NOT_STARTED ? "one that has not started" : "one that has started");
 }
 
-bool api_path_is_ours(const char *path)
+/* Callers join a base that ends in a slash and a path that begins with one. */
+static const char *path_start(const char *path)
 {
-    return strncmp(path, "/mayfly/", strlen("/mayfly/")) == 0;
+    while (path[0] == '/' && path[1] == '/')
+        path++;
+    return path;
 }
 
-/* Whether `path` is one of `pattern`'s. `id` is then what stands for the segment in braces, NULL without one. */
-static bool path_matches(const char *pattern, const char *path, const char **id)
+bool api_path_is_ours(const char *path)
+{
+    return strncmp(path_start(path), "/mayfly/", strlen("/mayfly/")) == 0;
+}
+
+/* The segment of a path that stands for the one in braces; `length` 0 and `text` NULL without one. */
+struct path_id {
+    const char *text;
+    size_t length;
+};
+
+/* Whether `path` is one of `pattern`'s; a slash behind it counts for nothing. */
+static bool path_matches(const char *pattern, const char *path, struct path_id *id)
 {
     const char *brace = strchr(pattern, '{');
     size_t fixed = brace == NULL ? strlen(pattern) : (size_t)(brace - pattern);
 
-    *id = NULL;
+    *id = (struct path_id){0};
     if (strncmp(pattern, path, fixed) != 0)
         return false;
-    if (brace == NULL)
-        return path[fixed] == '\0' || (strcmp(path + fixed, "/") == 0 && fixed > 1);
-    *id = path + fixed;
-    return strchr(*id, '/') == NULL;
+
+    const char *rest = path + fixed;
+    if (brace != NULL) {
+        *id = (struct path_id){rest, strcspn(rest, "/")};
+        rest += id->length;
+    }
+    return rest[0] == '\0' || (strcmp(rest, "/") == 0 && fixed > 1);
 }
 
-static struct error *check_identity(const struct route *route, const void *body, const char *id)
+static struct error *check_identity(const struct route *route, const void *body, const struct path_id *id)
 {
-    const char *given = id == NULL ? NULL : schema_identity(route->body, body);
+    const char *given = id->text == NULL ? NULL : schema_identity(route->body, body);
 
-    if (given == NULL || strcmp(given, id) == 0)
+    if (given == NULL || (strlen(given) == id->length && memcmp(given, id->text, id->length) == 0))
         return NULL;
-    return error_new(ERROR_INPUT, "\"%s\" given in the body, expected \"%s\" as in the path", given, id);
+    return error_new(ERROR_INPUT, "\"%s\" given in the body, expected \"%.*s\" as in the path", given, (int)id->length,
+                     id->text);
 }
 
-static struct error *carry_out(const struct api_context *context, const struct route *route, const char *id,
+static struct error *carry_out(const struct api_context *context, const struct route *route, const struct path_id *id,
                                const struct api_request *request, struct api_reply *reply)
 {
     union request_body body;
@@ -116,7 +135,7 @@ static struct error *carry_out(const struct api_context *context, const struct r
 
 static void refuse(struct api_reply *reply, unsigned status, struct error *error)
 {
-    log_error("Received Error. Status code: %u. Message: %s", status, error->message);
+    log_error("Received Error. Status code: %u %s. Message: %s", status, http_reason(status), error->message);
     reply->status = status;
     json_writer_free(&reply->body);
     json_writer_init(&reply->body);
@@ -142,6 +161,14 @@ const char *api_methods_text(unsigned methods, char text[API_METHODS_TEXT])
     return text;
 }
 
+static bool is_snapshot_path(const char *path)
+{
+    struct path_id id;
+
+    return path_matches("/snapshot/create", path_start(path), &id) ||
+           path_matches("/snapshot/load", path_start(path), &id);
+}
+
 /* `methods`: those that the path has, none when there is no such path. */
 static void refuse_route(const struct api_request *request, unsigned methods, struct api_reply *reply)
 {
@@ -150,7 +177,8 @@ static void refuse_route(const struct api_request *request, unsigned methods, st
 
     if (methods == 0) {
         refuse(reply, ours ? 404 : 400,
-               error_new(ERROR_INPUT, "%s %.128s: no such path", request->method_name, request->path));
+               error_new(ERROR_INPUT, "%s %.128s: %s", request->method_name, request->path,
+                         is_snapshot_path(request->path) ? "there are no snapshots in this version" : "no such path"));
         return;
     }
     reply->allow = ours ? methods : 0;
@@ -169,11 +197,13 @@ static void count(enum api_method method)
         METRIC_INCREMENT(api_server.patch_count);
 }
 
-static const struct route *find_route(const struct api_request *request, const char **id, unsigned *methods)
+static const struct route *find_route(const struct api_request *request, struct path_id *id, unsigned *methods)
 {
+    const char *path = path_start(request->path);
+
     *methods = 0;
     for (size_t i = 0; i < route_count; i++) {
-        if (!path_matches(routes[i].path, request->path, id))
+        if (!path_matches(routes[i].path, path, id))
             continue;
         if (routes[i].method == request->method)
             return &routes[i];
@@ -197,7 +227,7 @@ static const char *const method_log_names[] = {
 
 void api_handle(const struct api_context *context, const struct api_request *request, struct api_reply *reply)
 {
-    const char *id;
+    struct path_id id;
     unsigned methods;
 
     /* Without the body: it may hold what is not for the log. */
@@ -215,9 +245,10 @@ void api_handle(const struct api_context *context, const struct api_request *req
         json_writer_init(&reply->body);
     }
     __atomic_fetch_add(&counts_of(route)->count, 1, __ATOMIC_RELAXED);
-    struct error *error = carry_out(context, route, id, request, reply);
+    struct error *error = carry_out(context, route, &id, request, reply);
     if (error == NULL) {
-        log_debug("The request was executed successfully. Status code: %u.", reply->status);
+        log_debug("The request was executed successfully. Status code: %u %s.", reply->status,
+                  http_reason(reply->status));
         return;
     }
     __atomic_fetch_add(&counts_of(route)->fails, 1, __ATOMIC_RELAXED);

@@ -159,7 +159,7 @@ static void write_field(FILE *out, const struct field *field, bool partial)
             fputs("          type: object\n          enum: [null]\n", out);
         break;
     }
-    if (is_nullable(field) || (field->type == FIELD_UNSUPPORTED && !(field->flags & FIELD_LIST)))
+    if (partial || is_nullable(field) || (field->type == FIELD_UNSUPPORTED && !(field->flags & FIELD_LIST)))
         fputs("          nullable: true\n", out);
 }
 

@@ -57,7 +57,7 @@ enum { SCHEMA_DEPTH_MAX = 8 };
 /* What the text of a string must look like. */
 struct field_format {
     bool (*fits)(char *text); /* may put the text into its canonical form, never longer */
-    const char *expected;     /* in words: "letters, digits and _" */
+    const char *expected;     /* in words: "letters, digits, _, - and ." */
     const char *pattern;      /* as a regular expression, for the OpenAPI document */
 };
 
@@ -108,8 +108,8 @@ const struct schema *field_object(const struct field *field);
 
 /*
  * Decodes the JSON object text[0..length) into `object`. Without `partial`, `object` starts out with the defaults and
- * required fields must be there; with it, `object` holds values already, only the fields given change, and at least
- * one must be given.
+ * required fields must be there; with it, `object` holds values already, only the fields given change (null is
+ * not given), and at least one must be given.
  *
  * Errors are ERROR_INPUT and name the field by its path ("rate_limiter.ops.size", "ports[1].name"), the value and
  * what was expected. After an error `object` owns nothing and is zeroed, but with `partial` it is as far as decoding

@@ -35,7 +35,10 @@ static int take_null(void *context)
     struct decoder *decoder = context;
     const struct field *field = field_next(decoder);
 
-    if (field != NULL && (field->type == FIELD_UNSUPPORTED || (field->flags & FIELD_NULLABLE)))
+    bool means_not_given = field != NULL && (field->type == FIELD_UNSUPPORTED || (field->flags & FIELD_NULLABLE) ||
+                                             (decoder->partial && decoder->depth == 1));
+
+    if (means_not_given)
         return 1;
     return decoder_refuse_named(decoder, "null");
 }

@@ -16,11 +16,12 @@ static bool every_character(const char *text, const char *others)
     return true;
 }
 
+/* In a path Firecracker takes letters, digits and _ alone, but in a configuration file anything. */
 static bool is_device_id(char *text)
 {
-    return every_character(text, "_");
+    return every_character(text, "_-.");
 }
-const struct field_format device_id_format = {is_device_id, "letters, digits and _", "^[0-9A-Za-z_]+$"};
+const struct field_format device_id_format = {is_device_id, "letters, digits, _, - and .", "^[0-9A-Za-z_.-]+$"};
 
 /* Goes into the kernel's command line as root=PARTUUID=<it>, where a space would begin another argument. */
 static bool is_word(char *text)

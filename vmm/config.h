@@ -17,7 +17,7 @@ enum {
     NETWORK_QUEUES_MAX = VCPUS_MAX,
     VIRTIO_DEVICES_MAX = 19, /* one IOAPIC pin each: GSI 5 to 23 */
     CONSOLE_PORTS_MAX = 16,
-    ID_LENGTH_MAX = 64, /* of an instance: letters, digits, '-'; of a drive, an interface: letters, digits, '_' */
+    ID_LENGTH_MAX = 64, /* of an instance: letters, digits, '-'; of a device: '_' and '.', too */
 };
 
 /*

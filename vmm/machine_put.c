@@ -152,8 +152,8 @@ struct error *machine_check_id(const char *field, const char *id)
     for (size_t i = 0; i < length; i++) {
         char c = id[i];
 
-        if (!(c >= 'a' && c <= 'z') && !(c >= 'A' && c <= 'Z') && !(c >= '0' && c <= '9') && c != '_')
-            return error_new(ERROR_INPUT, "%s: '%s', expected letters, digits and '_'", field, id);
+        if (!(c >= 'a' && c <= 'z') && !(c >= 'A' && c <= 'Z') && !(c >= '0' && c <= '9') && strchr("_-.", c) == NULL)
+            return error_new(ERROR_INPUT, "%s: '%s', expected letters, digits, '_', '-' and '.'", field, id);
     }
     return NULL;
 }

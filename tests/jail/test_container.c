@@ -398,7 +398,7 @@ static void run_container(const struct jail *jail, const char *words, struct out
 
 #define JAILER(id)                                                                                                     \
     "\"/bin/mayfly-jailer\",\"--id\",\"" id "\",\"--exec-file\",\"/bin/"                                               \
-                                            "probe\",\"--uid\",\"64123\",\"--gid\",\"64124\","
+    "probe\",\"--uid\",\"64123\",\"--gid\",\"64124\","
 #define RUN                                                                                                            \
     "\"/bin/mayfly\",\"run\",\"--kernel\",\"/bin/vmlinux\",\"--jail-dir\",\"/srv/jailer\",\"--allow-reduced\","        \
     "\"--\",\"exit\",\"9\""

@@ -170,7 +170,7 @@ static void test_contradictions_are_named_and_change_nothing(void **state)
         {"/drives/b", "{\"drive_id\":\"b\",\"is_root_device\":true,\"path_on_host\":\"/dev/null\"}", "'a' is the root"},
         {"/drives/b", "{\"drive_id\":\"a\",\"is_root_device\":false,\"path_on_host\":\"/d\"}", "expected \"b\" as in"},
         {"/drives/b", "{\"drive_id\":\"b\",\"is_root_device\":false,\"path_on_host\":\"/proc\"}", "path_on_host"},
-        {"/drives/b-c", "{\"drive_id\":\"b-c\",\"is_root_device\":false,\"path_on_host\":\"/d\"}", "letters, digits"},
+        {"/drives/b:c", "{\"drive_id\":\"b:c\",\"is_root_device\":false,\"path_on_host\":\"/d\"}", "letters, digits"},
         {"/network-interfaces/m", "{\"iface_id\":\"m\",\"host_dev_name\":\"no_such_tap0\"}", "no_such_tap0"},
         {"/network-interfaces/m", "{\"iface_id\":\"m\",\"host_dev_name\":\"x\",\"guest_mac\":\"06:00:ac:10:00:0g\"}",
          "guest_mac"},

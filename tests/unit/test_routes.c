@@ -186,6 +186,9 @@ static void test_put_gives_defaults_and_patch_keeps_what_is_not_given(void **sta
     assert_reply(API_PUT, "/machine-config", "{\"vcpu_count\": 1, \"mem_size_mib\": 128}", 204, "");
     assert_reply(API_GET, "/machine-config", NULL, 200, "\"smt\":false,\"track_dirty_pages\":false");
     assert_reply(API_PATCH, "/machine-config", "{}", 400, "no field given");
+    assert_reply(API_PATCH, "/machine-config", "{\"vcpu_count\": null, \"mem_size_mib\": 256, \"smt\": null}", 204, "");
+    assert_reply(API_GET, "/machine-config", NULL, 200, "{\"vcpu_count\":1,\"mem_size_mib\":256,\"smt\":false");
+    assert_reply(API_PATCH, "/machine-config", "{\"vcpu_count\": null}", 400, "no field given");
 }
 
 static void test_id_in_the_path_must_be_the_one_in_the_body(void **state)
@@ -200,13 +203,39 @@ static void test_id_in_the_path_must_be_the_one_in_the_body(void **state)
     assert_int_equal(fake_machine.config.drive_count, 0);
 }
 
+static void test_slashes_too_many_around_a_path_count_for_nothing(void **state)
+{
+    static const char drive[] = "{\"drive_id\": \"a\", \"is_root_device\": true, \"path_on_host\": \"/d\"}";
+
+    (void)state;
+    assert_reply(API_GET, "//machine-config", NULL, 200, "vcpu_count");
+    assert_reply(API_GET, "///machine-config/", NULL, 200, "vcpu_count");
+    assert_reply(API_GET, "//", NULL, 200, "\"state\"");
+    assert_reply(API_PUT, "/drives/a/", drive, 204, "");
+    assert_reply(API_PUT, "//drives/a", drive, 204, "");
+    assert_int_equal(fake_machine.config.drive_count, 1);
+    assert_reply(API_PUT, "/drives/ab/", drive, 400, "\\\"a\\\" given in the body, expected \\\"ab\\\" as in the path");
+    assert_reply(API_PUT, "/drives//a", drive, 400, "no such path");
+    assert_reply(API_GET, "/machine-config//", NULL, 400, "no such path");
+    assert_reply(API_GET, "//mayfly/nothing", NULL, 404, "no such path");
+}
+
+static void test_snapshots_are_said_to_be_missing(void **state)
+{
+    (void)state;
+    assert_reply(API_PUT, "/snapshot/create", "{\"snapshot_path\": \"/s\", \"mem_file_path\": \"/m\"}", 400,
+                 "PUT /snapshot/create: there are no snapshots in this version");
+    assert_reply(API_PUT, "/snapshot/load", "{\"snapshot_path\": \"/s\"}", 400,
+                 "there are no snapshots in this version");
+    assert_reply(API_PUT, "/snapshot/other", "{}", 400, "no such path");
+}
+
 static void test_unknown_paths_and_methods_are_told_apart(void **state)
 {
     (void)state;
     assert_reply(API_GET, "/machine", NULL, 400, "GET /machine: no such path");
     assert_reply(API_GET, "/machine-config/x", NULL, 400, "no such path");
     assert_reply(API_GET, "/machine-config/", NULL, 200, "vcpu_count");
-    assert_reply(API_GET, "//", NULL, 400, "no such path");
     assert_reply(API_GET, "/?x=1", NULL, 400, "no such path");
     assert_reply(API_PATCH, "/boot-source", "{}", 400, "PATCH /boot-source: no such method, expected PUT");
     assert_reply(API_GET, "/mayfly/nothing", NULL, 404, "no such path");
@@ -373,7 +402,9 @@ static void test_deprecated_field_is_told_in_the_reply(void **state)
 TEST_MAIN(TEST(test_every_route_answers_in_its_states_and_refuses_in_others),
           TEST(test_refused_request_leaves_the_machine_as_it_was),
           TEST(test_put_gives_defaults_and_patch_keeps_what_is_not_given),
-          TEST(test_id_in_the_path_must_be_the_one_in_the_body), TEST(test_unknown_paths_and_methods_are_told_apart),
+          TEST(test_id_in_the_path_must_be_the_one_in_the_body),
+          TEST(test_slashes_too_many_around_a_path_count_for_nothing), TEST(test_snapshots_are_said_to_be_missing),
+          TEST(test_unknown_paths_and_methods_are_told_apart),
           TEST(test_get_with_a_body_and_put_without_one_are_refused), TEST(test_instance_says_what_it_is),
           TEST(test_actions_reach_the_machine_in_their_states), TEST(test_vm_config_has_exactly_the_known_keys),
           TEST(test_balloon_and_hotplug_are_told_as_they_are_known), TEST(test_requests_and_refusals_are_counted),

@@ -234,7 +234,7 @@ static void test_names_of_things_have_only_their_characters(void **state)
         const struct schema *schema;
         const char *text;
     } wrong[] = {
-        {&drive_schema, "{\"drive_id\": \"a-b\"}"},
+        {&drive_schema, "{\"drive_id\": \"a:b\"}"},
         {&drive_schema, "{\"drive_id\": \"../a\"}"},
         {&drive_schema, "{\"partuuid\": \"0eaa init=/bin/sh\"}"},
         {&network_interface_schema, "{\"host_dev_name\": \"a/b\"}"},
