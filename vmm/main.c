@@ -69,8 +69,10 @@ static struct error *configure_metadata(struct machine *machine, const struct op
     return error == NULL ? NULL : error_wrap(error, "--metadata: '%s'", options->metadata);
 }
 
-static void log_accepted_options(const struct options *options)
+static void log_start(const struct options *options)
 {
+    if (options->as_firecracker)
+        log_info("Running Firecracker v" API_COMPATIBLE_VERSION " (Mayfly v" MAYFLY_VERSION ")");
     if (options->enable_pci)
         log_info("--enable-pci: devices are on virtio-mmio all the same");
     if (!filters_supported() && !options->no_seccomp)
@@ -134,7 +136,7 @@ static int run(const struct options *options, const struct filters *filters)
         error = configure_metadata(machine, options);
     if (error != NULL)
         return fail(EXIT_CODE_CONFIGURATION, error_wrap(error, "command line"));
-    log_accepted_options(options);
+    log_start(options);
 
     error = serve_api(loop, machine, options, &server);
     if (error != NULL)

@@ -24,7 +24,8 @@ struct option {
 
 static const struct option table[] = {
     OPTION("api-peer-uid", OPTION_NUMBER, api_peer_uid, "serve the API to processes of this user only [to all]"),
-    OPTION("api-sock", OPTION_TEXT, api_sock, "socket of the API [/run/mayfly.sock]"),
+    OPTION("api-sock", OPTION_TEXT, api_sock,
+           "API socket [/run/mayfly.sock; called firecracker: /run/firecracker.socket]"),
     OPTION("api-sock-group", OPTION_NUMBER, api_sock_group, "open the API socket to this group, too: mode 0660 [0600]"),
     OPTION("boot-timer", OPTION_FLAG, boot_timer, "log how long the guest took to boot"),
     OPTION("config-file", OPTION_TEXT, config_file, "configure the microVM from this JSON file and start it"),
@@ -103,10 +104,6 @@ static struct error *parse_one(int argc, char *const argv[], int *index, struct 
     const char *argument = argv[*index];
     const char *value = NULL;
 
-    if (strcmp(argument, "-h") == 0) {
-        options->help = true;
-        return NULL;
-    }
     if (strncmp(argument, "--", 2) != 0)
         return error_new(ERROR_INPUT, "'%s': expected an option, --help lists them", argument);
 
@@ -124,7 +121,8 @@ static struct error *parse_one(int argc, char *const argv[], int *index, struct 
     if (option->kind == OPTION_FLAG && value != NULL)
         return error_new(ERROR_INPUT, "--%s: '%s', expected no value", option->name, value);
     if (option->kind != OPTION_FLAG && value == NULL) {
-        if (*index + 1 >= argc)
+        /* Rather an option whose value was forgotten; --name=VALUE takes any. */
+        if (*index + 1 >= argc || strncmp(argv[*index + 1], "--", 2) == 0)
             return error_new(ERROR_INPUT, "--%s: expected a value after it", option->name);
         value = argv[++*index];
     }
@@ -183,6 +181,16 @@ static bool is_firecracker(const char *program)
     return name != NULL && strcmp(name, "firecracker") == 0;
 }
 
+/* Who asks for help or the version gets it, whatever else is wrong. */
+static bool asks_to_print(int argc, char *const argv[], struct options *options)
+{
+    for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++) {
+        options->help = options->help || strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0;
+        options->version = options->version || strcmp(argv[i], "--version") == 0;
+    }
+    return options->help || options->version;
+}
+
 struct error *options_parse(int argc, char *const argv[], struct options *options)
 {
     bool seen[array_length(table)] = {false};
@@ -197,13 +205,15 @@ struct error *options_parse(int argc, char *const argv[], struct options *option
         .api_peer_uid = API_ANYBODY,
         .api_sock_group = API_ANYBODY,
     };
+    if (asks_to_print(argc, argv, options))
+        return NULL;
     for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++) {
         struct error *error = parse_one(argc, argv, &i, options, seen);
 
         if (error != NULL)
             return error;
     }
-    return options->help || options->version ? NULL : check_together(options);
+    return check_together(options);
 }
 
 void options_print_help(void)

@@ -43,8 +43,9 @@ struct options {
 };
 
 /*
- * Reads argv; "--name value" and "--name=value" are the same, "--" ends the options and what follows is ignored. The
- * error names the option, the value and what was expected.
+ * Reads argv; "--name value" and "--name=value" are the same, but that `value` then does not begin with "--"; "--" ends
+ * the options and what follows is ignored. With help or version set nothing else was read. The error names the option,
+ * the value and what was expected.
  */
 struct error *options_parse(int argc, char *const argv[], struct options *options);
 

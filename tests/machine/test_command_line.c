@@ -41,6 +41,16 @@ static void test_help_goes_to_stdout(void **state)
     vm_expect_exit(vm, 0);
 }
 
+static void test_called_firecracker_its_log_begins_as_that_names_does(void **state)
+{
+    struct vm *vm = vm_start_with(&(struct machine_options){.name = "/usr/bin/firecracker"});
+    cleanup_free char *log = vm_log(vm);
+
+    (void)state;
+    assert_non_null(strstr(log, "[test:main] Running Firecracker v1.17.0 (Mayfly v" MAYFLY_VERSION ")\n"));
+    assert_ptr_equal(strchr(log, '\n'), strstr(log, ")\n") + 1);
+}
+
 static void run_hello(struct vm *vm)
 {
     vm_boot(vm, "hello", NULL);
@@ -111,7 +121,7 @@ static void test_log_changes_while_the_guest_runs(void **state)
     vm_refuses(vm, "PUT", "/serial", "{}", "expected one that has not started");
     assert_not_logged(vm, "PUT /serial:");
     assert_true(read(other, written, sizeof(written) - 1) > 0);
-    assert_non_null(strstr(written, ":main:ERROR] Received Error. Status code: 400. Message: PUT /serial:"));
+    assert_non_null(strstr(written, ":main:ERROR] Received Error. Status code: 400 Bad Request. Message: PUT /serial:"));
     vm_say(vm, "q");
     vm_expect_exit(vm, 0);
 }
@@ -216,7 +226,9 @@ static void test_options_that_cannot_be_met_end_with_code_152(void **state)
 }
 
 TEST_MAIN(machine_test(test_version_is_the_one_that_callers_of_the_name_look_for),
-          machine_test(test_help_goes_to_stdout), machine_test(test_log_lines_carry_what_is_asked_for),
+          machine_test(test_help_goes_to_stdout),
+          machine_test(test_called_firecracker_its_log_begins_as_that_names_does),
+          machine_test(test_log_lines_carry_what_is_asked_for),
           machine_test(test_log_has_only_the_level_and_the_module_asked_for),
           machine_test(test_log_changes_while_the_guest_runs),
           machine_test(test_start_times_of_the_caller_are_in_the_metrics),

@@ -39,7 +39,7 @@ static void test_value_follows_or_is_joined_by_an_equals_sign(void **state)
 
     (void)state;
     assert_no_error(PARSE(&options, "--api-sock", "/a", "--id=b-1", "--start-time-us=12", "--boot-timer",
-                          "--log-path=/with=sign", "--config-file", "--odd-name"));
+                          "--log-path=/with=sign", "--config-file=--odd-name"));
     assert_string_equal(options.api_sock, "/a");
     assert_string_equal(options.id, "b-1");
     assert_int_equal(options.start_time_us, 12);
@@ -72,6 +72,7 @@ static void test_bad_arguments_are_named(void **state)
         {{"stray"}, "'stray'"},
         {{"-x"}, "'-x'"},
         {{"--api-sock"}, "--api-sock: expected a value"},
+        {{"--api-sock", "--boot-timer"}, "--api-sock: expected a value"},
         {{"--boot-timer=yes"}, "--boot-timer: 'yes', expected no value"},
         {{"--id=a", "--id=b"}, "--id: given twice"},
         {{"--id="}, "--id: 0 characters, expected 1 to 64"},
@@ -108,6 +109,12 @@ static void test_help_and_version_go_before_what_else_is_wrong(void **state)
     assert_true(options.help);
     assert_no_error(PARSE(&options, "--version"));
     assert_true(options.version);
+    assert_no_error(PARSE(&options, "--nonsense", "--id", "--version"));
+    assert_true(options.version);
+    assert_no_error(PARSE(&options, "stray", "--help"));
+    assert_true(options.help);
+    assert_no_error(PARSE(&options, "--", "--help"));
+    assert_false(options.help);
 }
 
 TEST_MAIN(cmocka_unit_test(test_defaults_are_mayflys),
