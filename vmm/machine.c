@@ -250,6 +250,7 @@ struct error *machine_start(struct machine *machine)
             machine_boot_discard(machine);
         return error;
     }
+    machine_balloon_note(machine);
     machine->state = MACHINE_RUNNING;
     vcpus_run(&machine->vcpus);
     machine->started_task.run = started;

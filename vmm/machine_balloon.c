@@ -1,6 +1,7 @@
 /* The balloon device of a machine. */
 #include "vmm/machine_parts.h"
 
+#include "vmm/base/log.h"
 #include "vmm/hotplug_memory.h"
 #include "vmm/virtio/devices.h"
 
@@ -13,6 +14,13 @@ struct error *machine_balloon_new(struct machine *machine, const struct balloon_
     struct error *error = virtio_balloon_new(config, machine->loop, &device);
 
     return error != NULL ? error : machine_device_attach(machine, device, transport);
+}
+
+void machine_balloon_note(const struct machine *machine)
+{
+    if (machine->config.balloon.present && machine->config.machine.huge_pages == HUGE_PAGES_2M)
+        log_warning("balloon: what the guest gives up in pages of 4 KiB does not go back to the host with huge_pages "
+                    "2M: use /hotplug/memory");
 }
 
 /* Pages are numbered with 32 bits: a balloon never holds more than 16 TiB, nor does a machine. */

@@ -130,6 +130,8 @@ void machine_mmds_free(struct machine *machine);
 /* machine_balloon.c */
 struct error *machine_balloon_new(struct machine *machine, const struct balloon_config *config,
                                   struct virtio_mmio **transport);
+/* Tells the log what a balloon that is to be had cannot do. */
+void machine_balloon_note(const struct machine *machine);
 /* Refuses a balloon larger than the guest's memory. */
 struct error *machine_check_balloon(uint64_t amount_mib, uint64_t memory_mib);
 
