@@ -1,6 +1,7 @@
 #include "tests/unit/harness.h"
 
 #include "vmm/backend/file.h"
+#include "vmm/backend/file_ring.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -154,7 +155,56 @@ static void test_same_file_has_the_same_identity(void **state)
     unlink(second);
 }
 
-TEST_MAIN(cmocka_unit_test(test_short_transfer_goes_on_where_it_stopped),
+static int completed_with;
+
+static void note_completion(struct disk_request *request, int code)
+{
+    (void)request;
+    completed_with = code;
+}
+
+static void nothing_settles(void *owner)
+{
+    (void)owner;
+}
+
+/* Whoever hears of a failure tries again by calls that a vCPU's thread, which resets a device, may not make. */
+static void test_failure_of_an_abandoned_request_is_no_failure_of_the_disk(void **state)
+{
+    char path[] = "/tmp/mayfly-file-XXXXXX";
+    struct disk_request request = transfer(DISK_READ);
+    struct disk_file file = {.fd = mkstemp(path)};
+    struct event_loop *loop;
+    struct file_ring *ring;
+
+    (void)state;
+    request.complete = note_completion;
+    assert_no_error(event_loop_new(&loop));
+    struct error *error = file_ring_new(loop, &file, nothing_settles, NULL, &ring);
+    if (error != NULL) {
+        error_free(error);
+        event_loop_free(loop);
+        disk_file_close(&file);
+        unlink(path);
+        skip();
+    }
+    file_ring_queue(ring, &request);
+    file_ring_drain(ring);
+    assert_int_equal(completed_with, EIO);
+
+    request = transfer(DISK_READ);
+    request.complete = note_completion;
+    file_ring_queue(ring, &request);
+    file_ring_abandon(ring);
+    assert_int_equal(completed_with, ECANCELED);
+    file_ring_free(ring);
+    event_loop_free(loop);
+    disk_file_close(&file);
+    unlink(path);
+}
+
+TEST_MAIN(cmocka_unit_test(test_failure_of_an_abandoned_request_is_no_failure_of_the_disk),
+          cmocka_unit_test(test_short_transfer_goes_on_where_it_stopped),
           cmocka_unit_test(test_interrupted_call_is_issued_again),
           cmocka_unit_test(test_failure_after_a_part_keeps_the_count_of_the_part),
           cmocka_unit_test(test_end_of_file_within_the_range_is_an_error),

@@ -88,10 +88,11 @@ static void issue(struct file_ring *ring, struct disk_request *request)
 /* Finishes `request` or issues it again, for its rest or in another way. */
 static void settle(struct file_ring *ring, struct disk_request *request, int result)
 {
-    int code;
+    int code = 0;
     bool finished = disk_request_advance(request, result, &code);
 
-    if (!finished && ring->abandoned) {
+    /* Failures, too: nobody is to try again in another way. */
+    if (ring->abandoned && (!finished || code != 0)) {
         finished = true;
         code = ECANCELED;
     }

@@ -37,7 +37,9 @@ void file_ring_submit(struct file_ring *ring);
 unsigned file_ring_reap(struct file_ring *ring);
 /* Waits until nothing is in flight. Completes requests, does not call `settled`. */
 void file_ring_drain(struct file_ring *ring);
-/* The same, but what has come half-way is not continued: it completes with ECANCELED. Makes no system call but waits.
+/*
+ * The same, but what has come half-way is not continued, and what failed not tried again: it completes with ECANCELED.
+ * Makes no system call but waits.
  */
 void file_ring_abandon(struct file_ring *ring);
 

@@ -232,6 +232,8 @@ void virtqueue_take_over(struct virtqueue *queue, uint16_t in_flight)
 {
     queue->next_used = load_acquire(&queue->used->idx);
     queue->next_available = (uint16_t)(queue->next_used + in_flight);
+    /* What it gave back last it may not have told the guest of. */
+    queue->signalled_used = (uint16_t)(queue->next_used - 1);
     queue->signalled_valid = false;
 }
 

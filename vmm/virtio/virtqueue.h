@@ -84,7 +84,10 @@ enum virtqueue_result virtqueue_pop(struct virtqueue *queue, struct virtqueue_ch
 
 /* The chain that begins with descriptor `head`, of one who has had it before. */
 enum virtqueue_result virtqueue_look(struct virtqueue *queue, uint16_t head, struct virtqueue_chain *chain);
-/* Goes on where another process has served the queue, which had taken `in_flight` chains and not given them back. */
+/*
+ * Goes on where another process has served the queue, which had taken `in_flight` chains and not given them back. The
+ * next virtqueue_needs_signal says that the guest may have to be told of what it did give back.
+ */
 void virtqueue_take_over(struct virtqueue *queue, uint16_t in_flight);
 
 /* Puts the chain popped last back, for later; only before it was pushed or another was popped. */
