@@ -18,6 +18,7 @@
 static enum memory_use memory_use(void *owner, uint64_t gpa, uint64_t length)
 {
     const struct machine *machine = owner;
+    const uint8_t *start = machine->hotplug.hva + (gpa - machine->hotplug.gpa);
     struct virtio_mmio *list[VIRTIO_DEVICES_MAX];
     size_t count = machine_transports(machine, list);
     enum memory_use use = MEMORY_UNUSED;
@@ -30,8 +31,8 @@ static enum memory_use memory_use(void *owner, uint64_t gpa, uint64_t length)
 
             if (virtqueue_overlaps(queue, gpa, length))
                 return MEMORY_HOLDS_RING;
-            /* The balloon keeps a chain for long, and looks at it no more. */
-            if (list[i] != machine->balloon && list[i] != machine->memory_hotplug && virtqueue_is_working(queue))
+            if (virtqueue_is_working(queue) &&
+                (device->ops->holds == NULL || device->ops->holds(device, start, length)))
                 use = MEMORY_MAY_BE_WORKED_ON;
         }
     }

@@ -1,9 +1,10 @@
 /*
  * Memory that comes and goes: waits for the host's wish, plugs all of it, uses it, gives it back. Prints what each
  * request is answered with. disk: has a disk work on plugged memory, and beyond it. hostile: asks for what may not be
- * had, and answers into what it gives away. rings: lays a queue into plugged memory. reach: has a disk read a MiB into
- * each that is not plugged, or, with answer, answer where nothing is. short: the host has a block less than it wishes
- * for. touch: then goes where memory was; leave: where it never was.
+ * had, and answers into what it gives away. net: has a network wait for a frame with a buffer beside the memory that
+ * goes, and within it. rings: lays a queue into plugged memory. reach: has a disk read a MiB into each that is not
+ * plugged, or, with answer, answer where nothing is. short: the host has a block less than it wishes for. touch: then
+ * goes where memory was; leave: where it never was.
  */
 #include "tests/guest/lib/virtio.h"
 
@@ -144,6 +145,37 @@ static void keep_ring(void)
     virtio_write(&entropy, REG_STATUS, 0);
 }
 
+/* A network that has taken a receive buffer: it has by the time that it has sent a frame. */
+static void open_network(struct virtio *net, const volatile void *buffer)
+{
+    static struct queue rings[2];
+    static uint8_t frame[64];
+
+    guest_expect(virtio_find(net, VIRTIO_NET, 0) && virtio_negotiate(net, FEATURE_VERSION_1), "no network");
+    net->queues = rings;
+    virtio_queue(net, 0);
+    virtio_queue(net, 1);
+    virtio_driver_ok(net);
+    queue_add(&rings[0], &(struct buffer){buffer, 2048, true}, 1);
+    virtio_notify(net, 0);
+    virtio_request(net, 1, &(struct buffer){frame, sizeof(frame), false}, 1);
+}
+
+static void keep_receive_buffer(void)
+{
+    static uint8_t beside[2048];
+    struct virtio net;
+
+    open_network(&net, beside);
+    say("beside", UNPLUG, start, 1);
+    say("again", PLUG, start, 1);
+    open_network(&net, at(start));
+    say("within", UNPLUG, start, 1);
+    virtio_write(&net, REG_STATUS, 0);
+    say("without", UNPLUG, start, 1);
+    say("again", PLUG, start, 1);
+}
+
 /* The disk's first bytes to or from `gpa`, with the request in plugged memory. Returns the status. */
 static uint8_t move_bytes(struct virtio *disk, bool write, uint64_t gpa, uint32_t length)
 {
@@ -236,6 +268,8 @@ void guest_main(void)
     say("beyond", STATE, start, wanted / BLOCK + 1);
     if (cmdline_has("rings"))
         keep_ring();
+    if (cmdline_has("net"))
+        keep_receive_buffer();
     if (cmdline_has("reach"))
         reach_with_disk(wanted);
     if (cmdline_has("disk"))

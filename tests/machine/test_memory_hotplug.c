@@ -2,10 +2,13 @@
 #include "tests/machine/huge_pages.h"
 #include "tests/machine/one_backend.h"
 
+#include "vmm/backend/unix_socket.h"
+
 #include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -150,6 +153,23 @@ static void test_ring_of_a_device_keeps_its_memory(void **state)
     (void)state;
     vm_say(vm, "g");
     vm_expect(vm, "status 4\nring 2\nring all 2\nplugged 1000000\n");
+}
+
+/* A network always has some, for frames that may never come: only memory that they are in must wait. */
+static void test_receive_buffers_keep_no_memory_but_their_own(void **state)
+{
+    struct vm *vm = vm_start();
+    struct unix_socket_file file;
+    cleanup_fd int peer = -1;
+
+    (void)state;
+    assert_no_error(unix_socket_listen(vm_path(vm, "peer.sock"), SOCK_STREAM, 1, &peer, &file));
+    vm_put(vm, "/network-interfaces/eth0",
+           "{\"iface_id\":\"eth0\",\"backend\":{\"type\":\"stream\",\"socket_path\":\"%s\"}}",
+           vm_path(vm, "peer.sock"));
+    start_with(vm, "net", 16);
+    vm_say(vm, "g");
+    vm_expect(vm, "beyond 20000\nbeside 0\nagain 0\nwithin 2\nwithout 0\nagain 0\n");
 }
 
 static void test_wrong_configurations_are_refused(void **state)
@@ -327,5 +347,7 @@ TEST_MAIN(machine_test(test_plugged_memory_is_used_and_goes_back_to_the_host),
           cmocka_unit_test_setup_teardown(test_back_end_that_goes_beyond_what_is_plugged_ends_for_want_of_huge_pages,
                                           huge_pages_setup, teardown_with_huge_pages),
           machine_test(test_unplugged_memory_is_out_of_the_guests_reach),
-          machine_test(test_wrong_requests_change_nothing), machine_test(test_memory_in_many_pieces_comes_and_goes),
-          machine_test(test_ring_of_a_device_keeps_its_memory), machine_test(test_wrong_configurations_are_refused))
+          machine_test(test_wrong_requests_change_nothing),
+          machine_test(test_receive_buffers_keep_no_memory_but_their_own),
+          machine_test(test_memory_in_many_pieces_comes_and_goes), machine_test(test_ring_of_a_device_keeps_its_memory),
+          machine_test(test_wrong_configurations_are_refused))

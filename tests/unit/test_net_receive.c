@@ -53,6 +53,25 @@ static void test_mergeable_frame_spans_buffers_that_appear_together(void **state
     assert_received(RX_GPA + 5 * SLOT, 1000, 1);
 }
 
+static void test_device_holds_what_frames_may_still_go_to(void **state)
+{
+    (void)state;
+    start(MERGEABLE);
+    const struct virtio_device *device = driver.device;
+    const uint8_t *buffers = guest_at(&driver.memory, RX_GPA, 2 * SLOT);
+    assert_false(device->ops->holds(device, buffers, GUEST_LOW_SIZE - RX_GPA));
+    give_buffers(2, 2000);
+    guest_driver_settle(&driver);
+    assert_true(device->ops->holds(device, buffers, 1));
+    assert_true(device->ops->holds(device, buffers - 1, 2));
+    assert_false(device->ops->holds(device, buffers - 1, 1));
+    assert_true(device->ops->holds(device, buffers + 1999, 1));
+    assert_false(device->ops->holds(device, buffers + 2000, SLOT - 2000));
+    assert_true(device->ops->holds(device, buffers + SLOT + 1999, 1));
+    guest_driver_reset(&driver);
+    assert_false(device->ops->holds(device, buffers, 2 * SLOT));
+}
+
 /* Another CPU of the guest, which polls the used ring while frames of PARTS buffers arrive. */
 enum { PARTS = 64, PART = 100 };
 
@@ -273,6 +292,7 @@ static void test_driver_is_not_asked_for_notifications_while_buffers_last(void *
 }
 
 TEST_MAIN(
+    cmocka_unit_test_setup_teardown(test_device_holds_what_frames_may_still_go_to, setup, teardown),
     cmocka_unit_test_setup_teardown(test_frame_fills_one_buffer, setup, teardown),
     cmocka_unit_test_setup_teardown(test_frame_that_just_fits_is_whole_and_a_longer_one_is_dropped, setup, teardown),
     cmocka_unit_test_setup_teardown(test_mergeable_frame_spans_buffers_that_appear_together, setup, teardown),

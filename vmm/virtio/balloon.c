@@ -372,6 +372,7 @@ static const struct virtio_ops balloon_ops = {
     .reset = balloon_reset,
     .pause = balloon_pause,
     .resume = balloon_resume,
+    .holds = virtio_device_holds_nothing,
     .destroy = balloon_destroy,
 };
 

@@ -41,6 +41,11 @@ struct virtio_ops {
      */
     void (*pause)(struct virtio_device *device);
     void (*resume)(struct virtio_device *device);
+    /*
+     * Whether the device may still read or write the guest's memory at [start, start + length) by itself, a chain that
+     * it has not given back being there. NULL: wherever it is, as long as it has one.
+     */
+    bool (*holds)(const struct virtio_device *device, const uint8_t *start, uint64_t length);
     /* Frees the device and all that it owns. */
     void (*destroy)(struct virtio_device *device);
 };
@@ -93,5 +98,7 @@ void virtio_device_config_changed(struct virtio_device *device);
  * on its way ends quietly). Logs `reason`, rate-limited. Calling it again does nothing.
  */
 void virtio_device_fail(struct virtio_device *device, const char *reason);
+/* For devices that keep chains and never look at them again: `holds` that is always false. */
+bool virtio_device_holds_nothing(const struct virtio_device *device, const uint8_t *start, uint64_t length);
 /* Copies [offset, offset + length) of a config space of `size` bytes, zeros beyond its end. For config_read. */
 void virtio_config_copy(const void *config, size_t size, uint32_t offset, uint8_t *data, uint32_t length);

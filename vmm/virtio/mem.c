@@ -327,6 +327,7 @@ static const struct virtio_ops mem_ops = {
     .reset = mem_stop,
     .pause = mem_stop,
     .resume = mem_resume,
+    .holds = virtio_device_holds_nothing,
     .destroy = mem_destroy,
 };
 

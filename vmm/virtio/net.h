@@ -105,6 +105,8 @@ void net_receive_mmds(struct net_pair *pair);
 void net_receive_later(struct event_timer *timer);
 /* The driver is gone, and its buffers with it. */
 void net_receive_reset(struct net_pair *pair);
+/* Whether a buffer in the window reaches into [start, start + length). */
+bool net_receive_holds(const struct net_pair *pair, const uint8_t *start, uint64_t length);
 
 /* "06:00:ac:10:00:02" into bytes; false when it is no such text. */
 bool net_mac_parse(const char *text, uint8_t mac[ETH_ALEN]);

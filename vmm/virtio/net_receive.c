@@ -335,3 +335,14 @@ void net_receive_reset(struct net_pair *pair)
     pair->rx_frame = pair->rx_held = 0;
     pair->rx_settled = false;
 }
+
+bool net_receive_holds(const struct net_pair *pair, const uint8_t *start, uint64_t length)
+{
+    for (size_t i = 0; i < pair->window.iov_count; i++) {
+        const uint8_t *buffer = pair->window.iov[i].iov_base;
+
+        if (buffer < start + length && start < buffer + pair->window.iov[i].iov_len)
+            return true;
+    }
+    return false;
+}
