@@ -22,7 +22,7 @@ static void test_default_is_firecrackers(void **state)
 {
     (void)state;
     assert_string_equal(build(NULL, NULL), "reboot=k panic=1 nomodule 8250.nr_uarts=0 i8042.noaux i8042.nomux "
-                                           "i8042.nopnp i8042.dumbkbd pci=off");
+                                           "i8042.nopnp i8042.dumbkbd swiotlb=noforce pci=off");
 }
 
 static void test_root_drive_is_named(void **state)
