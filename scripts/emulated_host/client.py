@@ -62,7 +62,7 @@ class Options:
     append: str = ""
 
 
-def qemu_argv(options, kernel_image, initramfs, console):
+def qemu_argv(options, kernel_image, initramfs, plugin, console):
     # The clock is the count of instructions, one nanosecond each. A clock that runs on while the emulation is slow, or has no
     # processor of its own, has the next timer interrupt of host and guest due before the last one is served: they hang.
     # Idle time passes as ever; with icount it takes none, and a duration is the same on every machine and in every run.
@@ -77,6 +77,8 @@ def qemu_argv(options, kernel_image, initramfs, console):
     argv += ["-chardev", f"file,id=console,path={console}", "-serial", "chardev:console"]
     argv += ["-device", "virtio-serial-pci", "-chardev", "socket,id=agent,fd={agent_fd}"]
     argv += ["-device", "virtserialport,chardev=agent,name=mayfly.testhost"]
+    if plugin:
+        argv += ["-plugin", str(plugin)]
     for index, disk in enumerate(options.disks):
         argv += ["-drive", f"if=none,id=disk{index},format=raw,file={disk}", "-device", f"virtio-blk-pci,drive=disk{index}"]
     return argv + ["-kernel", str(kernel_image), "-initrd", str(initramfs), "-append", f"{append} {options.append}".strip()]
@@ -137,7 +139,7 @@ class Host:
             kernel, initramfs = image.emulated_host_image(options.kernel)
             self.directory.mkdir(mode=0o700, exist_ok=True)
             self.console.unlink(missing_ok=True)
-            argv = qemu_argv(options, kernel.image, initramfs, self.console)
+            argv = qemu_argv(options, kernel.image, initramfs, image.delivery_plugin(), self.console)
             began = time.monotonic()
             problem = self._spawn_broker(argv, options)
             if problem:

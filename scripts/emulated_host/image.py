@@ -244,3 +244,20 @@ def emulated_host_image(series="6.1"):
                 old.unlink()
             build_initramfs(kernel, target)
     return kernel, target
+
+
+def delivery_plugin():
+    """What keeps QEMU from delivering guests' interrupts twice (one_delivery.c); None for a QEMU whose interface is another."""
+    said = run("qemu-system-x86_64", "-help")
+    found = re.search(r"version (\d+)", said)
+    if not found or int(found[1]) > 8 or "-plugin" not in said:
+        return None
+    source = HERE / "one_delivery.c"
+    target = cache_directory() / "testhost" / f"one_delivery-{hashlib.sha256(source.read_bytes()).hexdigest()[:16]}.so"
+    with locked(cache_directory() / "testhost" / "build"):
+        if not target.exists():
+            for old in target.parent.glob("one_delivery-*"):
+                old.unlink()
+            run("gcc", "-shared", "-fPIC", "-O2", "-Wall", "-o", f"{target}.tmp", source)
+            os.rename(f"{target}.tmp", target)
+    return target
