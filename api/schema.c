@@ -173,8 +173,7 @@ static void encode_field(const void *object, const struct field *field, struct j
         json_null(writer);
         return;
     }
-    if (field->presence != 0 && field->type != FIELD_OBJECT && field->type != FIELD_INTEGER &&
-        !*((const bool *)object + field->presence - 1)) {
+    if (field->presence != 0 && field->type != FIELD_OBJECT && !*((const bool *)object + field->presence - 1)) {
         json_null(writer);
         return;
     }

@@ -82,9 +82,9 @@ const struct schema balloon_hinting_stop_schema = {"BalloonStopCmd", .size = 1, 
 static const struct field balloon_hinting_status_fields[] = {
     {"host_cmd", FIELD_INTEGER, FIELD_REQUIRED, MEMBER(struct balloon_hinting_status, host_cmd), .maximum = UINT32_MAX,
      DESCRIPTION("0: no run yet, 1: the run is over, else the number of the run.")},
-    {"guest_cmd", FIELD_INTEGER, FIELD_OMIT, MEMBER(struct balloon_hinting_status, guest_cmd),
+    {"guest_cmd", FIELD_INTEGER, FIELD_NULLABLE, MEMBER(struct balloon_hinting_status, guest_cmd),
      PRESENCE(struct balloon_hinting_status, has_guest_cmd), .maximum = UINT32_MAX,
-     DESCRIPTION("The run that the guest is at, 0 when it has named all pages.")},
+     DESCRIPTION("The run that the guest is at, 0 when it has named all pages; null before it said so.")},
 };
 const struct schema balloon_hinting_status_schema = {
     "BalloonHintingStatus", SCHEMA(balloon_hinting_status_fields, struct balloon_hinting_status),

@@ -149,9 +149,9 @@ static void test_hinted_pages_are_the_hosts_again(void **state)
     vm_put(vm, "/balloon", "{\"amount_mib\":0,\"deflate_on_oom\":true,\"free_page_hinting\":true}");
     vm_boot(vm, "balloon", "pages=8192 hinting queues=3 own");
     vm_expect(vm, "filled 2000\n");
-    assert_answer(vm, "/balloon/hinting/status", "{\"host_cmd\":0}");
+    assert_answer(vm, "/balloon/hinting/status", "{\"host_cmd\":0,\"guest_cmd\":null}");
     vm_patch(vm, "/balloon/hinting/start", "{}");
-    assert_answer(vm, "/balloon/hinting/status", "{\"host_cmd\":2}");
+    assert_answer(vm, "/balloon/hinting/status", "{\"host_cmd\":2,\"guest_cmd\":null}");
     unsigned long before = vm_pss_mib(vm);
     vm_say(vm, "g");
     /* Linux may use a page again as soon as it has notified; the page of a file stays, it is the page cache's. */
@@ -273,7 +273,7 @@ static void test_guest_that_never_answers_does_not_stall_the_api(void **state)
     }
     assert_answer(vm, "/balloon/statistics",
                   "{\"target_pages\":4864,\"actual_pages\":0,\"target_mib\":19,\"actual_mib\":0}");
-    assert_answer(vm, "/balloon/hinting/status", "{\"host_cmd\":21}");
+    assert_answer(vm, "/balloon/hinting/status", "{\"host_cmd\":21,\"guest_cmd\":null}");
     assert_answer(vm, "/hotplug/memory", "\"plugged_size_mib\":0,\"requested_size_mib\":38}");
 }
 

@@ -121,7 +121,8 @@ static void test_log_changes_while_the_guest_runs(void **state)
     vm_refuses(vm, "PUT", "/serial", "{}", "expected one that has not started");
     assert_not_logged(vm, "PUT /serial:");
     assert_true(read(other, written, sizeof(written) - 1) > 0);
-    assert_non_null(strstr(written, ":main:ERROR] Received Error. Status code: 400 Bad Request. Message: PUT /serial:"));
+    assert_non_null(
+        strstr(written, ":main:ERROR] Received Error. Status code: 400 Bad Request. Message: PUT /serial:"));
     vm_say(vm, "q");
     vm_expect_exit(vm, 0);
 }

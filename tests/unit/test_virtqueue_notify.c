@@ -129,8 +129,8 @@ static void test_queue_that_is_taken_over_interrupts_in_any_case(void **state)
 }
 
 TEST_MAIN(QUEUE_TEST(test_no_signal_without_used_buffers),
-          QUEUE_TEST(test_queue_that_is_taken_over_interrupts_in_any_case), QUEUE_TEST(test_flag_keeps_the_interrupt_away),
-          QUEUE_TEST(test_event_index_decides_about_the_interrupt),
+          QUEUE_TEST(test_queue_that_is_taken_over_interrupts_in_any_case),
+          QUEUE_TEST(test_flag_keeps_the_interrupt_away), QUEUE_TEST(test_event_index_decides_about_the_interrupt),
           QUEUE_TEST(test_first_used_buffer_interrupts_whatever_the_event_index),
           QUEUE_TEST(test_event_index_works_across_the_wrap),
           QUEUE_TEST(test_arm_publishes_the_event_index_and_sees_new_chains),
