@@ -79,14 +79,19 @@ static void log_start(const struct options *options)
         log_info("seccomp: this build runs without filters");
 }
 
-static struct error *configure_from_file(struct event_loop *loop, struct machine *machine, const char *path)
+/* The log tells of the start in the words that scripts wait for where no API can be asked. */
+static struct error *configure_from_file(struct event_loop *loop, struct machine *machine,
+                                         const struct options *options)
 {
+    const char *path = options->config_file;
     struct error *error;
 
     event_loop_lock(loop);
     error = api_config_file_apply(path, machine);
     if (error == NULL)
         error = machine_start(machine);
+    if (error == NULL && options->as_firecracker)
+        log_info("Successfully started microvm that was configured from one single json");
     event_loop_unlock(loop);
     return error == NULL ? NULL : error_wrap(error, "--config-file '%s'", path);
 }
@@ -142,7 +147,7 @@ static int run(const struct options *options, const struct filters *filters)
     if (error != NULL)
         return fail(EXIT_CODE_ERROR, error);
     if (options->config_file != NULL)
-        error = configure_from_file(loop, machine, options->config_file);
+        error = configure_from_file(loop, machine, options);
     if (error != NULL) {
         api_server_free(server);
         return fail(EXIT_CODE_CONFIGURATION, error);
