@@ -120,8 +120,9 @@ static void write_field(FILE *out, const struct field *field, bool partial)
         fputs("          deprecated: true\n", out);
     switch (field->type) {
     case FIELD_BOOL:
-        fprintf(out, "          type: boolean\n%s",
-                partial || (field->flags & FIELD_REQUIRED) ? "" : "          default: false\n");
+        fputs("          type: boolean\n", out);
+        if (!partial && !(field->flags & FIELD_REQUIRED))
+            fprintf(out, "          default: %s\n", field->initial != 0 ? "true" : "false");
         break;
     case FIELD_INTEGER:
         write_integer(out, field, partial);

@@ -336,8 +336,9 @@ static struct error *patch_vm(const struct api_context *context, void *body, str
     struct error *error = pause ? machine_pause(context->machine) : machine_resume(context->machine);
 
     (void)reply;
-    __atomic_store_n(pause ? &metrics.latencies.pause_vm : &metrics.latencies.resume_vm,
-                     clock_monotonic_us() - start_us, __ATOMIC_RELAXED);
+    if (error == NULL)
+        __atomic_store_n(pause ? &metrics.latencies.pause_vm : &metrics.latencies.resume_vm,
+                         clock_monotonic_us() - start_us, __ATOMIC_RELAXED);
     return error;
 }
 

@@ -35,6 +35,22 @@ static void test_document_is_the_one_that_the_tables_make(void **state)
         fail_msg("%s is out of date: run `make openapi`", document_path);
 }
 
+/* The only flag that is on unless it is given. */
+static void test_default_of_a_flag_is_the_one_that_it_gets(void **state)
+{
+    cleanup_free char *text = read_document();
+    struct balloon_hinting_start start;
+    const char *field = strstr(text, "        acknowledge_on_stop:\n");
+
+    (void)state;
+    assert_non_null(field);
+    const char *said = strstr(field, "          default: ");
+    assert_non_null(said);
+    schema_defaults(&balloon_hinting_start_schema, &start);
+    assert_true(start.acknowledge_on_stop);
+    assert_memory_equal(said, "          default: true\n", 24);
+}
+
 /* Sends {} (or nothing) to one operation of the document; it must be known, whatever it thinks of {}. */
 static void ask(enum api_method method, const char *method_name, const char *path)
 {
@@ -91,4 +107,5 @@ static void test_every_operation_of_the_document_is_served(void **state)
 }
 
 TEST_MAIN(cmocka_unit_test(test_document_is_the_one_that_the_tables_make),
+          cmocka_unit_test(test_default_of_a_flag_is_the_one_that_it_gets),
           cmocka_unit_test(test_every_operation_of_the_document_is_served))
