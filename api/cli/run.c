@@ -114,7 +114,7 @@ static struct error *start(struct vmm_process *process, struct run_mounts *mount
     error = run_jail_explain(&process->jail, error);
     if (error == NULL)
         timeline_end(timeline, STAGE_VCPU_RUNNING);
-    if (error == NULL && options->net.wanted) {
+    if (error == NULL && options->net.wanted && !run_net_is_held(net)) {
         error = run_net_await(net);
         timeline_end(timeline, STAGE_NETWORK);
     }
@@ -193,7 +193,7 @@ static int run(const struct run_options *options, struct timeline *timeline, boo
     error = session_take_signals(&signal_fd);
     if (error == NULL)
         error = open_files(options, &files);
-    session_init(&session, &process, &mounts, timeline, signal_fd, files.console);
+    session_init(&session, &process, &mounts, &net, timeline, signal_fd, files.console);
     if (error == NULL)
         error = start(&process, &mounts, &net, options, timeline, &session.log);
     started = error == NULL;

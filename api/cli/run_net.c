@@ -31,6 +31,7 @@ enum {
     TEXT_SIZE = 64,
     /* The largest that passt takes: it ends TCP itself, so that the size of its packets to the guest is free. */
     MTU = 65520,
+    FIFO_SIZE = 4096, /* the smallest that a FIFO can have */
 };
 
 /* Of the jail's sockets. */
@@ -69,6 +70,40 @@ static struct error *make_ready_fifo(struct run_net *net)
     return net->ready_fd >= 0 ? NULL : error_errno(errno, "--net: %s", path);
 }
 
+/*
+ * passt tells the guest of a new connection once, in a frame that waits for the guest's driver and is lost if the guest
+ * has no address by then: the host's program hangs for passt's patience of ten seconds. So passt is held until the
+ * guest is up, in the very call by which it says that it is up itself: into a FIFO that is full. The kernel keeps the
+ * connections meanwhile. Should we die, the FIFO breaks, and passt finds its guest gone.
+ */
+static struct error *hold(struct run_net *net)
+{
+    static const char filler[FIFO_SIZE];
+    char path[RUN_NET_PATH_SIZE + 8];
+    cleanup_fd int fd = -1;
+
+    snprintf(path, sizeof(path), "%s/ready", net->directory);
+    fd = open(path, O_WRONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0 || fcntl(fd, F_SETPIPE_SZ, FIFO_SIZE) != FIFO_SIZE || write(fd, filler, FIFO_SIZE) != FIFO_SIZE)
+        return error_errno(errno, "--net: cannot fill %s", path);
+    net->held = true;
+    return NULL;
+}
+
+static struct error *let_go(struct run_net *net)
+{
+    char filler[FIFO_SIZE];
+
+    net->held = false;
+    return read(net->ready_fd, filler, FIFO_SIZE) == FIFO_SIZE ? NULL
+                                                               : error_errno(errno, "--net: cannot empty a FIFO");
+}
+
+bool run_net_is_held(const struct run_net *net)
+{
+    return net->held;
+}
+
 struct error *run_net_prepare(struct run_net *net, const struct run_net_options *options)
 {
     if (!options->wanted || options->tap[0] != '\0')
@@ -77,7 +112,9 @@ struct error *run_net_prepare(struct run_net *net, const struct run_net_options 
     if (net->program == NULL)
         return error_new(ERROR_INPUT, "--net: passt is not on PATH; Debian has it in the package passt");
     net->options = options;
-    return make_ready_fifo(net);
+
+    struct error *error = make_ready_fifo(net);
+    return error != NULL || options->publish_count == 0 ? error : hold(net);
 }
 
 /* --- passt's command line --- */
@@ -292,9 +329,13 @@ struct error *run_net_await(struct run_net *net)
     struct pollfd wait[] = {{.fd = net->ready_fd, .events = POLLIN}, {.fd = net->process_fd, .events = POLLIN}};
     static const char no_route[] = "External interface not usable";
     char text[256];
+    struct error *error;
 
     if (!by_passt(net))
         return NULL;
+    error = net->held ? let_go(net) : NULL;
+    if (error != NULL)
+        return error;
     if (poll(wait, array_length(wait), READY_PATIENCE_MS) <= 0)
         return error_new(ERROR_HOST, "--net: passt was not ready within %d s", READY_PATIENCE_MS / 1000);
     if ((wait[0].revents & POLLIN) != 0)

@@ -5,6 +5,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <sys/types.h>
 
 #include "api/cli/run_net_options.h"
@@ -19,6 +20,7 @@ struct run_net {
     char directory[RUN_NET_PATH_SIZE]; /* with the FIFO "ready"; "" when there is none */
     int directory_fd;                  /* holds its lock */
     int ready_fd;                      /* the FIFO that passt writes its pid into when it is up */
+    bool held;                         /* the FIFO is full: passt has its ports, and waits */
     int words_fd;                      /* what it says; non-blocking */
     pid_t pid;                         /* 0: none */
     int process_fd;                    /* pidfd of it */
@@ -36,6 +38,12 @@ struct error *run_net_prepare(struct run_net *net, const struct run_net_options 
  */
 struct error *run_net_configure(struct run_net *net, struct api_client *client, const struct vmm_process *process,
                                 const struct run_net_options *options);
+
+/*
+ * Whether passt, with its ports bound, is kept from serving until run_net_await: where ports are published, which is to
+ * be called when the guest has its network.
+ */
+bool run_net_is_held(const struct run_net *net);
 
 /* Waits until passt is up. The error is its own. */
 struct error *run_net_await(struct run_net *net);

@@ -36,11 +36,12 @@ struct error *session_take_signals(int *signal_fd)
     return *signal_fd >= 0 ? NULL : error_errno(errno, "signalfd");
 }
 
-void session_init(struct session *session, struct vmm_process *process, struct run_mounts *mounts,
+void session_init(struct session *session, struct vmm_process *process, struct run_mounts *mounts, struct run_net *net,
                   struct timeline *timeline, int signal_fd, int console_fd)
 {
     *session = (struct session){.process = process,
                                 .mounts = mounts,
+                                .net = net,
                                 .timeline = timeline,
                                 .signal_fd = signal_fd,
                                 .console_fd = console_fd,
@@ -60,8 +61,9 @@ void session_free(struct session *session)
     pump_free(&session->in);
     pump_free(&session->out);
     pump_free(&session->err);
+    free(session->run_frame);
     free(session->outgoing);
-    session->outgoing = NULL;
+    session->run_frame = session->outgoing = NULL;
 }
 
 /* --- To the guest --- */
@@ -80,6 +82,16 @@ static void send_frame(struct session *session, const uint8_t *frame, size_t len
     session->outgoing = grown;
     session->outgoing_start = 0;
     session->outgoing_end = pending + length;
+}
+
+/* The command, once. */
+static void send_run(struct session *session)
+{
+    if (session->run_frame == NULL)
+        return;
+    send_frame(session, session->run_frame, session->run_frame_length);
+    free(session->run_frame);
+    session->run_frame = NULL;
 }
 
 static void send_signal(struct session *session, int signal)
@@ -130,6 +142,16 @@ static void note_progress(struct session *session, enum talk_state before)
     }
 }
 
+/* The guest is up, its network included. */
+static struct error *greeted(struct session *session)
+{
+    struct error *error = run_net_is_held(session->net) ? run_net_await(session->net) : NULL;
+
+    if (error == NULL)
+        send_run(session);
+    return error;
+}
+
 static struct error *receive_control(struct session *session)
 {
     uint8_t bytes[4096];
@@ -148,6 +170,10 @@ static struct error *receive_control(struct session *session)
         if (error != NULL)
             return error;
         note_progress(session, before);
+        if (before == TALK_EXPECTS_HELLO && session->talk.state == TALK_EXPECTS_START)
+            error = greeted(session);
+        if (error != NULL)
+            return error;
     }
     return NULL;
 }
@@ -343,21 +369,21 @@ static bool stdin_is_of_use(void)
 
 static struct error *begin(struct session *session, const struct run_options *options, bool has_stdin)
 {
-    cleanup_free uint8_t *frame = NULL;
     bool merge = same_output();
     uint32_t flags = merge ? PROTOCOL_RUN_MERGE_STDERR : 0;
-    size_t length;
     struct error *error;
 
     has_stdin = has_stdin && stdin_is_of_use();
     if (!has_stdin)
         flags |= PROTOCOL_RUN_NO_STDIN;
-    error = talk_run_frame(options, flags, &frame, &length);
+    error = talk_run_frame(options, flags, &session->run_frame, &session->run_frame_length);
     if (error == NULL)
         error = configure_connect_ports(session->process, session->ports);
     if (error != NULL)
         return error;
-    send_frame(session, frame, length);
+    /* Nothing runs before its network is there; else the guest finds its command waiting. */
+    if (!run_net_is_held(session->net))
+        send_run(session);
     if (has_stdin)
         pump_init(&session->in, STDIN_FILENO, session->ports[RUN_PORT_STDIN]);
     pump_init(&session->out, session->ports[RUN_PORT_STDOUT], STDOUT_FILENO);

@@ -7,6 +7,7 @@
 #include "api/cli/configure.h"
 #include "api/cli/pump.h"
 #include "api/cli/run_mounts.h"
+#include "api/cli/run_net.h"
 #include "api/cli/tail.h"
 #include "api/cli/talk.h"
 #include "api/cli/timeline.h"
@@ -16,12 +17,15 @@ struct session {
     struct vmm_process *process; /* borrowed */
     struct timeline *timeline;   /* borrowed */
     struct run_mounts *mounts;   /* borrowed */
+    struct run_net *net;         /* borrowed */
     struct talk talk;
     int ports[RUN_PORT_COUNT];
     int signal_fd;
     int console_fd; /* --console; -1: none */
     struct pump in, out, err;
     struct tail serial, log;
+    uint8_t *run_frame; /* NULL once it is among the outgoing */
+    size_t run_frame_length;
     uint8_t *outgoing; /* frames for the guest: [outgoing_start, outgoing_end) */
     size_t outgoing_start, outgoing_end;
     uint64_t signals_seen; /* bit n: signal n came once */
@@ -40,7 +44,7 @@ struct session {
 struct error *session_take_signals(int *signal_fd);
 
 /* A session without ports; `signal_fd` and `console_fd` (-1: none) pass into it. */
-void session_init(struct session *session, struct vmm_process *process, struct run_mounts *mounts,
+void session_init(struct session *session, struct vmm_process *process, struct run_mounts *mounts, struct run_net *net,
                   struct timeline *timeline, int signal_fd, int console_fd);
 void session_free(struct session *session);
 
