@@ -1,10 +1,16 @@
 /*
  * Does one thing count= times (default 1000): what=serial, ports, mmio, config, notify, control (all ports of the i8042
- * and CMOS). "for_ever" instead of count= does it until killed.
+ * and CMOS), report (free pages to the balloon, served by this vCPU). "for_ever" instead of count= does it until
+ * killed.
  */
 #include "tests/guest/lib/virtio.h"
 
 static struct virtio device;
+
+static void open_entropy(void)
+{
+    guest_expect(virtio_open(&device, VIRTIO_ENTROPY, 0, 1), "no entropy device");
+}
 
 static void hammer_serial(uint64_t round)
 {
@@ -48,13 +54,39 @@ static void hammer_control(uint64_t round)
     port_write8(port, (uint8_t)(round & 0x3f));
 }
 
+enum { REPORTING = 3, PAGES_AT = 32 << 20, PAGE = 4096, TABLE = 256, TURN = 4 };
+
+/* Every entry of the ring is the same request, with as many pages as one may have. */
+static void open_balloon(void)
+{
+    static struct descriptor table[TABLE] __attribute__((aligned(16)));
+    struct queue *queue;
+
+    guest_expect(virtio_open(&device, VIRTIO_BALLOON, FEATURE_INDIRECT_DESC | 0x3f, REPORTING + 1), "no balloon");
+    queue = &device.queues[REPORTING];
+    for (unsigned i = 0; i < TABLE; i++)
+        table[i] = (struct descriptor){PAGES_AT + 2ull * i * PAGE, PAGE,
+                                       i + 1 < TABLE ? DESC_WRITE | DESC_NEXT : DESC_WRITE, (uint16_t)(i + 1)};
+    queue->descriptors[0].gpa = (uint64_t)table;
+    queue->descriptors[0].length = sizeof(table);
+    queue->descriptors[0].flags = DESC_INDIRECT;
+}
+
+/* As much as one notification can keep the monitor busy with. */
+static void hammer_report(uint64_t round)
+{
+    device.queues[REPORTING].available.index = (uint16_t)((round + 1) * TURN);
+    virtio_notify(&device, REPORTING);
+}
+
 static const struct {
     const char *name;
     void (*run)(uint64_t round);
-    bool needs_device;
+    void (*open)(void); /* NULL: needs no device */
 } actions[] = {
-    {"serial", hammer_serial, false}, {"ports", hammer_ports, false},  {"mmio", hammer_mmio, false},
-    {"config", hammer_config, true},  {"notify", hammer_notify, true}, {"control", hammer_control, false},
+    {"serial", hammer_serial, NULL},         {"ports", hammer_ports, NULL},           {"mmio", hammer_mmio, NULL},
+    {"config", hammer_config, open_entropy}, {"notify", hammer_notify, open_entropy}, {"control", hammer_control, NULL},
+    {"report", hammer_report, open_balloon},
 };
 
 void guest_main(void)
@@ -66,8 +98,8 @@ void guest_main(void)
     for (unsigned i = 0; i < sizeof(actions) / sizeof(actions[0]); i++) {
         if (!text_equal(actions[i].name, what))
             continue;
-        if (actions[i].needs_device)
-            guest_expect(virtio_open(&device, VIRTIO_ENTROPY, 0, 1), "no entropy device");
+        if (actions[i].open != NULL)
+            actions[i].open();
         serial_puts("hammering\n");
         for (uint64_t round = 0; round < count; round++)
             actions[i].run(round);

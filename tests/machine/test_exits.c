@@ -110,6 +110,22 @@ static void test_guest_cannot_harm_the_vm_by_hammering(void **state)
     }
 }
 
+/* Its vCPU is in a device nearly all the time, with the lock that everybody needs. */
+static void test_guest_that_keeps_a_device_busy_leaves_others_their_turn(void **state)
+{
+    struct vm *vm = vm_start();
+
+    (void)state;
+    vm_put(vm, "/balloon",
+           "{\"amount_mib\":0,\"deflate_on_oom\":true,\"free_page_reporting\":true,\"free_page_hinting\":true}");
+    vm_boot(vm, "hammer", "what=report for_ever");
+    vm_expect(vm, "hammering\n");
+    for (int round = 0; round < 100; round++)
+        free(vm_get(vm, "/"));
+    kill(vm->pid, SIGTERM);
+    vm_expect_killed(vm, SIGTERM);
+}
+
 static void test_guest_that_does_not_end_can_be_killed_while_it_hammers(void **state)
 {
     static const char *const cmdlines[] = {"what=ports for_ever", "what=notify for_ever"};
@@ -159,6 +175,7 @@ TEST_MAIN(machine_test(test_reset_ends_with_code_0), machine_test(test_triple_fa
           machine_test(test_sigterm_ends_the_vm_at_any_time), machine_test(test_sigterm_ends_a_vm_that_is_starting),
           machine_test(test_ctrl_alt_del_reaches_the_keyboard_controller),
           machine_test(test_guest_cannot_harm_the_vm_by_hammering),
+          machine_test(test_guest_that_keeps_a_device_busy_leaves_others_their_turn),
           machine_test(test_guest_that_does_not_end_can_be_killed_while_it_hammers),
           machine_test(test_wrong_command_lines_end_with_code_153),
           machine_test(test_wrong_configuration_file_ends_with_code_152))

@@ -14,11 +14,14 @@ enum { BATCH = 16 };
 struct event_loop {
     int epoll_fd;
     bool stopped;
-    bool waiting;      /* the loop's thread is in epoll_wait, without the lock */
-    uint64_t removals; /* sources removed so far */
+    bool waiting;       /* the loop's thread is in epoll_wait, without the lock */
+    uint64_t additions; /* of sources so far */
+    uint64_t removals;
     struct event_source *sources;
     struct event_source wake; /* an eventfd: what another thread changed must not wait for the next event */
     pthread_mutex_t lock;
+    pthread_mutex_t door; /* the loop's thread has it while it waits for the lock: then nobody gets in line behind it */
+    bool door_is_closed;
     struct event_timer *timers; /* soonest first */
     uint64_t expired_until_us;  /* timers due up to here have run, or run now */
     struct event_task *tasks;   /* oldest first */
@@ -52,6 +55,7 @@ struct error *event_loop_new(struct event_loop **loop)
     if (made == NULL)
         return error_errno(ENOMEM, "cannot make the event loop");
     pthread_mutex_init(&made->lock, NULL);
+    pthread_mutex_init(&made->door, NULL);
     made->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     made->wake.fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     made->wake.ready = wake_ready;
@@ -78,12 +82,32 @@ void event_loop_free(struct event_loop *loop)
     fd_close(&loop->wake.fd);
     fd_close(&loop->epoll_fd);
     pthread_mutex_destroy(&loop->lock);
+    pthread_mutex_destroy(&loop->door);
     free(loop);
 }
 
+/*
+ * A mutex goes to whoever comes first when it is free, not to who waits for it: a vCPU that takes it for long, over and
+ * over, would have it again before the loop's thread has woken up, each time.
+ */
 void event_loop_lock(struct event_loop *loop)
 {
+    if (__atomic_load_n(&loop->door_is_closed, __ATOMIC_RELAXED)) {
+        pthread_mutex_lock(&loop->door);
+        pthread_mutex_unlock(&loop->door);
+    }
     pthread_mutex_lock(&loop->lock);
+}
+
+static void lock_before_others(struct event_loop *loop)
+{
+    if (pthread_mutex_trylock(&loop->lock) == 0)
+        return;
+    pthread_mutex_lock(&loop->door);
+    __atomic_store_n(&loop->door_is_closed, true, __ATOMIC_RELAXED);
+    pthread_mutex_lock(&loop->lock);
+    __atomic_store_n(&loop->door_is_closed, false, __ATOMIC_RELAXED);
+    pthread_mutex_unlock(&loop->door);
 }
 
 void event_loop_unlock(struct event_loop *loop)
@@ -105,6 +129,7 @@ struct error *event_source_add(struct event_loop *loop, struct event_source *sou
         return error_errno(errno, "cannot watch descriptor %d", source->fd);
     source->loop = loop;
     source->events = events;
+    source->number = ++loop->additions;
     source->place = &loop->sources;
     source->next = loop->sources;
     if (source->next != NULL)
@@ -243,6 +268,15 @@ static void tell_edges_again(struct event_loop *loop)
             arm(source);
 }
 
+/* Whether `place` is a source that was there before the addition after `additions`, and still is. */
+static bool has_stayed(const struct event_loop *loop, const void *place, uint64_t additions)
+{
+    for (const struct event_source *source = loop->sources; source != NULL; source = source->next)
+        if (source == place)
+            return source->number <= additions;
+    return false;
+}
+
 static void run_ready_sources(struct event_loop *loop)
 {
     int next = 0;
@@ -260,26 +294,27 @@ static void run_ready_sources(struct event_loop *loop)
 }
 
 /*
- * Waits without the lock, so another thread may remove a source whose event is being fetched at that moment. Then the
- * whole batch is forgotten, and told again.
+ * Waits without the lock, so another thread may remove a source whose event is being fetched at that moment, and even
+ * add one in its place: their events are forgotten. A new source is told of what it missed, as all are when added.
  */
 static struct error *fetch_events(struct event_loop *loop)
 {
     int limit = wait_limit(loop);
-    uint64_t removals = loop->removals;
+    uint64_t removals = loop->removals, additions = loop->additions;
 
     loop->waiting = true;
     event_loop_unlock(loop);
     int count = epoll_wait(loop->epoll_fd, loop->batch, BATCH, limit);
     int code = errno;
-    event_loop_lock(loop);
+    lock_before_others(loop);
     loop->waiting = false;
 
     if (count < 0 && code != EINTR)
         return error_errno(code, "cannot wait for events");
-    loop->batch_count = count > 0 && loop->removals == removals ? count : 0;
-    if (count > 0 && loop->batch_count == 0)
-        tell_edges_again(loop);
+    loop->batch_count = count > 0 ? count : 0;
+    for (int i = 0; i < loop->batch_count && loop->removals != removals; i++)
+        if (!has_stayed(loop, loop->batch[i].data.ptr, additions))
+            loop->batch[i].data.ptr = NULL;
     if (count == 0)
         run_one_task(loop);
     return NULL;
@@ -289,7 +324,7 @@ struct error *event_loop_run(struct event_loop *loop)
 {
     struct error *error = NULL;
 
-    event_loop_lock(loop);
+    lock_before_others(loop);
     while (error == NULL && !loop->stopped) {
         error = fetch_events(loop);
         run_ready_sources(loop);

@@ -27,6 +27,7 @@ struct event_source {
     /* All sources of the loop. */
     struct event_source *next;
     struct event_source **place;
+    uint64_t number; /* of the addition: no other one has the same */
 };
 
 /* A one-shot timer. */
@@ -52,6 +53,7 @@ void event_loop_free(struct event_loop *loop);
 struct error *event_loop_run(struct event_loop *loop);
 void event_loop_stop(struct event_loop *loop);
 
+/* The loop's own thread, when it waits for the lock, has it before any other that begins to. */
 void event_loop_lock(struct event_loop *loop);
 void event_loop_unlock(struct event_loop *loop);
 
