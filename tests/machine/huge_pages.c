@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 static const char nr_hugepages[] = "/proc/sys/vm/nr_hugepages";
@@ -34,11 +35,13 @@ static void set_pool(unsigned long pages)
 }
 
 static unsigned long pool_before;
+static int lock_fd = -1;
 
 int huge_pages_teardown(void **state)
 {
     machine_teardown(state);
     set_pool(pool_before);
+    fd_close(&lock_fd);
     return 0;
 }
 
@@ -70,6 +73,10 @@ void huge_pages_reserve(unsigned long pages)
 int huge_pages_setup(void **state)
 {
     (void)state;
+    /* There is one pool, and what is free in it is counted: one test at a time, of all that run. */
+    lock_fd = open(nr_hugepages, O_RDONLY | O_CLOEXEC);
+    if (lock_fd >= 0)
+        flock(lock_fd, LOCK_EX);
     pool_before = meminfo("HugePages_Total");
     return 0;
 }
