@@ -192,7 +192,33 @@ static void test_connect_to_one_vm_after_another(void **state)
     }
 }
 
-TEST_MAIN(MMIO_TEST(test_registers_tell_what_the_device_is), MMIO_TEST(test_device_features_come_in_halves),
+/* There may be more of them than a word has bits. */
+static void test_all_queues_but_the_prompt_ones_have_a_doorbell(void **state)
+{
+    enum { MANY = 70 };
+    cleanup_fd int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+    struct virtqueue queues[MANY] = {0};
+    struct virtio_device device = {
+        .ops = &fake_ops, .id = "many", .queues = queues, .queue_count = MANY, .prompt_queues = 1};
+    struct virtio_mmio *transport;
+
+    (void)state;
+    if (kvm < 0) {
+        print_message("skipped: no /dev/kvm\n");
+        skip();
+    }
+    cleanup_fd int vm = ioctl(kvm, KVM_CREATE_VM, 0);
+    assert_int_equal(ioctl(vm, KVM_CREATE_IRQCHIP, 0), 0);
+    assert_no_error(virtio_mmio_new(&device, &fixture.memory, fixture.loop, &transport));
+    assert_no_error(virtio_mmio_connect(transport, vm, 0xd0001000, 6));
+    for (unsigned i = 0; i < MANY; i++)
+        assert_int_equal(device.transport_ops->notify_fd(transport, i) >= 0, i != 0);
+    virtio_mmio_free(transport);
+    fixture.destroyed = 0;
+}
+
+TEST_MAIN(MMIO_TEST(test_all_queues_but_the_prompt_ones_have_a_doorbell),
+          MMIO_TEST(test_registers_tell_what_the_device_is), MMIO_TEST(test_device_features_come_in_halves),
           MMIO_TEST(test_absent_shared_memory_reads_all_ones), MMIO_TEST(test_features_ok_needs_version_1),
           MMIO_TEST(test_features_ok_needs_a_subset_of_the_offer),
           MMIO_TEST(test_features_are_settled_after_features_ok), MMIO_TEST(test_config_space_is_read_in_any_width),

@@ -230,7 +230,7 @@ static bool serve_queue(struct balloon *balloon, unsigned index)
     struct virtqueue_chain chain;
     unsigned served = 0;
 
-    if ((balloon->device.prompt_queues & 1ull << index) == 0)
+    if (!virtio_device_is_prompt(&balloon->device, index))
         virtqueue_disarm(queue);
     while (served < TURN) {
         enum virtqueue_result result = virtqueue_pop(queue, &chain);

@@ -27,6 +27,11 @@ void virtio_device_fail(struct virtio_device *device, const char *reason)
     device->transport_ops->fail(device->transport);
 }
 
+bool virtio_device_is_prompt(const struct virtio_device *device, unsigned index)
+{
+    return index < 64 && (device->prompt_queues >> index & 1) != 0;
+}
+
 bool virtio_device_holds_nothing(const struct virtio_device *device, const uint8_t *start, uint64_t length)
 {
     (void)device;

@@ -73,8 +73,9 @@ struct virtio_device {
      */
     bool served_elsewhere;
     /*
-     * Bit n: a vCPU that notifies queue n calls notify itself, and does not go on before that returns. Else it does,
-     * and notify comes later. What notify does then must be allowed to a vCPU's thread (vmm.rules).
+     * Bit n (no queue from the 64th on can have it): a vCPU that notifies queue n calls notify itself, and does not go
+     * on before that returns. Else it does, and notify comes later. What notify does then must be allowed to a vCPU's
+     * thread (vmm.rules).
      */
     uint64_t prompt_queues;
     uint64_t driver_features; /* agreed; 0 before FEATURES_OK */
@@ -100,5 +101,7 @@ void virtio_device_config_changed(struct virtio_device *device);
 void virtio_device_fail(struct virtio_device *device, const char *reason);
 /* For devices that keep chains and never look at them again: `holds` that is always false. */
 bool virtio_device_holds_nothing(const struct virtio_device *device, const uint8_t *start, uint64_t length);
+/* Whether queue `index` is one of device->prompt_queues. */
+bool virtio_device_is_prompt(const struct virtio_device *device, unsigned index);
 /* Copies [offset, offset + length) of a config space of `size` bytes, zeros beyond its end. For config_read. */
 void virtio_config_copy(const void *config, size_t size, uint32_t offset, uint8_t *data, uint32_t length);

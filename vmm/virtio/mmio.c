@@ -177,7 +177,7 @@ struct error *virtio_mmio_connect(struct virtio_mmio *transport, int vm_fd, uint
 
     /* Without a doorbell a notification is a write to a register, as any. */
     for (unsigned i = 0; error == NULL && i < device->queue_count; i++)
-        if ((device->prompt_queues & 1ull << i) == 0)
+        if (!virtio_device_is_prompt(device, i))
             error = doorbell_connect(&transport->doorbells[i], vm_fd, gpa);
     if (error != NULL)
         return error_wrap(error, "cannot connect %s \"%s\" to the VM", device->ops->name, device->id);
