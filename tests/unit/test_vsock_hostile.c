@@ -500,7 +500,28 @@ static void test_no_sequence_of_packets_and_peers_does_harm(void **state)
 }
 
 #define vsock_test(function) cmocka_unit_test_setup_teardown(function, setup, teardown)
-TEST_MAIN(vsock_test(test_packets_that_are_not_whole_or_not_ours_are_dropped),
+/* What a broken device does on the loop's next turn, a pause must not put off until the guest resets it. */
+static void test_host_peers_of_a_broken_device_see_the_end_although_it_is_paused(void **state)
+{
+    struct virtio_device *device;
+
+    (void)state;
+    give();
+    cleanup_fd int peer = vsock_driver_guest_calls(&vsock, STREAM);
+    host_expect_nothing(peer);
+    device = vsock.driver.device;
+    guest_ring_publish(&vsock.driver.rings[TX], 0xffff);
+    guest_driver_notify(&vsock.driver, TX);
+    assert_true(vsock.driver.failed);
+    device->paused = true;
+    device->ops->pause(device);
+    vsock_driver_settle(&vsock);
+    host_expect(peer, "");
+    device->paused = false;
+}
+
+TEST_MAIN(vsock_test(test_host_peers_of_a_broken_device_see_the_end_although_it_is_paused),
+          vsock_test(test_packets_that_are_not_whole_or_not_ours_are_dropped),
           vsock_test(test_packets_to_nobody_are_answered_with_rst),
           vsock_test(test_packets_in_the_wrong_moment_end_the_connection),
           vsock_test(test_answer_to_a_question_that_was_not_asked_ends_the_connection),

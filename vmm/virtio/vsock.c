@@ -305,6 +305,9 @@ static void vsock_pause(struct virtio_device *device)
     struct vsock *vsock = vsock_of(device);
 
     vsock->paused_us = clock_monotonic_us();
+    /* Of a broken one nothing goes on, and its turn to end them does not come again. */
+    if (device->failed)
+        vsock_connections_free(vsock);
     event_timer_cancel(&vsock->turn);
     event_timer_cancel(&vsock->patience);
 }
