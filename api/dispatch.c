@@ -120,11 +120,11 @@ static struct error *carry_out(const struct api_context *context, const struct r
                           route->current != 0, &body, &given);
     if (error != NULL)
         return error;
-    reply->deprecation = schema_deprecated(route->body, given) != NULL;
-    if (reply->deprecation) {
+    const char *deprecated = schema_deprecated(route->body, &body, given);
+    reply->deprecation = deprecated != NULL;
+    if (deprecated != NULL) {
         METRIC_INCREMENT(deprecated.http_calls);
-        log_warning("%s %s: %s is deprecated", request->method_name, route->path,
-                    schema_deprecated(route->body, given));
+        log_warning("%s %s: %s is deprecated", request->method_name, route->path, deprecated);
     }
     error = check_identity(route, &body, id);
     if (error == NULL)
@@ -135,7 +135,7 @@ static struct error *carry_out(const struct api_context *context, const struct r
 
 static void refuse(struct api_reply *reply, unsigned status, struct error *error)
 {
-    log_error("Received Error. Status code: %u %s. Message: %s", status, http_reason(status), error->message);
+    log_error_unlimited("Received Error. Status code: %u %s. Message: %s", status, http_reason(status), error->message);
     reply->status = status;
     json_writer_free(&reply->body);
     json_writer_init(&reply->body);
@@ -231,7 +231,8 @@ void api_handle(const struct api_context *context, const struct api_request *req
     unsigned methods;
 
     /* Without the body: it may hold what is not for the log. */
-    log_info("The API server received a %s request on \"%s\".", method_log_names[request->method], request->path);
+    log_info_unlimited("The API server received a %s request on \"%s\".", method_log_names[request->method],
+                       request->path);
     count(request->method);
     *reply = (struct api_reply){.status = 204};
 
@@ -247,8 +248,8 @@ void api_handle(const struct api_context *context, const struct api_request *req
     __atomic_fetch_add(&counts_of(route)->count, 1, __ATOMIC_RELAXED);
     struct error *error = carry_out(context, route, &id, request, reply);
     if (error == NULL) {
-        log_debug("The request was executed successfully. Status code: %u %s.", reply->status,
-                  http_reason(reply->status));
+        log_info_unlimited("The request was executed successfully. Status code: %u %s.", reply->status,
+                           http_reason(reply->status));
         return;
     }
     __atomic_fetch_add(&counts_of(route)->fails, 1, __ATOMIC_RELAXED);

@@ -267,10 +267,10 @@ const char *schema_identity(const struct schema *schema, const void *object)
     return NULL;
 }
 
-const char *schema_deprecated(const struct schema *schema, schema_given given)
+const char *schema_deprecated(const struct schema *schema, const void *object, schema_given given)
 {
     for (size_t i = 0; i < schema->field_count; i++)
         if ((schema->fields[i].flags & FIELD_DEPRECATED) && (given >> i & 1))
             return schema->fields[i].name;
-    return NULL;
+    return schema->deprecated == NULL ? NULL : schema->deprecated(object);
 }

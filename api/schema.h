@@ -98,6 +98,8 @@ struct schema {
     struct error *(*check)(const void *object);
     /* Whether the object says nothing and is encoded as null. NULL: it never does. */
     bool (*is_empty)(const void *object);
+    /* What in the object is deprecated besides fields with FIELD_DEPRECATED, or NULL. NULL: nothing is. */
+    const char *(*deprecated)(const void *object);
 };
 
 /* The fields that a request gave: bit i is set for fields[i] of the outermost object. */
@@ -130,5 +132,5 @@ void schema_free(const struct schema *schema, void *object);
 /* The value of the string field with FIELD_IDENTIFIES, or NULL when the schema has none. */
 const char *schema_identity(const struct schema *schema, const void *object);
 
-/* Whether `given` has a deprecated field; its name. */
-const char *schema_deprecated(const struct schema *schema, schema_given given);
+/* What is deprecated of `object`, of which the fields in `given` were given; NULL when nothing is. */
+const char *schema_deprecated(const struct schema *schema, const void *object, schema_given given);

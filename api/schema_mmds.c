@@ -22,7 +22,7 @@ static const char *const version_names[] = {[MMDS_V1] = "V1", [MMDS_V2] = "V2", 
 
 static const struct field mmds_config_fields[] = {
     {"version", FIELD_ENUM, FIELD_NULLABLE, MEMBER(struct mmds_config, version), .names = version_names,
-     DESCRIPTION("V2 answers only who sends a token, V1 everybody.")},
+     DESCRIPTION("V2 answers only who sends a token, V1 (deprecated) everybody.")},
     {"network_interfaces", FIELD_STRING_LIST, FIELD_REQUIRED, MEMBER(struct mmds_config, network_interfaces),
      .count = offsetof(struct mmds_config, network_interfaces.count), .minimum = 1, .maximum = VIRTIO_DEVICES_MAX,
      DESCRIPTION("The ids of the interfaces that lead to the service; they are configured already.")},
@@ -32,7 +32,16 @@ static const struct field mmds_config_fields[] = {
     {"imds_compat", FIELD_BOOL, 0, MEMBER(struct mmds_config, imds_compat),
      DESCRIPTION("Whether answers are never JSON, whatever the guest accepts, as EC2's service has it.")},
 };
+
+/* V1 is what a request that names no version gets, so that no field tells it. */
+static const char *mmds_config_deprecated(const void *object)
+{
+    const struct mmds_config *config = object;
+
+    return config->version == MMDS_V1 ? "version V1" : NULL;
+}
 const struct schema mmds_config_schema = {"MmdsConfig", SCHEMA(mmds_config_fields, struct mmds_config),
+                                          .deprecated = mmds_config_deprecated,
                                           DESCRIPTION("How the guest reaches the metadata service.")};
 
 const struct schema mmds_contents_schema = {"MmdsContentsObject", .open = true,

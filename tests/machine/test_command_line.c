@@ -66,9 +66,35 @@ static void test_log_lines_carry_what_is_asked_for(void **state)
     vm_expect_log(vm, " [test:main] The API server received a Put request on \"/actions\".\n");
     vm = vm_start_with(
         &(struct machine_options){.arguments = ARGUMENTS("--level", "debug", "--show-level", "--show-log-origin")});
-    run_hello(vm);
+    vm_put(vm, "/boot-source", "{\"kernel_image_path\":\"/proc/self/status\"}");
     vm_expect_log(vm, " [test:main:INFO:api/dispatch.c:");
-    vm_expect_log(vm, " [test:main:DEBUG:api/dispatch.c:");
+    vm_await_log(vm, " [test:main:DEBUG:vmm/machine_prepare.c:");
+}
+
+static unsigned count_of(const char *text, const char *part)
+{
+    unsigned count = 0;
+
+    for (const char *at = text; (at = strstr(at, part)) != NULL; at += strlen(part))
+        count++;
+    return count;
+}
+
+/* More than a source line may say in its time when a guest can make it. */
+static void test_every_request_and_its_outcome_is_in_the_log(void **state)
+{
+    struct vm *vm = vm_start();
+
+    (void)state;
+    for (unsigned i = 0; i < 25; i++) {
+        vm_put(vm, "/balloon", "{\"amount_mib\":%u,\"deflate_on_oom\":false}", i);
+        vm_refuses(vm, "PUT", "/drives/d", "{}", "missing");
+    }
+    cleanup_free char *log = vm_log(vm);
+    assert_int_equal(count_of(log, " The API server received a Put request on \"/balloon\".\n"), 25);
+    assert_int_equal(count_of(log, " The request was executed successfully. Status code: 204 No Content.\n"), 25);
+    assert_int_equal(count_of(log, " The API server received a Put request on \"/drives/d\".\n"), 25);
+    assert_int_equal(count_of(log, " Received Error. Status code: 400 Bad Request. Message: "), 25);
 }
 
 static void assert_not_logged(struct vm *vm, const char *text)
@@ -230,6 +256,7 @@ TEST_MAIN(machine_test(test_version_is_the_one_that_callers_of_the_name_look_for
           machine_test(test_help_goes_to_stdout),
           machine_test(test_called_firecracker_its_log_begins_as_that_names_does),
           machine_test(test_log_lines_carry_what_is_asked_for),
+          machine_test(test_every_request_and_its_outcome_is_in_the_log),
           machine_test(test_log_has_only_the_level_and_the_module_asked_for),
           machine_test(test_log_changes_while_the_guest_runs),
           machine_test(test_start_times_of_the_caller_are_in_the_metrics),

@@ -146,6 +146,18 @@ static void test_site_that_repeats_itself_is_limited_and_counted(void **state)
     assert_has("later (and 7 more like it)\n");
 }
 
+static void test_site_without_a_limit_writes_every_line(void **state)
+{
+    struct log_site site = {.file = "a.c", .level = LOG_LEVEL_INFO, .unlimited = true};
+    uint64_t before = log_suppressed();
+
+    (void)state;
+    for (int i = 0; i < 3 * LOG_LINES_PER_PERIOD; i++)
+        log_write(&site, "request");
+    assert_int_equal(lines(), 3 * LOG_LINES_PER_PERIOD);
+    assert_int_equal(log_suppressed() - before, 0);
+}
+
 static void test_destination_that_is_full_drops_and_counts(void **state)
 {
     struct log_site site = {.file = "a.c", .level = LOG_LEVEL_INFO};
@@ -201,5 +213,6 @@ static void test_handler_of_a_signal_may_log_in_the_middle_of_a_line(void **stat
 TEST_MAIN(LOG_TEST(test_line_tells_who_and_where), LOG_TEST(test_text_of_others_cannot_forge_a_line),
           LOG_TEST(test_long_line_is_cut_and_ends), LOG_TEST(test_line_of_a_thousand_bytes_is_whole),
           LOG_TEST(test_levels_and_modules_filter), LOG_TEST(test_site_that_repeats_itself_is_limited_and_counted),
+          LOG_TEST(test_site_without_a_limit_writes_every_line),
           LOG_TEST(test_destination_that_is_full_drops_and_counts),
           LOG_TEST(test_handler_of_a_signal_may_log_in_the_middle_of_a_line))

@@ -397,6 +397,33 @@ static void test_deprecated_field_is_told_in_the_reply(void **state)
     assert_reply(API_GET, "/machine-config", NULL, 200, "\"smt\":false,\"track_dirty_pages\"");
 }
 
+static void test_first_version_of_the_metadata_service_is_deprecated(void **state)
+{
+    static const struct {
+        const char *body;
+        bool deprecated;
+    } cases[] = {{"{\"network_interfaces\":[\"eth0\"]}", true},
+                 {"{\"network_interfaces\":[\"eth0\"],\"version\":\"V1\"}", true},
+                 {"{\"network_interfaces\":[\"eth0\"],\"version\":\"V2\"}", false}};
+    uint64_t before = metrics.deprecated.http_calls;
+
+    (void)state;
+    for (size_t i = 0; i < array_length(cases); i++) {
+        struct api_request request = {.method = API_PUT,
+                                      .method_name = "PUT",
+                                      .path = "/mmds/config",
+                                      .body = cases[i].body,
+                                      .body_length = strlen(cases[i].body)};
+        struct api_reply reply;
+
+        api_handle(&context, &request, &reply);
+        assert_int_equal(reply.status, 204);
+        assert_int_equal(reply.deprecation, cases[i].deprecated);
+        api_reply_free(&reply);
+    }
+    assert_int_equal(metrics.deprecated.http_calls - before, 2);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, setup)
 
 TEST_MAIN(TEST(test_every_route_answers_in_its_states_and_refuses_in_others),
@@ -408,4 +435,5 @@ TEST_MAIN(TEST(test_every_route_answers_in_its_states_and_refuses_in_others),
           TEST(test_get_with_a_body_and_put_without_one_are_refused), TEST(test_instance_says_what_it_is),
           TEST(test_actions_reach_the_machine_in_their_states), TEST(test_vm_config_has_exactly_the_known_keys),
           TEST(test_balloon_and_hotplug_are_told_as_they_are_known), TEST(test_requests_and_refusals_are_counted),
-          TEST(test_each_request_counts_for_its_path_alone), TEST(test_deprecated_field_is_told_in_the_reply))
+          TEST(test_each_request_counts_for_its_path_alone), TEST(test_deprecated_field_is_told_in_the_reply),
+          TEST(test_first_version_of_the_metadata_service_is_deprecated))

@@ -121,6 +121,8 @@ static bool site_may_write(struct log_site *site, uint32_t *suppressed)
     uint64_t now = clock_monotonic_us() / (LOG_PERIOD_SECONDS * 1000000ull);
 
     *suppressed = 0;
+    if (site->unlimited)
+        return true;
     if (__atomic_exchange_n(&site->period, now, __ATOMIC_RELAXED) != now) {
         __atomic_store_n(&site->lines, 0, __ATOMIC_RELAXED);
         *suppressed = __atomic_exchange_n(&site->suppressed, 0, __ATOMIC_RELAXED);

@@ -18,6 +18,7 @@ struct log_site {
     uint64_t period; /* the one that `lines` counts in */
     uint32_t lines;
     uint32_t suppressed;
+    bool unlimited; /* says what the host asked for, which no guest can repeat */
 };
 
 /* What an instance is called in every line; kept by pointer, must outlive the log. Default "anonymous-instance". */
@@ -51,19 +52,22 @@ void log_write(struct log_site *site, const char *format, ...) __attribute__((fo
 
 /*
  * A site writes at most LOG_LINES_PER_PERIOD lines in LOG_PERIOD_SECONDS; its first line after that says how many more
- * there were. A guest that makes us complain all day fills 26 MB of a log.
+ * there were. A guest that makes us complain all day fills 26 MB of a log. The `_unlimited` ones, for requests of the
+ * host, write every line.
  */
 enum { LOG_LINES_PER_PERIOD = 10, LOG_PERIOD_SECONDS = 5 };
 
-#define log_at(level_, ...)                                                                                            \
+#define log_at(level_, unlimited_, ...)                                                                                \
     do {                                                                                                               \
         if (log_enabled(level_)) {                                                                                     \
-            static struct log_site log_site_ = {__FILE__, __LINE__, (level_), 0, 0, 0};                                \
+            static struct log_site log_site_ = {__FILE__, __LINE__, (level_), 0, 0, 0, (unlimited_)};                  \
             log_write(&log_site_, __VA_ARGS__);                                                                        \
         }                                                                                                              \
     } while (0)
 
-#define log_error(...) log_at(LOG_LEVEL_ERROR, __VA_ARGS__)
-#define log_warning(...) log_at(LOG_LEVEL_WARNING, __VA_ARGS__)
-#define log_info(...) log_at(LOG_LEVEL_INFO, __VA_ARGS__)
-#define log_debug(...) log_at(LOG_LEVEL_DEBUG, __VA_ARGS__)
+#define log_error(...) log_at(LOG_LEVEL_ERROR, false, __VA_ARGS__)
+#define log_warning(...) log_at(LOG_LEVEL_WARNING, false, __VA_ARGS__)
+#define log_info(...) log_at(LOG_LEVEL_INFO, false, __VA_ARGS__)
+#define log_debug(...) log_at(LOG_LEVEL_DEBUG, false, __VA_ARGS__)
+#define log_error_unlimited(...) log_at(LOG_LEVEL_ERROR, true, __VA_ARGS__)
+#define log_info_unlimited(...) log_at(LOG_LEVEL_INFO, true, __VA_ARGS__)
