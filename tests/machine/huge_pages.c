@@ -1,6 +1,9 @@
 #include "tests/machine/huge_pages.h"
 
+#include "vmm/base/clock.h"
+
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -72,11 +75,13 @@ void huge_pages_reserve(unsigned long pages)
 
 int huge_pages_setup(void **state)
 {
+    uint64_t until = clock_monotonic_us() + MACHINE_PATIENCE_MS * 1000ull;
+
     (void)state;
-    /* There is one pool, and what is free in it is counted: one test at a time, of all that run. */
-    lock_fd = open(nr_hugepages, O_RDONLY | O_CLOEXEC);
-    if (lock_fd >= 0)
-        flock(lock_fd, LOCK_EX);
+    /* There is one pool, and what is free in it is counted: one test at a time, of all that run. But not for ever. */
+    lock_fd = open("/sys/kernel/mm/hugepages/hugepages-2048kB", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    while (lock_fd >= 0 && flock(lock_fd, LOCK_EX | LOCK_NB) != 0 && clock_monotonic_us() < until)
+        poll(NULL, 0, 10);
     pool_before = meminfo("HugePages_Total");
     return 0;
 }

@@ -234,7 +234,7 @@ static void test_back_end_uses_memory_that_comes_and_goes(void **state)
 }
 
 /* How much of the host's memory the file has that is shared for memory that comes and goes. */
-static unsigned long shared_mib(const struct vm *vm)
+static unsigned long taken_mib(const struct vm *vm, unsigned total_mib)
 {
     DIR *directory = opendir(vm_proc(vm, "fd"));
     struct dirent *entry;
@@ -246,34 +246,37 @@ static unsigned long shared_mib(const struct vm *vm)
 
         if (readlinkat(dirfd(directory), entry->d_name, target, sizeof(target) - 1) > 0 &&
             strncmp(target, "/memfd:guest memory", 19) == 0 &&
-            fstatat(dirfd(directory), entry->d_name, &status, 0) == 0 && status.st_size == 1024ll << 20) {
+            fstatat(dirfd(directory), entry->d_name, &status, 0) == 0 && status.st_size == (off_t)total_mib << 20) {
             closedir(directory);
             return (unsigned long)status.st_blocks >> 11;
         }
     }
     closedir(directory);
-    fail_msg("no file of 1024 MiB is shared");
+    fail_msg("no file of %u MiB is shared", total_mib);
     return 0;
 }
 
 /* What a back end can be led to take is bounded by what was put, and none of it is kept. */
 static void test_back_end_that_goes_beyond_what_is_plugged_takes_no_more_than_the_total(void **state)
 {
+    enum { TOTAL = 256, PLUGGED = 32 };
     struct vm *vm = vm_start();
 
     (void)state;
     put_shared_disk(vm);
-    start_with(vm, "reach", 32);
-    assert_int_equal(shared_mib(vm), 0);
+    vm_put(vm, "/hotplug/memory", "{\"total_size_mib\":%d}", TOTAL);
+    vm_boot(vm, "memory_hotplug", "reach");
+    vm_expect(vm, "block 200000\nstart 100000000\nsize 10000000\nplugged 0\nearly 1\nready\n");
+    vm_patch(vm, "/hotplug/memory", "{\"requested_size_mib\":%d}", PLUGGED);
+    assert_int_equal(taken_mib(vm, TOTAL), 0);
     vm_say(vm, "g");
     vm_expect(vm, "wanted 2000000\nplug 0\nstate 0\nbeyond 20000\nreached 0\n");
-    assert_int_equal(shared_mib(vm), 1024 - 32);
-    assert_sizes(vm, 32, 32);
-    vm_patch(vm, "/hotplug/memory", "{\"requested_size_mib\":1024}");
+    assert_int_equal(taken_mib(vm, TOTAL), TOTAL - PLUGGED);
+    vm_patch(vm, "/hotplug/memory", "{\"requested_size_mib\":%d}", TOTAL);
     vm_say(vm, "g");
     vm_expect(vm, "plug 0\nfilled\n");
-    assert_int_equal(shared_mib(vm), 0);
-    vm_patch(vm, "/hotplug/memory", "{\"requested_size_mib\":32}");
+    assert_int_equal(taken_mib(vm, TOTAL), 0);
+    vm_patch(vm, "/hotplug/memory", "{\"requested_size_mib\":%d}", PLUGGED);
     vm_say(vm, "g");
     vm_expect(vm, "all 0\nplug 0\nplugged 2000000\n");
 }
