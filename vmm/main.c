@@ -79,6 +79,20 @@ static void log_start(const struct options *options)
         log_info("seccomp: this build runs without filters");
 }
 
+static void log_end(int exit_code)
+{
+    if (exit_code == EXIT_CODE_OK)
+        log_info("Firecracker exiting successfully. exit_code=0");
+    else
+        log_error("Firecracker exiting with error. exit_code=%d", exit_code);
+}
+
+static void end_as_firecracker(int exit_code)
+{
+    log_end(exit_code);
+    _exit(exit_code);
+}
+
 /* The log tells of the start in the words that scripts wait for where no API can be asked. */
 static struct error *configure_from_file(struct event_loop *loop, struct machine *machine,
                                          const struct options *options)
@@ -111,7 +125,14 @@ static struct error *serve_api(struct event_loop *loop, struct machine *machine,
         .parent_cpu_time_us = options->parent_cpu_time_us,
     };
 
-    return options->no_api ? NULL : api_server_new(loop, machine, &api_options, server);
+    if (options->no_api)
+        return NULL;
+    struct error *error = api_server_new(loop, machine, &api_options, server);
+    if (error == NULL && options->as_firecracker) {
+        log_info("Listening on API socket (\"%s\").", options->api_sock);
+        log_info("API server started.");
+    }
+    return error;
 }
 
 static int run(const struct options *options, const struct filters *filters)
@@ -126,6 +147,7 @@ static int run(const struct options *options, const struct filters *filters)
         .boot_timer = options->boot_timer,
         .no_kernel_sharing = options->no_kernel_sharing,
         .filters = filters,
+        .exit = options->as_firecracker ? end_as_firecracker : NULL,
     };
     struct error *error = event_loop_new(&loop);
 
@@ -186,6 +208,9 @@ int main(int argc, char *argv[])
         error = filters_load(&filters, FILTER_MAIN_START);
     if (error != NULL)
         return fail(EXIT_CODE_CONFIGURATION, error);
+    int exit_code = run(&options, &filters);
+    if (options.as_firecracker)
+        log_end(exit_code);
     /* Nothing is taken apart: the kernel does that when nobody waits any more. */
-    _exit(run(&options, &filters));
+    _exit(exit_code);
 }

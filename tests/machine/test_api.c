@@ -360,15 +360,16 @@ static void test_configuration_file_starts_the_guest(void **state)
         guest_image("hello"));
     write_config(path, text);
 
-    struct vm *vm = vm_start_with(
-        &(struct machine_options){.name = "/usr/bin/firecracker", .arguments = arguments, .no_api = true});
+    const struct machine_options options = {.name = "/usr/bin/firecracker", .arguments = arguments, .no_api = true};
+    struct vm *vm = vm_start_with(&options);
     vm_expect(vm, "hello\n");
     vm_expect_exit(vm, 0);
     vm_expect_log(vm, "Successfully started microvm that was configured from one single json\n");
     write_config(path, "{\"machine-config\": {\"vcpu_count\": 99, \"mem_size_mib\": 64}}");
-    vm = vm_start_with(&(struct machine_options){.arguments = arguments, .no_api = true});
+    vm = vm_start_with(&options);
     vm_expect_exit(vm, 152);
     vm_expect_log(vm, "machine-config.vcpu_count: 99 given");
+    vm_expect_log(vm, "Firecracker exiting with error. exit_code=152\n");
     unlink(path);
 }
 

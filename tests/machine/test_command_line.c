@@ -57,6 +57,33 @@ static void run_hello(struct vm *vm)
     vm_expect_exit(vm, 0);
 }
 
+/* What harnesses wait for, and look for when it is over. */
+static void test_called_firecracker_its_log_tells_of_the_api_and_of_the_end(void **state)
+{
+    static const struct {
+        const char *guest;
+        int exit_code;
+        const char *last;
+    } ends[] = {{"hello", 0, "Firecracker exiting successfully. exit_code=0\n"},
+                {"triple_fault", 1, "Firecracker exiting with error. exit_code=1\n"}};
+
+    (void)state;
+    for (size_t i = 0; i < array_length(ends); i++) {
+        struct vm *vm = vm_start_with(&(struct machine_options){.name = "firecracker"});
+        char listening[256];
+
+        vm_boot(vm, ends[i].guest, NULL);
+        vm_expect_exit(vm, ends[i].exit_code);
+        snprintf(listening, sizeof(listening), "[test:main] Listening on API socket (\"%s\").\n", vm->api_path);
+        vm_expect_log(vm, listening);
+        vm_expect_log(vm, "[test:main] API server started.\n");
+        cleanup_free char *log = vm_log(vm);
+        const char *last = strstr(log, ends[i].last);
+        assert_non_null(last);
+        assert_string_equal(last, ends[i].last);
+    }
+}
+
 static void test_log_lines_carry_what_is_asked_for(void **state)
 {
     struct vm *vm = vm_start();
@@ -255,6 +282,7 @@ static void test_options_that_cannot_be_met_end_with_code_152(void **state)
 TEST_MAIN(machine_test(test_version_is_the_one_that_callers_of_the_name_look_for),
           machine_test(test_help_goes_to_stdout),
           machine_test(test_called_firecracker_its_log_begins_as_that_names_does),
+          machine_test(test_called_firecracker_its_log_tells_of_the_api_and_of_the_end),
           machine_test(test_log_lines_carry_what_is_asked_for),
           machine_test(test_every_request_and_its_outcome_is_in_the_log),
           machine_test(test_log_has_only_the_level_and_the_module_asked_for),
