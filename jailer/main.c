@@ -42,6 +42,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -174,7 +175,7 @@ static struct error *become_vmm(struct jail *jail)
 {
     static char *const environment[] = {NULL};
     const struct jail_config *config = &jail->config;
-    char numbers[3][24];
+    char name[NAME_MAX + 2], numbers[3][24];
     const char **arguments = calloc(config->vmm_argument_count + 10, sizeof(*arguments));
     size_t count = 0;
 
@@ -184,9 +185,13 @@ static struct error *become_vmm(struct jail *jail)
     snprintf(numbers[1], sizeof(numbers[1]), "%llu", (unsigned long long)clock_process_cpu_us());
     snprintf(numbers[2], sizeof(numbers[2]), "%llu", (unsigned long long)jail->parent_cpu_us);
 
-    const char *const first[] = {
-        config->exec_name,      "--id",    config->id, "--start-time-us", numbers[0], "--start-time-cpu-us", numbers[1],
-        "--parent-cpu-time-us", numbers[2]};
+    /* As if it lay in the jail's root, where Firecracker's copy of it does: tools look for "/firecracker --id ID". */
+    snprintf(name, sizeof(name), "/%s", config->exec_name);
+    const char *const first[] = {name,       "--id",
+                                 config->id, "--start-time-us",
+                                 numbers[0], "--start-time-cpu-us",
+                                 numbers[1], "--parent-cpu-time-us",
+                                 numbers[2]};
     for (size_t i = 0; i < array_length(first); i++)
         arguments[count++] = first[i];
     for (size_t i = 0; i < config->vmm_argument_count; i++)

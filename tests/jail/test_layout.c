@@ -33,7 +33,7 @@ static void test_vmm_gets_its_arguments_and_nothing_else(void **state)
     jail->before_exec = pollute;
     jail_run(jail, &outcome, "--no-base-filter", "--", "--api-sock", "/run/x", "report", NULL);
     assert_exited(&outcome, 0);
-    assert_reported(&outcome, "argument %s\nargument --id\nargument jail\nargument --start-time-us\nargument ",
+    assert_reported(&outcome, "argument /%s\nargument --id\nargument jail\nargument --start-time-us\nargument ",
                     jail->exec_name);
     assert_reported(&outcome, "argument --start-time-cpu-us\nargument ");
     assert_reported(&outcome, "argument --parent-cpu-time-us\nargument 0\n"
