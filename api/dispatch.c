@@ -43,8 +43,9 @@ struct error *api_check_state(const struct machine *machine, unsigned states, co
 
     if (states >> state & 1)
         return NULL;
-    return error_new(ERROR_STATE, "%s: the microVM %s, expected %s", what, state_texts[state],
-                     states == WHEN_NOT_STARTED ? "one that has not started" : "one that has started");
+    /* Clients that repeat a request look for these words, up to the colon. */
+    return error_new(ERROR_STATE, "%s: not supported %s starting the microVM: it %s", what,
+                     states == WHEN_NOT_STARTED ? "after" : "before", state_texts[state]);
 }
 
 /* Callers join a base that ends in a slash and a path that begins with one. */

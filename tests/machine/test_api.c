@@ -113,7 +113,7 @@ static void test_state_follows_the_life_of_the_guest(void **state)
 
     (void)state;
     assert_contains(vm, "/", "\"state\":\"Not started\"");
-    vm_refuses(vm, "PATCH", "/vm", "{\"state\": \"Paused\"}", "has not started");
+    vm_refuses(vm, "PATCH", "/vm", "{\"state\": \"Paused\"}", "not supported before starting the microVM");
     vm_refuses(vm, "PUT", "/actions", "{\"action_type\": \"SendCtrlAltDel\"}", "has not started");
     vm_refuses(vm, "PUT", "/actions", "{\"action_type\": \"InstanceStart\"}", "boot");
     vm_boot(vm, "spin", NULL);
@@ -322,7 +322,8 @@ static void test_patch_that_changes_nothing_succeeds(void **state)
     snprintf(expected, sizeof(expected), "\"path_on_host\":\"%s\",\"rate_limiter\":null", file);
     assert_contains(vm, "/vm/config", expected);
     vm_refuses(vm, "PATCH", "/drives/d2", "{\"drive_id\": \"d2\"}", "drive_id: 'd2', expected");
-    vm_refuses(vm, "PUT", "/drives/d2", "{}", "PUT /drives/d2: the microVM is running");
+    vm_refuses(vm, "PUT", "/drives/d2", "{}",
+               "PUT /drives/d2: not supported after starting the microVM: it is running");
 }
 
 static void test_socket_of_a_living_vm_is_left_alone(void **state)

@@ -159,10 +159,10 @@ static void test_log_changes_while_the_guest_runs(void **state)
     vm_boot(vm, "spin", NULL);
     vm_expect(vm, "spinning");
     vm_put(vm, "/logger", "{\"level\": \"Off\"}");
-    vm_refuses(vm, "PUT", "/entropy", "{}", "expected one that has not started");
+    vm_refuses(vm, "PUT", "/entropy", "{}", "not supported after starting the microVM: it is");
     assert_not_logged(vm, "PUT /entropy:");
     vm_put(vm, "/logger", "{\"level\": \"Info\", \"module\": \"api/routes\"}");
-    vm_refuses(vm, "PUT", "/vsock", "{}", "expected one that has not started");
+    vm_refuses(vm, "PUT", "/vsock", "{}", "not supported after starting the microVM: it is");
     assert_not_logged(vm, "PUT /vsock:");
 
     /* Another file must be there: nothing is made any more. */
@@ -171,7 +171,7 @@ static void test_log_changes_while_the_guest_runs(void **state)
     vm_refuses(vm, "PUT", "/logger", json, "No such file");
     cleanup_fd int other = open(path, O_RDONLY | O_CREAT | O_CLOEXEC, 0600);
     vm_put(vm, "/logger", "%s", json);
-    vm_refuses(vm, "PUT", "/serial", "{}", "expected one that has not started");
+    vm_refuses(vm, "PUT", "/serial", "{}", "not supported after starting the microVM: it is");
     assert_not_logged(vm, "PUT /serial:");
     assert_true(read(other, written, sizeof(written) - 1) > 0);
     assert_non_null(

@@ -264,11 +264,13 @@ static void test_actions_reach_the_machine_in_their_states(void **state)
 {
     (void)state;
     assert_reply(API_PUT, "/actions", "{\"action_type\": \"FlushMetrics\"}", 400, "has not started");
-    assert_reply(API_PUT, "/actions", "{\"action_type\": \"SendCtrlAltDel\"}", 400, "has not started");
+    assert_reply(API_PUT, "/actions", "{\"action_type\": \"SendCtrlAltDel\"}", 400,
+                 "SendCtrlAltDel: not supported before starting the microVM: it has not started");
     fake_machine.refusal = "kernel_image_path: missing";
     assert_reply(API_PUT, "/actions", "{\"action_type\": \"InstanceStart\"}", 400, "kernel_image_path: missing");
     assert_reply(API_PUT, "/actions", "{\"action_type\": \"InstanceStart\"}", 204, "");
-    assert_reply(API_PUT, "/actions", "{\"action_type\": \"InstanceStart\"}", 400, "is running");
+    assert_reply(API_PUT, "/actions", "{\"action_type\": \"InstanceStart\"}", 400,
+                 "InstanceStart: not supported after starting the microVM: it is running");
     assert_reply(API_PUT, "/actions", "{\"action_type\": \"FlushMetrics\"}", 204, "");
     assert_reply(API_PATCH, "/vm", "{\"state\": \"Paused\"}", 204, "");
     assert_reply(API_PUT, "/actions", "{\"action_type\": \"SendCtrlAltDel\"}", 204, "");
