@@ -54,14 +54,16 @@ struct error *process_fork(const struct cgroup *cgroup, bool *joined, struct wai
         return error;
     }
     waiter->child = (pid_t)child;
-    close(pipe_fds[child > 0 ? 0 : 1]);
     if (child > 0) {
         *pid = (pid_t)child;
         /* When this fails, the child finds the pipe's end, says so and takes everything back. */
         if (write(pipe_fds[1], pid, sizeof(*pid)) < 0)
             close(pipe_fds[1]);
+        /* Not before: a child that has ended already would make this write a SIGPIPE. */
+        close(pipe_fds[0]);
         return NULL; /* the pipe stays open: its end tells the child that we are gone */
     }
+    close(pipe_fds[1]);
     sigprocmask(SIG_UNBLOCK, &set, NULL);
 
     ssize_t got = read(pipe_fds[0], pid, sizeof(*pid));
