@@ -3,7 +3,7 @@
 bench-tool: $(addprefix $(BUILD)/release/,measure count load vsock_peer)
 
 ifeq ($(VARIANT),release)
-$(OUT)/measure: $(OUT)/scripts/bench_tool/measure.o $(OUT)/scripts/bench_tool/counters.o $(OUT)/libclient.a $(OUT)/libbase.a $(SHIMS_release)
+$(OUT)/measure: $(addprefix $(OUT)/scripts/bench_tool/,measure.o measured_vmm.o counters.o) $(OUT)/libclient.a $(OUT)/libbase.a $(SHIMS_release)
 	$(call say,LD)
 	$(Q)$(call LINK_release,$^,$(LIBS_release_cli)) -o $@
 $(OUT)/count: $(OUT)/scripts/bench_tool/count.o $(OUT)/scripts/bench_tool/counters.o $(OUT)/libbase.a $(SHIMS_release)
