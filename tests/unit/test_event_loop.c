@@ -237,18 +237,66 @@ static void take_call(struct event_source *source, uint32_t events)
     fixture.first_calls++;
 }
 
-/* Whether the loop's thread, this process's first, waits for a lock. False as well where the kernel does not tell. */
-static bool loop_waits_for_lock(void)
+/* Where the kernel tells what the loop's thread, this process's first, is doing. */
+static const char *loop_thread(void)
 {
-    char path[64], line[8] = "";
+    static char path[64];
 
     snprintf(path, sizeof(path), "/proc/self/task/%d/syscall", getpid());
-    FILE *file = fopen(path, "re");
+    return path;
+}
+
+static bool threads_can_be_seen(void)
+{
+    return access(loop_thread(), R_OK) == 0;
+}
+
+/* Whether the loop's thread waits for a lock. False as well where the kernel does not tell. */
+static bool loop_waits_for_lock(void)
+{
+    char line[8] = "";
+    FILE *file = fopen(loop_thread(), "re");
     if (file == NULL)
         return false;
     bool waits = fgets(line, sizeof(line), file) != NULL && atoi(line) == SYS_futex && line[0] != 'r';
     fclose(file);
     return waits;
+}
+
+/* A driver has reset its device, has begun anew and rings at once: the loop fetches that while it all happens. */
+static void *come_anew_and_ring(void *unused)
+{
+    (void)unused;
+    event_loop_lock(fixture.loop);
+    event_source_remove(&fixture.second);
+    assert_no_error(event_source_add(fixture.loop, &fixture.first, EPOLLIN | EPOLLET));
+    eventfd_write(fixture.first.fd, 1);
+    while (!loop_waits_for_lock())
+        sched_yield();
+    event_loop_unlock(fixture.loop);
+    return NULL;
+}
+
+static void test_edge_is_not_lost_when_another_thread_adds_its_source(void **state)
+{
+    eventfd_t count;
+    pthread_t thread;
+
+    (void)state;
+    if (!threads_can_be_seen())
+        skip();
+    fixture.first.ready = stop_at_edge;
+    assert_int_equal(eventfd_read(fixture.second.fd, &count), 0);
+    fixture.timer.expired = stop_by_timer; /* in place of waiting for ever */
+    for (int i = 1; i <= 20; i++) {
+        assert_no_error(event_source_add(fixture.loop, &fixture.second, EPOLLIN));
+        event_timer_set(fixture.loop, &fixture.timer, clock_monotonic_us() + 10000000);
+        pthread_create(&thread, NULL, come_anew_and_ring, NULL);
+        assert_no_error(event_loop_run(fixture.loop));
+        pthread_join(thread, NULL);
+        assert_int_equal(fixture.first_calls, i);
+        event_source_remove(&fixture.first);
+    }
 }
 
 enum { COMINGS_AND_GOINGS = 300 };
@@ -279,13 +327,11 @@ static void *come_and_go(void *unused)
 
 static void test_others_are_served_while_a_source_comes_and_goes(void **state)
 {
-    char path[64];
     eventfd_t count;
     pthread_t thread;
 
     (void)state;
-    snprintf(path, sizeof(path), "/proc/self/task/%d/syscall", getpid());
-    if (access(path, R_OK) != 0)
+    if (!threads_can_be_seen())
         skip();
     assert_int_equal(eventfd_read(fixture.first.fd, &count), 0);
     fixture.first.ready = take_call;
@@ -296,7 +342,8 @@ static void test_others_are_served_while_a_source_comes_and_goes(void **state)
     assert_int_equal(fixture.calls, COMINGS_AND_GOINGS);
 }
 
-TEST_MAIN(cmocka_unit_test_setup_teardown(test_others_are_served_while_a_source_comes_and_goes, setup, teardown),
+TEST_MAIN(cmocka_unit_test_setup_teardown(test_edge_is_not_lost_when_another_thread_adds_its_source, setup, teardown),
+          cmocka_unit_test_setup_teardown(test_others_are_served_while_a_source_comes_and_goes, setup, teardown),
           cmocka_unit_test_setup_teardown(test_edge_is_told_once, setup, teardown),
           cmocka_unit_test_setup_teardown(test_edge_that_was_fetched_when_the_loop_stopped_is_told_when_it_runs_again,
                                           setup, teardown),

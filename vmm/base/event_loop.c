@@ -268,13 +268,30 @@ static void tell_edges_again(struct event_loop *loop)
             arm(source);
 }
 
-/* Whether `place` is a source that was there before the addition after `additions`, and still is. */
-static bool has_stayed(const struct event_loop *loop, const void *place, uint64_t additions)
+/* The source that is at `place` now; NULL: none. */
+static struct event_source *source_at(const struct event_loop *loop, const void *place)
 {
-    for (const struct event_source *source = loop->sources; source != NULL; source = source->next)
+    for (struct event_source *source = loop->sources; source != NULL; source = source->next)
         if (source == place)
-            return source->number <= additions;
-    return false;
+            return source;
+    return NULL;
+}
+
+/*
+ * Forgets the events of sources that were removed or came since there had been so many additions: an event may be of
+ * the one that was in the same place before. A source that came is told again, be it of nothing.
+ */
+static void forget_changed(struct event_loop *loop, uint64_t additions)
+{
+    for (int i = 0; i < loop->batch_count; i++) {
+        const struct event_source *source = source_at(loop, loop->batch[i].data.ptr);
+
+        if (source != NULL && source->number <= additions)
+            continue;
+        if (source != NULL)
+            arm(source);
+        loop->batch[i].data.ptr = NULL;
+    }
 }
 
 static void run_ready_sources(struct event_loop *loop)
@@ -295,7 +312,7 @@ static void run_ready_sources(struct event_loop *loop)
 
 /*
  * Waits without the lock, so another thread may remove a source whose event is being fetched at that moment, and even
- * add one in its place: their events are forgotten. A new source is told of what it missed, as all are when added.
+ * add one in its place.
  */
 static struct error *fetch_events(struct event_loop *loop)
 {
@@ -312,9 +329,8 @@ static struct error *fetch_events(struct event_loop *loop)
     if (count < 0 && code != EINTR)
         return error_errno(code, "cannot wait for events");
     loop->batch_count = count > 0 ? count : 0;
-    for (int i = 0; i < loop->batch_count && loop->removals != removals; i++)
-        if (!has_stayed(loop, loop->batch[i].data.ptr, additions))
-            loop->batch[i].data.ptr = NULL;
+    if (loop->removals != removals)
+        forget_changed(loop, additions);
     if (count == 0)
         run_one_task(loop);
     return NULL;
