@@ -301,9 +301,10 @@ int main(int argc, char *argv[])
         return EXIT_SUCCESS;
     }
     if (request == JAIL_VERSION) {
-        printf(is_called_jailer(argv[0]) ? "Jailer v" JAILER_COMPATIBLE_VERSION " (Mayfly jailer v%s)\n"
-                                         : "Mayfly jailer v%s\n",
-               MAYFLY_VERSION);
+        /* The first line is only the version: callers parse the rest of it. */
+        if (is_called_jailer(argv[0]))
+            puts("Jailer v" JAILER_COMPATIBLE_VERSION "\n");
+        puts("Mayfly jailer v" MAYFLY_VERSION);
         return EXIT_SUCCESS;
     }
     error = privilege_choose_mode(&jail.config);

@@ -71,8 +71,10 @@ static struct error *configure_metadata(struct machine *machine, const struct op
 
 static void log_start(const struct options *options)
 {
-    if (options->as_firecracker)
-        log_info("Running Firecracker v" API_COMPATIBLE_VERSION " (Mayfly v" MAYFLY_VERSION ")");
+    if (options->as_firecracker) {
+        log_info("Running Firecracker v" API_COMPATIBLE_VERSION);
+        log_info("in its place: Mayfly v" MAYFLY_VERSION);
+    }
     if (options->enable_pci)
         log_info("--enable-pci: devices are on virtio-mmio all the same");
     if (!filters_supported() && !options->no_seccomp)
@@ -196,8 +198,10 @@ int main(int argc, char *argv[])
         return EXIT_CODE_OK;
     }
     if (options.version) {
-        puts(options.as_firecracker ? "Firecracker v" API_COMPATIBLE_VERSION " (Mayfly v" MAYFLY_VERSION ")"
-                                    : "Mayfly v" MAYFLY_VERSION);
+        /* The first line is only the version: callers parse the rest of it. */
+        if (options.as_firecracker)
+            puts("Firecracker v" API_COMPATIBLE_VERSION "\n");
+        puts("Mayfly v" MAYFLY_VERSION);
         return EXIT_CODE_OK;
     }
     log_set_instance(options.id);
