@@ -168,6 +168,6 @@ bool vhost_user_ring_recover(const struct vhost_user_ring *ring, uint16_t *base)
 
 /*
  * Which requests such a ring has in flight, whatever the order was: fills in their heads, at most ring->size. False
- * when they cannot be told.
+ * when they cannot be told. Good enough to refuse them, not to do them again: that takes vhost_user_ring_recover.
  */
 bool vhost_user_ring_in_flight(const struct vhost_user_ring *ring, uint16_t *heads, unsigned *count);
