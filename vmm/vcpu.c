@@ -54,7 +54,7 @@ struct error *vcpu_add(struct vcpus *vcpus, int vm_fd)
         return error_errno(errno, "cannot map the kvm_run of vCPU %u", index);
 
     *vcpu = (struct vcpu){.vcpus = vcpus, .index = index, .run = run, .fd = take_fd(&fd)};
-    snprintf(vcpu->name, sizeof(vcpu->name), "vcpu%hhu", (unsigned char)index);
+    snprintf(vcpu->name, sizeof(vcpu->name), "fc_vcpu %hhu", (unsigned char)index);
     vcpus->count++;
     return NULL;
 }
@@ -114,25 +114,14 @@ static bool narrow(struct vcpu *vcpu)
     return false;
 }
 
-/*
- * The name that the thread has in /proc is Firecracker's: whoever pins vCPUs or bills their time looks for it. Given
- * from inside, as from outside it takes a /proc, which a jail has not.
- */
-static void name_thread(const struct vcpu *vcpu)
-{
-    char name[16];
-
-    snprintf(name, sizeof(name), "fc_vcpu %u", vcpu->index);
-    prctl(PR_SET_NAME, name);
-}
-
 static void *vcpu_thread(void *argument)
 {
     struct vcpu *vcpu = argument;
     bool in_use;
 
     log_set_thread(vcpu->name);
-    name_thread(vcpu);
+    /* From inside, as from outside it takes a /proc, which a jail has not. */
+    prctl(PR_SET_NAME, vcpu->name);
     in_use = narrow(vcpu);
     while (in_use && wait_for_run(vcpu))
         in_use = run_until_kicked(vcpu);

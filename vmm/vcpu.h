@@ -27,7 +27,8 @@ struct vcpu {
     struct kvm_run *run; /* shared with the kernel */
     pthread_t thread;
     bool started; /* the thread */
-    char name[8]; /* "vcpu31" */
+    /* "fc_vcpu 31", in the log and in /proc: Firecracker's, as whoever pins vCPUs or bills their time looks for it. */
+    char name[12];
 };
 
 struct vcpus {

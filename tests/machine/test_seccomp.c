@@ -126,7 +126,7 @@ static void test_forbidden_call_of_a_vcpu_is_named(void **state)
     if (error == NULL)
         api_response_free(&response);
     vm_expect_exit(vm, 148);
-    vm_expect_log(vm, "[test:vcpu0] SIGSYS: system call 16 (ioctl)");
+    vm_expect_log(vm, "[test:fc_vcpu 0] SIGSYS: system call 16 (ioctl)");
 }
 
 static void test_logged_filter_lets_everything_pass(void **state)

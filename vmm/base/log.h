@@ -24,7 +24,7 @@ struct log_site {
 /* What an instance is called in every line; kept by pointer, must outlive the log. Default "anonymous-instance". */
 void log_set_instance(const char *id);
 
-/* Names the calling thread in its lines ("main", "vcpu0"); kept by pointer. */
+/* Names the calling thread in its lines ("main", "fc_vcpu 0"); kept by pointer. */
 void log_set_thread(const char *name);
 
 /* Lines above `level` are not written. Default LOG_LEVEL_INFO. */
