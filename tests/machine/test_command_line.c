@@ -71,7 +71,8 @@ static void test_called_firecracker_its_log_tells_of_the_api_and_of_the_end(void
 
     (void)state;
     for (size_t i = 0; i < array_length(ends); i++) {
-        struct vm *vm = vm_start_with(&(struct machine_options){.name = "firecracker"});
+        struct vm *vm = vm_start_with(
+            &(struct machine_options){.name = "firecracker", .unjailed = "there its name is that of its file"});
         char listening[256];
 
         vm_boot(vm, ends[i].guest, NULL);
@@ -94,7 +95,8 @@ static void test_log_lines_carry_what_is_asked_for(void **state)
     run_hello(vm);
     vm_expect_log(vm, " [test:main] The API server received a Put request on \"/actions\".\n");
     vm = vm_start_with(
-        &(struct machine_options){.arguments = ARGUMENTS("--level", "debug", "--show-level", "--show-log-origin")});
+        &(struct machine_options){.arguments = ARGUMENTS("--level", "debug", "--show-level", "--show-log-origin"),
+                                  .unjailed = "its root has no /proc, of which a file is taken for a kernel"});
     vm_put(vm, "/boot-source", "{\"kernel_image_path\":\"/proc/self/status\"}");
     vm_expect_log(vm, " [test:main:INFO:api/dispatch.c:");
     vm_await_log(vm, " [test:main:DEBUG:vmm/machine_prepare.c:");
