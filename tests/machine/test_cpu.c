@@ -52,6 +52,17 @@ static void test_guest_finds_the_msrs_of_a_custom_template(void **state)
     vm_expect_exit(vm, 0);
 }
 
+/* MTRRs on, all memory write-back: a kernel that finds them off runs uncached. */
+static void test_guest_finds_its_memory_cached(void **state)
+{
+    struct vm *vm = vm_start();
+
+    (void)state;
+    vm_boot(vm, "cpu", "msr=767");
+    vm_expect(vm, "msr 806\n");
+    vm_expect_exit(vm, 0);
+}
+
 /* However far the VM was prepared when it came. */
 static void test_last_template_put_counts(void **state)
 {
@@ -152,6 +163,6 @@ static void test_wrong_templates_are_refused_by_name(void **state)
 
 TEST_MAIN(machine_test(test_guest_finds_the_leaves_of_a_custom_template),
           machine_test(test_guest_finds_the_msrs_of_a_custom_template), machine_test(test_last_template_put_counts),
-          machine_test(test_template_none_takes_a_custom_one_back),
+          machine_test(test_guest_finds_its_memory_cached), machine_test(test_template_none_takes_a_custom_one_back),
           machine_test(test_named_template_is_the_vendors_and_shows),
           machine_test(test_wrong_templates_are_refused_by_name))
