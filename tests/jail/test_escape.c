@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 
@@ -134,6 +135,25 @@ static void test_what_a_vmm_needs_is_there(void **state)
     }
 }
 
+/* Some are the host's to choose: that of userfaultfd differs from kernel to kernel. */
+static void test_devices_have_the_numbers_of_the_host(void **state)
+{
+    static const char *const devices[] = {"/dev/kvm", "/dev/net/tun", "/dev/userfaultfd"};
+    struct jail *jail = *state;
+
+    for (size_t i = 0; i < array_length(devices); i++) {
+        struct outcome outcome;
+        struct stat status;
+
+        if (stat(devices[i], &status) != 0)
+            continue; /* a host without it */
+        jail_run(jail, &outcome, "--", devices[i], "number", NULL);
+        jail_remove(jail);
+        assert_exited(&outcome, 0);
+        assert_reported(&outcome, "number %llx\n", (unsigned long long)status.st_rdev);
+    }
+}
+
 static void test_what_a_vmm_needs_is_there_for_a_user(void **state)
 {
     test_what_a_vmm_needs_is_there(state);
@@ -155,4 +175,4 @@ JAIL_MAIN(jail_test(test_base_filter_stops_every_attempt), jail_test(test_the_ot
           user_test(test_a_pid_namespace_hides_other_processes_of_the_user),
           jail_test(test_a_pid_namespace_hides_other_processes), jail_test(test_a_new_network_namespace_leads_nowhere),
           jail_test(test_pids_limit_stops_forks), jail_test(test_what_a_vmm_needs_is_there),
-          jail_test(test_devices_that_are_refused_are_missing))
+          jail_test(test_devices_have_the_numbers_of_the_host), jail_test(test_devices_that_are_refused_are_missing))

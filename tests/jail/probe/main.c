@@ -86,6 +86,19 @@ static int show(void)
     return 0;
 }
 
+/* Prints the number of the device that the word before names. */
+static int number(void)
+{
+    struct stat status;
+    int fd = open(words[count - 2], O_RDWR);
+
+    if (fd < 0 || fstat(fd, &status) < 0)
+        return errno;
+    printf("number %llx\n", (unsigned long long)status.st_rdev);
+    fflush(stdout);
+    return 0;
+}
+
 /* Exits with the code that the argument before says. */
 static int leave(void)
 {
@@ -109,16 +122,10 @@ static int wait_for_end(void)
 }
 
 static const struct command others[] = {
-    {"kvm", attempt_kvm},
-    {"tun", attempt_tun},
-    {"urandom", attempt_urandom},
-    {"listen", attempt_listen},
-    {"report", report},
-    {"show", show},
-    {"leave", leave},
-    {"die", die},
-    {"wait", wait_for_end},
-    {NULL, NULL},
+    {"kvm", attempt_kvm},       {"tun", attempt_tun}, {"urandom", attempt_urandom},
+    {"listen", attempt_listen}, {"report", report},   {"show", show},
+    {"number", number},         {"leave", leave},     {"die", die},
+    {"wait", wait_for_end},     {NULL, NULL},
 };
 
 int main(int argc, char *argv[])
