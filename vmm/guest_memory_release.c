@@ -42,24 +42,37 @@ bool guest_pages_forbid(uint8_t *hva, uint64_t length)
 }
 
 /*
- * Where a file is mapped, MADV_DONTNEED would bring the file's bytes back: anonymous memory goes over them. A process
- * has room for some ten thousand mappings; without it the pages stay, as zeros.
+ * A process has room for some ten thousand mappings (vm.max_map_count), and a guest that gives up every other page of a
+ * file takes two for each. So a file has so many holes at most: in a large one they are not worth a mapping each.
  */
-static void release_file_pages(uint8_t *hva, uint64_t length, enum huge_pages huge_pages)
+enum { HOLES_MAX = 8192 };
+
+static bool is_worth_a_hole(const struct guest_range *file, uint64_t length)
 {
-    if (!guest_pages_map(hva, length, huge_pages))
+    return length >= align_up((file->end - file->gpa) / HOLES_MAX, PAGE_SIZE);
+}
+
+/*
+ * Where a file is mapped, MADV_DONTNEED would bring the file's bytes back: anonymous memory goes over them. Else the
+ * pages stay, as zeros.
+ */
+static void release_file_pages(const struct guest_range *file, uint8_t *hva, uint64_t length,
+                               enum huge_pages huge_pages)
+{
+    if (!is_worth_a_hole(file, length) || !guest_pages_map(hva, length, huge_pages))
         memset(hva, 0, length);
 }
 
-/* How far from `gpa` on, up to `end`, pages are all a file's or all not. Shared memory has no file's but its own. */
-static uint64_t same_kind(const struct guest_memory *memory, uint64_t gpa, uint64_t end, bool *file)
+/* How far from `gpa` on, up to `end`, pages are all one file's or none's. Shared memory has no file's but its own. */
+static uint64_t same_kind(const struct guest_memory *memory, uint64_t gpa, uint64_t end,
+                          const struct guest_range **file)
 {
-    *file = false;
+    *file = NULL;
     for (size_t i = 0; i < GUEST_FILES && !memory->shared; i++) {
         const struct guest_range *range = &memory->files[i];
 
         if (gpa >= range->gpa && gpa < range->end) {
-            *file = true;
+            *file = range;
             return range->end < end ? range->end : end;
         }
         if (gpa < range->gpa && range->gpa < end)
@@ -77,16 +90,16 @@ bool guest_memory_release(const struct guest_memory *memory, uint64_t gpa, uint6
 
     uint64_t end = align_down(gpa + length, unit);
     for (uint64_t at = align_up(gpa, unit), next; at < end; at = next) {
-        bool file;
+        const struct guest_range *file;
 
         next = same_kind(memory, at, end, &file);
 
         uint8_t *hva = guest_memory_at(memory, at, next - at);
         if (hva == NULL)
             return false;
-        if (file && what == GUEST_RELEASE_ALL)
-            release_file_pages(hva, next - at, memory->huge_pages);
-        else if (file)
+        if (file != NULL && what == GUEST_RELEASE_ALL)
+            release_file_pages(file, hva, next - at, memory->huge_pages);
+        else if (file != NULL)
             continue;
         /* What others map as well is a hole in its file then, for them, too. */
         else if (madvise(hva, next - at, memory->shared ? MADV_REMOVE : MADV_DONTNEED) < 0)

@@ -4,6 +4,7 @@
 
 #include <fcntl.h>
 #include <linux/memfd.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -158,6 +159,47 @@ static void test_pages_of_a_file_do_not_come_back(void **state)
         assert_page(page, 0);
 }
 
+static unsigned mappings(void)
+{
+    FILE *file = fopen("/proc/self/maps", "re");
+    unsigned count = 0;
+
+    assert_non_null(file);
+    for (int c = 0; (c = fgetc(file)) != EOF;)
+        count += c == '\n';
+    fclose(file);
+    return count;
+}
+
+/* A guest that gives up every other page of a large file; each hole is two mappings of this process. */
+static void test_holes_in_a_file_leave_room_for_other_mappings(void **state)
+{
+    enum { FILE_PAGES = 20000, HOLES_MAX = 8192 };
+    struct guest_memory large = {.regions = {{.gpa = 0, .size = FILE_PAGES * PAGE}}, .count = 1};
+    cleanup_fd int fd = memfd_create("initrd", MFD_CLOEXEC);
+    unsigned before;
+
+    (void)state;
+    assert_no_error(guest_memory_map(&large, HUGE_PAGES_NONE));
+    assert_int_equal(ftruncate(fd, FILE_PAGES * PAGE), 0);
+    assert_ptr_equal(
+        mmap(large.regions[0].hva, FILE_PAGES * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED, fd, 0),
+        large.regions[0].hva);
+    large.files[GUEST_FILES_INITRD] = (struct guest_range){.gpa = 0, .end = FILE_PAGES * PAGE};
+    for (unsigned page = 0; page < FILE_PAGES; page += 2)
+        large.regions[0].hva[page * PAGE] = 1;
+    before = mappings();
+    for (unsigned page = 0; page < FILE_PAGES; page += 2)
+        assert_true(guest_memory_release(&large, page * PAGE, PAGE, GUEST_RELEASE_ALL));
+    assert_in_range(mappings(), before, before + 2 * HOLES_MAX);
+    for (unsigned page = 0; page < FILE_PAGES; page++)
+        assert_int_equal(large.regions[0].hva[page * PAGE], 0);
+    /* What is long enough goes back to the host. */
+    assert_true(guest_memory_release(&large, 0, FILE_PAGES / 2 * PAGE, GUEST_RELEASE_ALL));
+    assert_in_range(mappings(), before, before + HOLES_MAX);
+    guest_memory_unmap(&large);
+}
+
 static void test_pages_of_a_file_stay_when_asked_to(void **state)
 {
     (void)state;
@@ -233,7 +275,7 @@ static void test_forbidden_pages_are_out_of_reach_until_mapped_again(void **stat
 
 TEST_MAIN(TEST(test_released_pages_are_zeros_and_their_neighbours_stay), TEST(test_released_pages_are_the_hosts_again),
           TEST(test_parts_of_pages_stay), TEST(test_what_is_not_memory_is_refused_and_nothing_goes),
-          TEST(test_pages_of_a_file_do_not_come_back), TEST(test_pages_of_a_file_stay_when_asked_to),
-          TEST(test_files_that_touch_are_all_released),
+          TEST(test_pages_of_a_file_do_not_come_back), TEST(test_holes_in_a_file_leave_room_for_other_mappings),
+          TEST(test_pages_of_a_file_stay_when_asked_to), TEST(test_files_that_touch_are_all_released),
           cmocka_unit_test_setup_teardown(test_shared_pages_go_for_everybody, setup_shared, teardown),
           TEST(test_huge_pages_go_only_whole), TEST(test_forbidden_pages_are_out_of_reach_until_mapped_again))
