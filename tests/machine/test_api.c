@@ -2,6 +2,8 @@
 #include "tests/machine/jailed.h"
 #include "tests/machine/machine.h"
 
+#include "vmm/backend/unix_socket.h"
+
 #include <ctype.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -200,6 +202,31 @@ static void test_contradictions_are_named_and_change_nothing(void **state)
         cleanup_free char *after = vm_get(vm, "/vm/config");
         assert_string_equal(after, before);
     }
+}
+
+/* Addresses are the same whatever the case of their digits; whoever has one may be put again with it. */
+static void test_two_interfaces_of_one_address_are_refused(void **state)
+{
+    static const char interface[] = "{\"iface_id\":\"%s\",\"guest_mac\":\"%s\","
+                                    "\"backend\":{\"type\":\"stream\",\"socket_path\":\"%s\"}}";
+    struct vm *vm = vm_start();
+    const char *path = vm_path(vm, "peer.sock");
+    struct unix_socket_file file;
+    cleanup_fd int peer = -1;
+    char json[256];
+
+    (void)state;
+    assert_no_error(unix_socket_listen(path, SOCK_STREAM, 4, &peer, &file));
+    vm_put(vm, "/network-interfaces/a", interface, "a", "06:00:ac:10:00:0b", path);
+    vm_put(vm, "/network-interfaces/b", interface, "b", "06:00:ac:10:00:0c", path);
+    vm_put(vm, "/network-interfaces/a", interface, "a", "06:00:AC:10:00:0B", path);
+    cleanup_free char *before = vm_get(vm, "/vm/config");
+    snprintf(json, sizeof(json), interface, "b", "06:00:ac:10:00:0b", path);
+    vm_refuses(vm, "PUT", "/network-interfaces/b", json, "is the address of interface 'a' already");
+    snprintf(json, sizeof(json), interface, "c", "06:00:aC:10:00:0C", path);
+    vm_refuses(vm, "PUT", "/network-interfaces/c", json, "is the address of interface 'b' already");
+    cleanup_free char *after = vm_get(vm, "/vm/config");
+    assert_string_equal(after, before);
 }
 
 static void test_files_that_are_not_there_are_named(void **state)
@@ -455,6 +482,7 @@ TEST_MAIN(machine_test(test_socket_is_its_owners_alone_or_a_groups),
           machine_test(test_state_follows_the_life_of_the_guest),
           machine_test(test_configuration_is_shown_as_it_was_put),
           machine_test(test_contradictions_are_named_and_change_nothing),
+          machine_test(test_two_interfaces_of_one_address_are_refused),
           machine_test(test_files_that_are_not_there_are_named), machine_test(test_all_requests_may_come_at_once),
           machine_test(test_caller_may_leave_in_the_middle_of_a_request),
           machine_test(test_what_http_refuses_harms_nobody),

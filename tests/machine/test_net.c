@@ -456,7 +456,21 @@ static void test_metadata_service_needs_an_interface_and_a_right_address(void **
                                    "\"ipv4_address\":\"169.254.169.254\",\"imds_compat\":false}"));
 }
 
-TEST_MAIN(machine_test(test_two_pairs_of_queues_take_turns), machine_test(test_queues_that_cannot_be_are_refused),
+static void test_tap_of_another_interface_is_refused(void **state)
+{
+    struct vm *vm;
+
+    (void)state;
+    need_tap();
+    vm = vm_start();
+    vm_put(vm, "/network-interfaces/a", "{\"iface_id\":\"a\",\"host_dev_name\":\"%s\"}", tap);
+    vm_refuses(vm, "PUT", "/network-interfaces/b", "{\"iface_id\":\"b\",\"host_dev_name\":\"tap0\"}",
+               "'tap0' is the device of interface 'a' already");
+    vm_put(vm, "/network-interfaces/a", "{\"iface_id\":\"a\",\"host_dev_name\":\"%s\"}", tap);
+}
+
+TEST_MAIN(machine_test(test_tap_of_another_interface_is_refused), machine_test(test_two_pairs_of_queues_take_turns),
+          machine_test(test_queues_that_cannot_be_are_refused),
           machine_test(test_metadata_is_put_patched_and_held_to_its_limit),
           machine_test(test_metadata_service_needs_an_interface_and_a_right_address),
           machine_test(test_frames_pass_over_a_stream_socket),
