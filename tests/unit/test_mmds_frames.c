@@ -67,6 +67,11 @@ static void test_malformed_frames_are_dropped(void **state)
     assert_dropped(size);
     frame[55] = 3;
     assert_dropped(size);
+    frame[54] = 8; /* one that is passed over: not for ever */
+    frame[55] = 0;
+    assert_dropped(size);
+    frame[55] = 1;
+    assert_dropped(size);
     frame[54] = 1;
     frame[55] = 1;
     frame[56] = 1;
