@@ -1,17 +1,14 @@
 """What sockets between guest and host take, in the emulated host: instructions and exits, of guest and host together."""
-import json
 import re
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
-from bench_tool.linux import GUEST, VMM, Bench
+from bench_tool import guests
+from bench_tool.linux import GUEST, Bench
 from bench_tool.row import Row
-from emulated_host.client import CommandTimeout
 
-PEER = "/mayfly/release/vsock_peer"
-SOCKET = "/tmp/bench-v.sock"
+PEER, IMAGE = "/mayfly/release/vsock_peer", f"{GUEST}/vsock.erofs"
 MIB = 1 << 20
 EXITS = "cat /sys/kernel/debug/kvm/exits"
 SHORT, LONG = 4, 36  # MiB; the difference leaves out what is the same for both
@@ -34,18 +31,10 @@ def root_image(bench):
 
 def in_machine(bench, vmm, command, script):
     """Runs `script` on the host once the guest, whose only program is `command`, has printed its first line."""
-    words = bench.cmdline.replace("8250.nr_uarts=0", "") + f" console=ttyS0 8250.nr_uarts=1 -- {command}"
-    config = {
-        "boot-source": {"kernel_image_path": f"{GUEST}/vmlinux", "initrd_path": f"{GUEST}/initramfs.cpio", "boot_args": words},
-        "drives": [{"drive_id": "root", "path_on_host": f"{GUEST}/vsock.erofs", "is_root_device": True, "is_read_only": True}],
-        "machine-config": {"vcpu_count": 1, "mem_size_mib": 128},
-        "vsock": {"guest_cid": 3, "uds_path": SOCKET},
-    }
-    bench.host.write("/tmp/vsock.json", json.dumps(config).encode())
     # A pipe that is read until the line comes: looking again and again would be counted.
     text = f"""
-rm -f {SOCKET} /tmp/said; mkfifo /tmp/said
-{vmm} --no-api --config-file /tmp/vsock.json </dev/null >/tmp/said 2>&1 & pid=$!
+rm -f /tmp/said; mkfifo /tmp/said
+{{vmm}} </dev/null >/tmp/said 2>&1 & pid=$!
 exec 3</tmp/said
 while read -r line <&3; do case $line in *ready*|*" s"*) break ;; esac; done
 echo "$line"
@@ -54,13 +43,7 @@ kill -9 $pid
 wait $pid
 true
 """
-    for _ in range(2):
-        try:
-            return bench.run("sh", "-c", text, timeout=120).stdout.decode()
-        except CommandTimeout:
-            # One boot in thirty or so spins for ever in the guest's kernel, there: see scripts/README.md.
-            print(f"bench: vsock: a guest gave no answer in 120 s, once more: {command}", file=sys.stderr)
-    return bench.run("sh", "-c", text).stdout.decode()
+    return guests.run(bench, vmm, guests.Machine(command, IMAGE, vsock=True), text)[0]
 
 
 def seconds(said):
@@ -69,18 +52,18 @@ def seconds(said):
 
 def from_guest(bench, vmm, server, command):
     """(million instructions, exits) of a client in the guest, from its boot on in the case of exits."""
-    script = f"{PEER} {server} unix:{SOCKET}_1000 >/dev/null & echo $!"
-    pid = bench.run("sh", "-c", f"rm -f {SOCKET}_1000; {script}").stdout.decode().strip()
+    script = f"rm -f {guests.SOCKET}_1000; {PEER} {server} {vmm.listen} >/dev/null & echo $!"
+    pid = bench.run("sh", "-c", script).stdout.decode().strip()
     try:
         said = in_machine(bench, vmm, f"/vsock_peer {command} stay", EXITS)
     finally:
-        bench.run("sh", "-c", f"kill {pid}; rm -f {SOCKET}_1000")
+        bench.run("kill", pid)
     return seconds(said) * 1000, int(said.split()[-1])
 
 
 def from_host(bench, vmm, server, command):
     """The same of a client on the host."""
-    said = in_machine(bench, vmm, f"/vsock_peer {server} vsock:3:52", f"{EXITS}; {PEER} {command}; {EXITS}")
+    said = in_machine(bench, vmm, f"/vsock_peer {server} vsock:{guests.CID}:52", f"{EXITS}; {PEER} {command}; {EXITS}")
     before, after = [int(line) for line in said.splitlines() if line.strip().isdigit()]
     return seconds(said) * 1000, after - before
 
@@ -92,26 +75,25 @@ def difference(measure, short, long, units):
 
 
 def figures(bench, vmm):
-    to_host = difference(lambda mib: from_guest(bench, vmm, "sink", f"send vsock:2:1000 {mib * MIB}"), SHORT, LONG, LONG - SHORT)
-    to_guest = difference(lambda mib: from_host(bench, vmm, "sink", f"send mux:{SOCKET}:52 {mib * MIB}"), SHORT, LONG, LONG - SHORT)
     half = CONNECTIONS // 2
-    guest = difference(lambda n: from_guest(bench, vmm, "echo", f"connect vsock:2:1000 {n}"), half, 2 * half, half)
-    host = difference(lambda n: from_host(bench, vmm, "echo", f"connect mux:{SOCKET}:52 {n}"), half, 2 * half, half)
-    return [to_host, to_guest, guest, host]
+    return [
+        difference(lambda mib: from_guest(bench, vmm, "sink", f"send vsock:2:1000 {mib * MIB}"), SHORT, LONG, LONG - SHORT),
+        difference(lambda mib: from_host(bench, vmm, "sink", f"send {vmm.connect} {mib * MIB}"), SHORT, LONG, LONG - SHORT),
+        difference(lambda count: from_guest(bench, vmm, "echo", f"connect vsock:2:1000 {count}"), half, 2 * half, half),
+        difference(lambda count: from_host(bench, vmm, "echo", f"connect {vmm.connect} {count}"), half, 2 * half, half),
+    ]
 
 
 def rows(build, runs):
-    print("bench: vsock: without QEMU, whose vsock is the host's vhost-vsock: the emulated host has that, but no QEMU", file=sys.stderr)
     with Bench(build, icount=True) as bench:
         root_image(bench)
-        ours = figures(bench, VMM)
-        peer = figures(bench, f"/mayfly/release/{Path(bench.peer).name}") if bench.peer else [(None, None)] * len(ours)
+        columns = [vmm and figures(bench, vmm) for vmm in guests.vmms(bench)]
     names = [("vsock, a MiB from guest to host", "M instr.", 1), ("vsock, a MiB from host to guest", "M instr.", 1),
              ("vsock, a connection from guest to host, a byte there and back", "K instr.", 1000),
              ("vsock, a connection from host to guest, a byte there and back", "K instr.", 1000)]
     table = []
-    for (name, unit, factor), (instructions, exits), (peer_instructions, peer_exits) in zip(names, ours, peer):
-        table.append(Row(name, unit, instructions * factor,
-                         firecracker=peer_instructions and peer_instructions * factor))
-        table.append(Row("the same", "exits", exits, firecracker=peer_exits))
+    for number, (name, unit, factor) in enumerate(names):
+        costs = {vmm: column and column[number] for vmm, column in zip(("mayfly", "firecracker", "qemu"), columns)}
+        table.append(Row(name, unit, **{vmm: cost and cost[0] * factor for vmm, cost in costs.items()}))
+        table.append(Row("the same", "exits", **{vmm: cost and cost[1] for vmm, cost in costs.items()}))
     return table
