@@ -1,5 +1,4 @@
 """What disk and network cost a Linux guest and its VMM together: instructions, exits, system calls, in the emulated host."""
-import json
 import subprocess
 import tempfile
 from pathlib import Path
@@ -12,7 +11,7 @@ MIB = 1 << 20
 DISK_MIB = 16
 TAP, HOST_ADDRESS, GUEST_ADDRESS = "bench0", "172.16.9.1", "172.16.9.2"
 IMAGE, DISK = f"{GUEST}/load.erofs", "/tmp/bench-disk"
-LOAD, COUNT = "/mayfly/release/load", "/mayfly/release/count"
+LOAD = "/mayfly/release/load"
 WORKLOADS = {  # of a guest's life: key, what it is, the unit, units in it, what the guest runs
     "disk": [
         ("r4-1", "4 KiB random read, depth 1", "request", 100, "disk r4-1 /dev/vdb read 4096 1 100 random"),
@@ -36,24 +35,14 @@ LIVES = [  # the workloads, what is said of them, how
     ("net", "", {}),
     ("net", ", QEMU with vhost-net", {"vhost_net": True}),
 ]
-# At each line of the guest's that tells of a workload: the line, the exits so far, what the VMM did so far.
-LISTEN = f"""
-rm -f /tmp/said /tmp/ask /tmp/told; mkfifo /tmp/said /tmp/ask /tmp/told
-{{vmm}} </dev/null >/tmp/said 2>&1 & pid=$!
-exec 3</tmp/said
-{COUNT} $pid </tmp/ask >/tmp/told & exec 4>/tmp/ask 5</tmp/told
-read -r counting <&5
+LISTEN = """
 while read -r line <&3; do
     case $line in
-    begin*|end*) echo >&4; read -r told <&5; echo "$line|$(cat /sys/kernel/debug/kvm/exits)|$told" ;;
+    begin*|end*) sample "$line" ;;
     done*) break ;;
     *) echo "$line" >&2 ;;
     esac
 done
-exec 4>&-
-kill -9 $pid
-wait $pid
-true
 """
 
 
@@ -77,31 +66,27 @@ def root_image(bench):
         builder = Path(__file__).resolve().parents[2] / "rootfs/build"
         subprocess.run([builder, "erofs", tree, image], check=True, capture_output=True)
         bench.host.put([image], f"{GUEST}/")
-    bench.host.put([bench.build / "release" / name for name in ("load", "count")], "/mayfly/release/")
+    bench.host.put([bench.build / "release/load"], "/mayfly/release/")
 
 
-def samples(text):
-    """{workload: (thousand instructions, exits, system calls)} from the lines that LISTEN printed."""
+def life(bench, vmm, machine, counted):
+    """{workload: (thousand instructions, exits, system calls)}, less what it costs to tell of one without work."""
+    told, errors = guests.run(bench, vmm, machine, LISTEN, counted)
     begun, found = {}, {}
-    for line in filter(None, text.split("\n")):
-        said, exits, told = line.split("|")
-        word, name, *took = said.split()
-        now = (int(exits), json.loads(told)["syscalls"])
+    for (word, name, *took), exits, calls in guests.samples(told):
         if word == "begin":
-            begun[name] = now
+            begun[name] = exits, calls
         else:
-            found[name] = (int(took[0]) / 1000, now[0] - begun[name][0], now[1] - begun[name][1])
-    return found
-
-
-def figures(bench, vmm, machine):
-    """Each workload's costs, less what it costs to tell of one without work."""
-    told, errors = guests.run(bench, vmm, machine, LISTEN)
-    found = samples(told)
+            found[name] = int(took[0]) / 1000, exits - begun[name][0], calls - begun[name][1]
     nothing = found.pop("nothing", None)
     if nothing is None or not found:
         raise SystemExit(f"bench: the guest did no work, but said:\n{errors}")
     return {key: [value - none for value, none in zip(costs, nothing)] for key, costs in found.items()}
+
+
+def figures(bench, vmm, machine):
+    plain, counted = [life(bench, vmm, machine, counted) for counted in (False, True)]
+    return {key: [*plain[key][:2], counted[key][2]] for key in plain}
 
 
 def life_rows(workloads, beside, costs):

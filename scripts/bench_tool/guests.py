@@ -15,6 +15,25 @@ KERNEL, INITRD = f"{GUEST}/vmlinux", f"{GUEST}/initramfs.cpio"
 CONFIG, SOCKET = "/tmp/bench.json", "/tmp/bench-v.sock"
 ENGINES = {"Sync": "threads", "Async": "io_uring"}  # ours, and QEMU's of the same kind
 CID = 3
+# `script` reads what the guest says from descriptor 3, a pipe: looking again and again would be counted. `sample WORDS`
+# prints the words, the exits so far and what the VMM did so far.
+LIFE = f"""
+rm -f {SOCKET} /tmp/said /tmp/ask /tmp/told; mkfifo /tmp/said /tmp/ask /tmp/told
+{{vmm}} </dev/null >/tmp/said 2>&1 & pid=$!
+exec 3</tmp/said
+sample() {{ echo "$*|$(cat /sys/kernel/debug/kvm/exits)|{{}}"; }}
+{{count}}
+{{script}}
+exec 4>&-
+kill -9 $pid
+wait $pid
+true
+"""
+COUNT = """
+/mayfly/release/count $pid </tmp/ask >/tmp/told & exec 4>/tmp/ask 5</tmp/told
+read -r counting <&5
+sample() { echo >&4; read -r told <&5; echo "$*|$(cat /sys/kernel/debug/kvm/exits)|$told"; }
+"""
 
 
 @dataclass
@@ -95,13 +114,24 @@ class Qemu:
 
 def vmms(bench):
     """Ours, a firecracker and QEMU; None in place of what is not on PATH."""
+    bench.host.put([bench.build / "release/count"], "/mayfly/release/")
     firecracker = Mayfly(f"/mayfly/release/{Path(bench.peer).name}") if bench.peer else None
     return Mayfly(VMM), firecracker, Qemu(bench) if shutil.which(qemu.QEMU) else None
 
 
-def run(bench, vmm, machine, script):
-    """What `script` prints on the host, and its errors; in it {vmm} starts the machine."""
-    script = f"rm -f {SOCKET}\n" + script.replace("{vmm}", vmm.start(bench, machine))
+def samples(printed):
+    """[(words, exits, system calls)] of the samples in what a script printed."""
+    lines = [line.split("|") for line in printed.split("\n") if "|" in line]  # and not at the guest's carriage returns
+    return [(words.split(), int(exits), json.loads(told).get("syscalls", 0)) for words, exits, told in lines]
+
+
+def run(bench, vmm, machine, script, counted):
+    """
+    What `script` printed on the host while the machine ran, and its errors. System calls are only told if `counted`,
+    and each then takes some 2,000 instructions more, which a life without shows.
+    """
+    script = LIFE.replace("{script}", script).replace("{count}", COUNT if counted else "")
+    script = script.replace("{vmm}", vmm.start(bench, machine))
     for _ in range(3):
         try:
             result = bench.run("sh", "-c", script, timeout=180)
@@ -109,5 +139,6 @@ def run(bench, vmm, machine, script):
         except CommandTimeout:
             # One boot in thirty or so spins for ever in the guest's kernel, there: see scripts/README.md.
             print(f"bench: a guest gave no answer in 180 s: {vmm.program}, {machine.command}", file=sys.stderr)
-            bench.run("sh", "-c", f"while pidof {Path(vmm.program).name}; do sleep 0.1; done")  # it is killed, and may not be gone
+            # It is killed; the tap is free when it is gone.
+            bench.run("sh", "-c", f"while pidof {Path(vmm.program).name}; do sleep 0.1; done")
     raise SystemExit("bench: no answer the third time")

@@ -1,4 +1,4 @@
-"""What sockets between guest and host take, in the emulated host: instructions and exits, of guest and host together."""
+"""What sockets between guest and host take, in the emulated host: instructions of guest and host together, exits, system calls."""
 import re
 import subprocess
 import tempfile
@@ -10,8 +10,7 @@ from bench_tool.row import Row
 
 PEER, IMAGE = "/mayfly/release/vsock_peer", f"{GUEST}/vsock.erofs"
 MIB = 1 << 20
-EXITS = "cat /sys/kernel/debug/kvm/exits"
-SHORT, LONG = 4, 36  # MiB; the difference leaves out what is the same for both
+SHORT, LONG = 4, 36  # MiB
 CONNECTIONS = 1000
 
 
@@ -29,49 +28,39 @@ def root_image(bench):
     bench.host.put([bench.build / "release/vsock_peer"], "/mayfly/release/")
 
 
-def in_machine(bench, vmm, command, script):
-    """Runs `script` on the host once the guest, whose only program is `command`, has printed its first line."""
-    # A pipe that is read until the line comes: looking again and again would be counted.
-    text = f"""
-rm -f /tmp/said; mkfifo /tmp/said
-{{vmm}} </dev/null >/tmp/said 2>&1 & pid=$!
-exec 3</tmp/said
-while read -r line <&3; do case $line in *ready*|*" s"*) break ;; esac; done
-echo "$line"
-{script}
-kill -9 $pid
-wait $pid
-true
-"""
-    return guests.run(bench, vmm, guests.Machine(command, IMAGE, vsock=True), text)[0]
+def life(bench, vmm, command, client, counted):
+    work = f"sample; {client}; sample" if client else "sample"
+    script = f'while read -r line <&3; do case $line in *ready*|*" s"*) break ;; esac; done; echo "$line"; {work}'
+    printed, _ = guests.run(bench, vmm, guests.Machine(command, IMAGE, vsock=True), script, counted)
+    (_, *before), *after = guests.samples(printed)
+    took = float(re.search(r" in ([0-9.]+) s", printed)[1])
+    return took, *([now - then for now, then in zip(after[0][1:], before)] if client else before)
 
 
-def seconds(said):
-    return float(re.search(r" in ([0-9.]+) s", said)[1])
+def in_machine(bench, vmm, command, client=None):
+    """
+    (seconds, exits, system calls) of a client: of `client` on the host once the guest, whose only program is `command`,
+    is ready, or of `command` itself, from the guest's boot on in the case of exits and calls.
+    """
+    return *life(bench, vmm, command, client, False)[:2], life(bench, vmm, command, client, True)[2]
 
 
 def from_guest(bench, vmm, server, command):
-    """(million instructions, exits) of a client in the guest, from its boot on in the case of exits."""
     script = f"rm -f {guests.SOCKET}_1000; {PEER} {server} {vmm.listen} >/dev/null & echo $!"
     pid = bench.run("sh", "-c", script).stdout.decode().strip()
     try:
-        said = in_machine(bench, vmm, f"/vsock_peer {command} stay", EXITS)
+        return in_machine(bench, vmm, f"/vsock_peer {command} stay")
     finally:
         bench.run("kill", pid)
-    return seconds(said) * 1000, int(said.split()[-1])
 
 
 def from_host(bench, vmm, server, command):
-    """The same of a client on the host."""
-    said = in_machine(bench, vmm, f"/vsock_peer {server} vsock:{guests.CID}:52", f"{EXITS}; {PEER} {command}; {EXITS}")
-    before, after = [int(line) for line in said.splitlines() if line.strip().isdigit()]
-    return seconds(said) * 1000, after - before
+    return in_machine(bench, vmm, f"/vsock_peer {server} vsock:{guests.CID}:52", f"{PEER} {command}")
 
 
 def difference(measure, short, long, units):
-    """What one unit takes, from two runs of different lengths."""
-    (short_instructions, short_exits), (long_instructions, long_exits) = measure(short), measure(long)
-    return (long_instructions - short_instructions) / units, (long_exits - short_exits) / units
+    """What one unit takes, from two runs of different lengths: it leaves out what is the same for both."""
+    return [(more - less) / units for less, more in zip(measure(short), measure(long))]
 
 
 def figures(bench, vmm):
@@ -88,12 +77,13 @@ def rows(build, runs):
     with Bench(build, icount=True) as bench:
         root_image(bench)
         columns = [vmm and figures(bench, vmm) for vmm in guests.vmms(bench)]
-    names = [("vsock, a MiB from guest to host", "M instr.", 1), ("vsock, a MiB from host to guest", "M instr.", 1),
-             ("vsock, a connection from guest to host, a byte there and back", "K instr.", 1000),
-             ("vsock, a connection from host to guest, a byte there and back", "K instr.", 1000)]
+    names = [("vsock, a MiB from guest to host", "MiB"), ("vsock, a MiB from host to guest", "MiB"),
+             ("vsock, a connection from guest to host, a byte there and back", "connection"),
+             ("vsock, a connection from host to guest, a byte there and back", "connection")]
     table = []
-    for number, (name, unit, factor) in enumerate(names):
-        costs = {vmm: column and column[number] for vmm, column in zip(("mayfly", "firecracker", "qemu"), columns)}
-        table.append(Row(name, unit, **{vmm: cost and cost[0] * factor for vmm, cost in costs.items()}))
-        table.append(Row("the same", "exits", **{vmm: cost and cost[1] for vmm, cost in costs.items()}))
+    for number, (name, per) in enumerate(names):
+        for index, (title, factor) in enumerate((("K instr.", 1e6), ("exits", 1), ("system calls", 1))):
+            costs = {vmm: column and column[number][index] * factor
+                     for vmm, column in zip(("mayfly", "firecracker", "qemu"), columns)}
+            table.append(Row("the same" if index else name, f"{title}/{per}", **costs))
     return table
