@@ -137,7 +137,7 @@ def run(bench, vmm, machine, script, counted):
             result = bench.run("sh", "-c", script, timeout=180)
             return result.stdout.decode(), result.stderr.decode(errors="replace")
         except CommandTimeout:
-            # One boot in thirty or so spins for ever in the guest's kernel, there: see scripts/README.md.
+            # With a QEMU whose interrupts are not mended a guest may spin for ever there: see scripts/README.md.
             print(f"bench: a guest gave no answer in 180 s: {vmm.program}, {machine.command}", file=sys.stderr)
             # It is killed; the tap is free when it is gone.
             bench.run("sh", "-c", f"while pidof {Path(vmm.program).name}; do sleep 0.1; done")
