@@ -38,7 +38,8 @@ CFLAGS_asan := -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-san
 CC_asan := gcc
 CFLAGS_tsan := -O1 -fno-omit-frame-pointer -fsanitize=thread
 CC_tsan := gcc
-CFLAGS_coverage := -O0 --coverage -fprofile-update=atomic
+# What ran before an exec is counted then, and not again: a child that shares our memory would take our counts with it.
+CFLAGS_coverage := -O0 --coverage -fprofile-update=atomic -Dvfork=fork
 CC_coverage := gcc
 CFLAGS_fuzz := -O1 -fno-omit-frame-pointer -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
 CC_fuzz := clang
@@ -112,6 +113,9 @@ else
 $(OUT)/mayfly-vmm: $(OUT)/vmm/main.o $(OUT)/libapi.a $(OUT)/libvmm.a $(OUT)/libbase.a
 	$(call say,LD)
 	$(Q)$(call LINK_glibc,$^,$(LIBS_glibc)) -o $@
+$(OUT)/mayfly: $(OUT)/api/cli/main.o $(OUT)/libcli.a $(OUT)/libclient.a $(OUT)/libbase.a
+	$(call say,LD)
+	$(Q)$(call LINK_glibc,$^,$(LIBS_glibc)) -o $@
 ifeq ($(VARIANT),coverage)
 $(OUT)/mayfly-vmm: $(OUT)/tests/coverage/dump.o
 $(OUT)/mayfly-vmm: LINK_glibc += -Wl,--wrap=_exit,--wrap=raise
@@ -155,7 +159,7 @@ ifeq ($(VARIANT),check)
 checks: $(jail_tests) $(BUILD)/release/tests/jail/probe
 endif
 ifneq ($(filter asan tsan coverage,$(VARIANT)),)
-checks: $(OUT)/mayfly-vmm
+checks: $(OUT)/mayfly-vmm $(OUT)/mayfly
 endif
 
 -include tests/guest/guest.mk api/api.mk scripts/bench_tool/bench.mk

@@ -75,6 +75,15 @@ static inline void child(const char *path, char **arguments, const struct how *h
     _exit(99);
 }
 
+/* The one beside the VMM: of the same variant. */
+static inline const char *mayfly(void)
+{
+    static char path[256];
+
+    snprintf(path, sizeof(path), "%.*s/mayfly", (int)(strrchr(vmm(), '/') - vmm()), vmm());
+    return path;
+}
+
 /* A VMM that is linked dynamically (for the sanitizers) cannot run in an empty root. */
 static inline bool jailed(void)
 {
@@ -86,7 +95,6 @@ static inline bool jailed(void)
 /* Starts `mayfly run OPTIONS -- COMMAND...`. */
 static inline struct run *start(const struct how *how, const char *const *command)
 {
-    char path[256];
     char *arguments[ARGUMENTS_MAX] = {(char *)"mayfly",   (char *)"run",
                                       (char *)"--vmm",    (char *)(uintptr_t)vmm(),
                                       (char *)"--kernel", (char *)(uintptr_t)guest_image("fake_init")};
@@ -115,10 +123,9 @@ static inline struct run *start(const struct how *how, const char *const *comman
         arguments[count++] = (char *)(uintptr_t)command[i];
     assert_true(count < ARGUMENTS_MAX);
     assert_true(pipe2(in, O_CLOEXEC) == 0 && pipe2(out, O_CLOEXEC) == 0 && pipe2(err, O_CLOEXEC) == 0);
-    build_path("release/mayfly", path);
     current.pid = fork();
     if (current.pid == 0)
-        child(path, arguments, how, in, out, err);
+        child(mayfly(), arguments, how, in, out, err);
     assert_true(current.pid > 0);
     close(in[0]);
     close(out[1]);

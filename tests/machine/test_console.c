@@ -148,5 +148,25 @@ static void test_peer_that_hangs_up_at_once_harms_nobody(void **state)
     vm_expect_exit(vm, 0);
 }
 
-TEST_MAIN(machine_test(test_bytes_go_to_the_guest_and_back), machine_test(test_bytes_of_a_peer_that_left_arrive),
+/* What a guest makes of it: tests/linux/test_console. */
+static void test_terminal_changes_its_size_while_the_guest_runs(void **state)
+{
+    struct vm *vm = vm_start();
+
+    (void)state;
+    vm_refuses(vm, "PATCH", "/mayfly/console", "{\"name\":\"echo\",\"unplugged\":true}", "console");
+    vm_put(vm, "/mayfly/console", "{\"ports\":[{\"name\":\"echo\",\"socket_path\":\"%s\",\"console\":true}]}",
+           vm_path(vm, "port-echo"));
+    vm_boot(vm, "console", NULL);
+    cleanup_fd int fd = connect_port(vm);
+    vm_expect(vm, "peer came\n");
+    vm_patch(vm, "/mayfly/console", "{\"name\":\"echo\",\"columns\":132,\"rows\":43}");
+    vm_refuses(vm, "PATCH", "/mayfly/console", "{\"name\":\"none\",\"unplugged\":true}", "none");
+    assert_int_equal(shutdown(fd, SHUT_WR), 0);
+    vm_expect(vm, "peer went after 0\n");
+    vm_expect_exit(vm, 0);
+}
+
+TEST_MAIN(machine_test(test_terminal_changes_its_size_while_the_guest_runs),
+          machine_test(test_bytes_go_to_the_guest_and_back), machine_test(test_bytes_of_a_peer_that_left_arrive),
           machine_test(test_slow_peer_loses_nothing), machine_test(test_peer_that_hangs_up_at_once_harms_nobody))

@@ -188,17 +188,16 @@ static void await_orphan(pid_t pid)
 
 static int collect_garbage(const struct run *run)
 {
-    char path[256], jails[64];
+    char jails[64];
     int status;
     pid_t pid;
 
-    build_path("release/mayfly", path);
     snprintf(jails, sizeof(jails), "%s/jails", run->directory);
     pid = fork();
     if (pid == 0) {
         setenv("TMPDIR", run->directory, 1);
         dup2(open("/dev/null", O_WRONLY | O_CLOEXEC), STDOUT_FILENO);
-        execl(path, "mayfly", "gc", "--base", jails, NULL);
+        execl(mayfly(), "mayfly", "gc", "--base", jails, NULL);
         _exit(99);
     }
     assert_int_equal(waitpid(pid, &status, 0), pid);
