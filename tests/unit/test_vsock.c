@@ -188,6 +188,21 @@ static void test_guest_is_refused_where_nobody_listens(void **state)
     assert_int_equal(metrics.vsock.conns_added, metrics.vsock.conns_removed);
 }
 
+/* What it sent is used, and what it hears is there, by one interrupt. */
+static void test_guest_is_told_of_both_queues_at_once(void **state)
+{
+    const unsigned *signals = vsock.driver.queue_signals;
+
+    (void)state;
+    give();
+    SAY(1000, PORT, REQUEST);
+    EXPECT(RST, 1000);
+    unsigned before = signals[0] + signals[1];
+    SAY(1001, PORT, REQUEST);
+    EXPECT(RST, 1001);
+    assert_int_equal(signals[0] + signals[1], before + 1);
+}
+
 static bool has_packet(void *argument)
 {
     return guest_ring_has_used(argument);
@@ -393,7 +408,7 @@ TEST_MAIN(vsock_test(test_config_space_has_the_cid), vsock_test(test_sockets_are
           vsock_test(test_peer_that_leaves_before_or_while_the_guest_is_asked_is_forgotten),
           vsock_test(test_peer_is_refused_where_the_guest_does_not_listen),
           vsock_test(test_guest_reaches_the_listener_of_its_port),
-          vsock_test(test_guest_is_refused_where_nobody_listens),
+          vsock_test(test_guest_is_refused_where_nobody_listens), vsock_test(test_guest_is_told_of_both_queues_at_once),
           vsock_test(test_guest_waits_while_the_listeners_backlog_is_full),
           vsock_test(test_guest_that_closes_is_answered_when_all_has_been_passed_on),
           vsock_test(test_guest_that_ends_its_output_still_receives),

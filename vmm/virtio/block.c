@@ -57,7 +57,7 @@ static void block_pause(struct virtio_device *device)
 
     event_timer_cancel(&block->timer);
     block_finish(block);
-    block_signal_all(block);
+    virtio_device_signal_all(&block->device);
 }
 
 static void block_resume(struct virtio_device *device)
@@ -233,6 +233,6 @@ struct error *virtio_block_update(struct virtio_device *device, const struct dri
     /* What waited for the old limiter's tokens need not wait for the new one's. */
     event_timer_cancel(&block->timer);
     block_serve_all(block);
-    block_signal_all(block);
+    virtio_device_signal_all(&block->device);
     return NULL;
 }

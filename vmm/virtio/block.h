@@ -63,8 +63,6 @@ int block_request_prepare(struct block *block, struct virtqueue *queue, struct v
 /* Serves queue `index`, or all, as far as a turn goes, and sees to being called again. */
 void block_serve(struct block *block, unsigned index);
 void block_serve_all(struct block *block);
-/* Interrupts for what has been completed. */
-void block_signal_all(struct block *block);
 /* For struct event_timer and struct file_ring. */
 void block_timer_expired(struct event_timer *timer);
 void block_ring_settled(void *owner);

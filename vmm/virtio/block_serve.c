@@ -400,12 +400,6 @@ static bool submit(struct block *block)
     return completed > 0 && block->ring_was_full;
 }
 
-void block_signal_all(struct block *block)
-{
-    for (unsigned i = 0; i < block->device.queue_count; i++)
-        virtio_device_signal(&block->device, i);
-}
-
 /*
  * Serves `count` queues from `first` on; one submission for all of them, and one interrupt each. Who comes after
  * the queue at which the turn ended is the first in the next.
@@ -425,7 +419,7 @@ static void serve(struct block *block, unsigned first, unsigned count)
     block->next_queue = (first + visited) % block->device.queue_count;
     if (submit(block) || more)
         event_timer_set(block->device.loop, &block->timer, 0);
-    block_signal_all(block);
+    virtio_device_signal_all(&block->device);
 }
 
 void block_serve_all(struct block *block)
@@ -445,7 +439,7 @@ void block_ring_settled(void *owner)
 {
     struct block *block = owner;
 
-    block_signal_all(block);
+    virtio_device_signal_all(&block->device);
     block_serve_all(block);
 }
 

@@ -10,6 +10,21 @@ void virtio_device_signal(struct virtio_device *device, unsigned index)
         device->transport_ops->signal_queue(device->transport, index);
 }
 
+void virtio_device_signal_all(struct virtio_device *device)
+{
+    bool wanted = false;
+    unsigned queue = 0;
+
+    for (unsigned i = 0; i < device->queue_count; i++) {
+        if (!virtqueue_needs_signal(&device->queues[i]))
+            continue;
+        wanted = true;
+        queue = i;
+    }
+    if (wanted)
+        device->transport_ops->signal_queue(device->transport, queue);
+}
+
 void virtio_device_config_changed(struct virtio_device *device)
 {
     if (device->transport_ops != NULL)

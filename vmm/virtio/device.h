@@ -92,6 +92,8 @@ struct virtio_device {
 
 /* Interrupts the guest for queue `index` if it asked for that (virtqueue_needs_signal). */
 void virtio_device_signal(struct virtio_device *device, unsigned index);
+/* The same for all of its queues, which have one interrupt: once. */
+void virtio_device_signal_all(struct virtio_device *device);
 /* Tells the guest that config space changed; before the device is active it only finds another generation. */
 void virtio_device_config_changed(struct virtio_device *device);
 /*

@@ -195,6 +195,7 @@ static void handle_chain(struct vsock *vsock, const struct virtqueue_chain *chai
         vsock_refuse(vsock, header.src_port, header.dst_port, header.type);
 }
 
+/* vsock_receive follows, which tells the guest of both. */
 static void transmit(struct vsock *vsock)
 {
     struct virtqueue *queue = &vsock->queues[VSOCK_TX];
@@ -221,7 +222,6 @@ static void transmit(struct vsock *vsock)
     }
     if (packets == TURN_PACKETS)
         vsock_turn_later(vsock);
-    virtio_device_signal(&vsock->device, VSOCK_TX);
 }
 
 /* --- Timers --- */

@@ -160,6 +160,7 @@ struct vsock {
     struct list expiring;
     struct list connecting;
     struct vsock_message message;
+    struct vsock_connection *called; /* whose socket is being served: what is watched there is settled after; or NULL */
 
     uint16_t refusal_first;
     uint16_t refusal_count;

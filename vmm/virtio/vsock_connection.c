@@ -116,6 +116,8 @@ void vsock_connection_free(struct vsock_connection *connection)
     list_remove(&connection->waiting);
     if (vsock->message.connection == connection)
         vsock->message.connection = NULL;
+    if (vsock->called == connection)
+        vsock->called = NULL;
     if (connection->buffer_size == VSOCK_BUFFER_LARGE)
         vsock->buffers_given -= VSOCK_BUFFER_LARGE;
     free(connection);
@@ -182,11 +184,31 @@ static void hang_up(struct vsock_connection *connection)
     vsock_output_drop(connection);
 }
 
+static bool input_may_come(const struct vsock_connection *connection)
+{
+    return connection->state == VSOCK_ESTABLISHED && !connection->host_sends_no_more &&
+           !connection->guest_takes_no_more;
+}
+
+static void watch(struct vsock_connection *connection)
+{
+    uint32_t events = 0;
+
+    if (connection->vsock->called == connection)
+        return;
+    if (!connection->readable && (connection->state == VSOCK_GREETING || input_may_come(connection)))
+        events |= EPOLLIN;
+    if (vsock_output_waits(connection))
+        events |= EPOLLOUT;
+    event_source_update(&connection->socket, events);
+}
+
 static void socket_ready(struct event_source *source, uint32_t events)
 {
     struct vsock_connection *connection = container_of(source, struct vsock_connection, socket);
     struct vsock *vsock = connection->vsock;
 
+    vsock->called = connection;
     if ((events & (EPOLLHUP | EPOLLERR)) != 0)
         hang_up(connection);
     if ((events & EPOLLIN) != 0)
@@ -199,6 +221,10 @@ static void socket_ready(struct event_source *source, uint32_t events)
         vsock_connection_settle(connection);
     }
     vsock_receive(vsock);
+    if (vsock->called == connection) {
+        vsock->called = NULL;
+        watch(connection);
+    }
 }
 
 bool vsock_connection_attach(struct vsock_connection *connection, int fd)
@@ -206,7 +232,7 @@ bool vsock_connection_attach(struct vsock_connection *connection, int fd)
     connection->socket.fd = fd;
     connection->socket.ready = socket_ready;
 
-    struct error *error = event_source_add(connection->vsock->device.loop, &connection->socket, 0);
+    struct error *error = event_source_add(connection->vsock->device.loop, &connection->socket, EPOLLIN);
     if (error == NULL)
         return true;
     log_warning("vsock: %s", error->message);
@@ -336,12 +362,6 @@ static bool credit_is_worth_telling(const struct vsock_connection *connection)
     return connection->forwarded - connection->told_forwarded >= connection->buffer_size / 2;
 }
 
-static bool input_may_come(const struct vsock_connection *connection)
-{
-    return connection->state == VSOCK_ESTABLISHED && !connection->host_sends_no_more &&
-           !connection->guest_takes_no_more;
-}
-
 bool vsock_connection_has_input(const struct vsock_connection *connection)
 {
     uint32_t credit = vsock_credit(connection);
@@ -359,17 +379,6 @@ static bool has_something_for_guest(struct vsock_connection *connection)
     connection->asked_for_credit = true;
     connection->owes |= VSOCK_OWES_CREDIT_REQUEST;
     return true;
-}
-
-static void watch(struct vsock_connection *connection)
-{
-    uint32_t events = 0;
-
-    if (!connection->readable && (connection->state == VSOCK_GREETING || input_may_come(connection)))
-        events |= EPOLLIN;
-    if (vsock_output_waits(connection))
-        events |= EPOLLOUT;
-    event_source_update(&connection->socket, events);
 }
 
 void vsock_connection_settle(struct vsock_connection *connection)

@@ -440,5 +440,5 @@ void vsock_receive(struct vsock *vsock)
         step = rx_step(vsock);
     if (step == RX_DONE || (vsock->transmit_blocked && vsock->refusal_count < VSOCK_REFUSALS_MAX / 2))
         vsock_turn_later(vsock);
-    virtio_device_signal(&vsock->device, VSOCK_RX);
+    virtio_device_signal_all(&vsock->device);
 }
