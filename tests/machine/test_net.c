@@ -17,6 +17,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "vmm/base/clock.h"
+
 enum { ETHERTYPE_EXPERIMENT = 0x88b5, HEADER = 14, FRAME_MAX = 2000 };
 
 static const char tap[] = "tap0";
@@ -78,6 +80,24 @@ static int open_wire(void)
     return fd;
 }
 
+/*
+ * A tap drops what is sent to it until the kernel has noticed that somebody opened it: a worker does that, when it
+ * comes to it.
+ */
+static void await_carrier(struct vm *vm, int wire)
+{
+    uint64_t deadline = clock_monotonic_us() + MACHINE_PATIENCE_MS * 1000ull;
+    struct ifreq request;
+
+    do {
+        if (clock_monotonic_us() > deadline)
+            vm_fail(vm, "%s is not running", tap);
+        sched_yield();
+        request = request_for_tap();
+        assert_int_equal(ioctl(wire, SIOCGIFFLAGS, &request), 0);
+    } while ((request.ifr_flags & IFF_RUNNING) == 0);
+}
+
 static size_t receive_frame(struct vm *vm, int wire, uint8_t frame[FRAME_MAX])
 {
     for (;;) {
@@ -121,6 +141,7 @@ static void exchange(const char *more, const char *cmdline, const char *expected
     vm_expect(vm, "sent\n");
     assert_int_equal(receive_frame(vm, wire, frame), 64);
     assert_memory_equal(frame + HEADER, "hi", 2);
+    await_carrier(vm, wire);
     for (size_t i = 0; i < array_length(lengths); i++) {
         send_frame(wire, lengths[i], (uint8_t)('a' + i));
         assert_int_equal(receive_frame(vm, wire, frame), lengths[i]);
@@ -220,6 +241,7 @@ static void test_tap_that_goes_down_and_up_and_away_leaves_the_guest_running(voi
     set_tap(IFF_UP);
     fd_close(&wire); /* it has been told that the network was down */
     wire = open_wire();
+    await_carrier(vm, wire);
     send_frame(wire, 60, 'a');
     assert_int_equal(receive_frame(vm, wire, frame), 60);
     send_frame(wire, 60, 'q');
@@ -256,6 +278,7 @@ static void test_two_pairs_of_queues_take_turns(void **state)
     vm_expect(vm, "pairs 0\nsent\n");
     assert_int_equal(receive_frame(vm, wire, frame), 64);
     assert_int_equal(receive_frame(vm, wire, frame), 64);
+    await_carrier(vm, wire);
     for (uint8_t i = 0; i < 6; i++) {
         send_frame(wire, 60, i);
         assert_int_equal(receive_frame(vm, wire, frame), 60);

@@ -3,10 +3,12 @@
 #include "vmm/base/clock.h"
 #include "vmm/base/event_loop.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/eventfd.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -246,9 +248,12 @@ static const char *loop_thread(void)
     return path;
 }
 
-static bool threads_can_be_seen(void)
+static void need_sight_of_threads(void)
 {
-    return access(loop_thread(), R_OK) == 0;
+    if (access(loop_thread(), R_OK) == 0)
+        return;
+    print_message("skipped: %s cannot be read: %s\n", loop_thread(), strerror(errno));
+    skip();
 }
 
 /* Whether the loop's thread waits for a lock. False as well where the kernel does not tell. */
@@ -283,8 +288,7 @@ static void test_edge_is_not_lost_when_another_thread_adds_its_source(void **sta
     pthread_t thread;
 
     (void)state;
-    if (!threads_can_be_seen())
-        skip();
+    need_sight_of_threads();
     fixture.first.ready = stop_at_edge;
     assert_int_equal(eventfd_read(fixture.second.fd, &count), 0);
     fixture.timer.expired = stop_by_timer; /* in place of waiting for ever */
@@ -331,8 +335,7 @@ static void test_others_are_served_while_a_source_comes_and_goes(void **state)
     pthread_t thread;
 
     (void)state;
-    if (!threads_can_be_seen())
-        skip();
+    need_sight_of_threads();
     assert_int_equal(eventfd_read(fixture.first.fd, &count), 0);
     fixture.first.ready = take_call;
     assert_no_error(event_source_add(fixture.loop, &fixture.first, EPOLLIN));

@@ -147,7 +147,8 @@ static void survive(struct virtio_device *device, uint64_t features)
     stop = false;
     guest_driver_start(&driver, device, features);
 #if defined(__SANITIZE_THREAD__)
-    skip(); /* a race is what this is about */
+    print_message("skipped: a race is what this is about, ThreadSanitizer says no more\n");
+    skip();
 #endif
     memcpy(rings, driver.rings, sizeof(rings));
     pthread_create(&thread, NULL, change_all, NULL);
@@ -216,6 +217,7 @@ static void disk_survives(enum io_engine engine)
     struct error *error = virtio_block_new(&config, driver.loop, &device);
 
     if (error != NULL && engine == IO_ENGINE_ASYNC) {
+        print_message("skipped: no io_uring: %s\n", error->message);
         error_free(error);
         skip();
     }
