@@ -1,8 +1,7 @@
 /* The subcommands of `mayfly`. Each gets the arguments from its own name on and returns the process's exit code. */
 #pragma once
 
-/* What `mayfly` itself fails with, so that a script can tell it from the command's own codes; 124 is as of timeout(1).
- */
+/* What `mayfly` itself fails with, so that a script can tell it from the command's codes. 124 is timeout(1)'s. */
 enum { EXIT_TIMED_OUT = 124, EXIT_MAYFLY_FAILED = 125 };
 
 int command_connect(int argc, char **argv);
