@@ -67,12 +67,13 @@ struct path_id {
     size_t length;
 };
 
-/* Whether `path` is one of `pattern`'s; a slash behind it counts for nothing. */
+/* Whether `path` is one of `pattern`'s; slashes too many before it, and one behind it, count for nothing. */
 static bool path_matches(const char *pattern, const char *path, struct path_id *id)
 {
     const char *brace = strchr(pattern, '{');
     size_t fixed = brace == NULL ? strlen(pattern) : (size_t)(brace - pattern);
 
+    path = path_start(path);
     *id = (struct path_id){0};
     if (strncmp(pattern, path, fixed) != 0)
         return false;
@@ -166,8 +167,7 @@ static bool is_snapshot_path(const char *path)
 {
     struct path_id id;
 
-    return path_matches("/snapshot/create", path_start(path), &id) ||
-           path_matches("/snapshot/load", path_start(path), &id);
+    return path_matches("/snapshot/create", path, &id) || path_matches("/snapshot/load", path, &id);
 }
 
 /* `methods`: those that the path has, none when there is no such path. */
@@ -200,11 +200,9 @@ static void count(enum api_method method)
 
 static const struct route *find_route(const struct api_request *request, struct path_id *id, unsigned *methods)
 {
-    const char *path = path_start(request->path);
-
     *methods = 0;
     for (size_t i = 0; i < route_count; i++) {
-        if (!path_matches(routes[i].path, path, id))
+        if (!path_matches(routes[i].path, request->path, id))
             continue;
         if (routes[i].method == request->method)
             return &routes[i];

@@ -81,17 +81,12 @@ static void log_start(const struct options *options)
         log_info("seccomp: this build runs without filters");
 }
 
-static void log_end(int exit_code)
+static _Noreturn void end_as_firecracker(int exit_code)
 {
     if (exit_code == EXIT_CODE_OK)
         log_info("Firecracker exiting successfully. exit_code=0");
     else
         log_error("Firecracker exiting with error. exit_code=%d", exit_code);
-}
-
-static void end_as_firecracker(int exit_code)
-{
-    log_end(exit_code);
     _exit(exit_code);
 }
 
@@ -213,8 +208,8 @@ int main(int argc, char *argv[])
     if (error != NULL)
         return fail(EXIT_CODE_CONFIGURATION, error);
     int exit_code = run(&options, &filters);
-    if (options.as_firecracker)
-        log_end(exit_code);
     /* Nothing is taken apart: the kernel does that when nobody waits any more. */
+    if (options.as_firecracker)
+        end_as_firecracker(exit_code);
     _exit(exit_code);
 }

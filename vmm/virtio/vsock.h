@@ -183,7 +183,10 @@ void vsock_refuse(struct vsock *vsock, uint32_t guest_port, uint32_t host_port, 
 
 /* vsock_receive.c */
 
-/* Sends what is pending, as far as the guest has given buffers. May free connections. */
+/*
+ * Sends what is pending, as far as the guest has given buffers, and interrupts for both queues: whoever has taken
+ * packets calls it. May free connections.
+ */
 void vsock_receive(struct vsock *vsock);
 /* What the guest may still be sent on this connection. */
 uint32_t vsock_credit(const struct vsock_connection *connection);
