@@ -2,21 +2,11 @@
 #include "api/schema_fields.h"
 #include "api/schema_objects.h"
 
-#include <ctype.h>
 #include <string.h>
-
-static bool is_port_name(char *text)
-{
-    for (; *text != '\0'; text++)
-        if (!isalnum((unsigned char)*text) && strchr("_-.", *text) == NULL)
-            return false;
-    return true;
-}
-static const struct field_format port_name_format = {is_port_name, "letters, digits, _, - and .", "^[0-9A-Za-z_.-]+$"};
 
 static const struct field console_port_fields[] = {
     {"name", FIELD_STRING, FIELD_REQUIRED, MEMBER(struct console_port_config, name), .minimum = 1,
-     .maximum = ID_LENGTH_MAX, .format = &port_name_format, DESCRIPTION("What the guest finds the port by.")},
+     .maximum = ID_LENGTH_MAX, .format = &device_id_format, DESCRIPTION("What the guest finds the port by.")},
     {"socket_path", FIELD_STRING, FIELD_NULLABLE, MEMBER(struct console_port_config, socket_path), SOCKET_PATH,
      DESCRIPTION("A Unix socket to listen on; the port is open in the guest while a peer is connected.")},
     {"output_path", FIELD_STRING, FIELD_NULLABLE, MEMBER(struct console_port_config, output_path), PATH,
@@ -66,7 +56,7 @@ const struct schema console_schema = {"Console", SCHEMA(console_fields, struct c
 
 static const struct field console_update_fields[] = {
     {"name", FIELD_STRING, FIELD_REQUIRED, MEMBER(struct console_update, name), .minimum = 1, .maximum = ID_LENGTH_MAX,
-     .format = &port_name_format, DESCRIPTION("The port.")},
+     .format = &device_id_format, DESCRIPTION("The port.")},
     {"unplugged", FIELD_BOOL, FIELD_NULLABLE, MEMBER(struct console_update, unplugged),
      PRESENCE(struct console_update, has_unplugged), DESCRIPTION("Whether the guest has the port taken away.")},
     {"columns", FIELD_INTEGER, FIELD_NULLABLE | FIELD_ZERO_NULL, MEMBER(struct console_update, columns), .minimum = 1,

@@ -5,21 +5,12 @@
 
 #include <ctype.h>
 #include <limits.h>
-#include <string.h>
 #include <sys/un.h>
-
-static bool every_character(const char *text, const char *others)
-{
-    for (; *text != '\0'; text++)
-        if (!isalnum((unsigned char)*text) && strchr(others, *text) == NULL)
-            return false;
-    return true;
-}
 
 /* In a path Firecracker takes letters, digits and _ alone, but in a configuration file anything. */
 static bool is_device_id(char *text)
 {
-    return every_character(text, "_-.");
+    return device_id_is_spelled(text);
 }
 const struct field_format device_id_format = {is_device_id, "letters, digits, _, - and .", "^[0-9A-Za-z_.-]+$"};
 

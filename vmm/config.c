@@ -1,7 +1,16 @@
 #include "vmm/config.h"
 
+#include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
+
+bool device_id_is_spelled(const char *text)
+{
+    for (; *text != '\0'; text++)
+        if (!isalnum((unsigned char)*text) && strchr("_-.", *text) == NULL)
+            return false;
+    return true;
+}
 
 void machine_config_default(struct machine_config *config)
 {

@@ -399,6 +399,9 @@ static inline bool network_interface_is_vhost_user(const struct network_interfac
     return config->backend.present && config->backend.type == NETWORK_BACKEND_VHOST_USER;
 }
 
+/* Whether `text` is made of letters, digits, '_', '-' and '.' alone, as a device's id is and a console port's name. */
+bool device_id_is_spelled(const char *text);
+
 void machine_config_default(struct machine_config *config);
 
 void string_list_free(struct string_list *list);

@@ -149,12 +149,8 @@ struct error *machine_check_id(const char *field, const char *id)
 
     if (length < 1 || length > ID_LENGTH_MAX)
         return error_new(ERROR_INPUT, "%s: %zu characters, expected 1 to %d", field, length, ID_LENGTH_MAX);
-    for (size_t i = 0; i < length; i++) {
-        char c = id[i];
-
-        if (!(c >= 'a' && c <= 'z') && !(c >= 'A' && c <= 'Z') && !(c >= '0' && c <= '9') && strchr("_-.", c) == NULL)
-            return error_new(ERROR_INPUT, "%s: '%s', expected letters, digits, '_', '-' and '.'", field, id);
-    }
+    if (!device_id_is_spelled(id))
+        return error_new(ERROR_INPUT, "%s: '%s', expected letters, digits, '_', '-' and '.'", field, id);
     return NULL;
 }
 
