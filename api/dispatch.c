@@ -224,14 +224,11 @@ static unsigned status_of(const struct error *error)
 static const char *const method_log_names[] = {
     [API_GET] = "Get", [API_PUT] = "Put", [API_PATCH] = "Patch", [API_OTHER_METHOD] = "foreign"};
 
-void api_handle(const struct api_context *context, const struct api_request *request, struct api_reply *reply)
+static void handle(const struct api_context *context, const struct api_request *request, struct api_reply *reply)
 {
     struct path_id id;
     unsigned methods;
 
-    /* Without the body: it may hold what is not for the log. */
-    log_info_unlimited("The API server received a %s request on \"%s\".", method_log_names[request->method],
-                       request->path);
     count(request->method);
     *reply = (struct api_reply){.status = 204};
 
@@ -253,6 +250,23 @@ void api_handle(const struct api_context *context, const struct api_request *req
     }
     __atomic_fetch_add(&counts_of(route)->fails, 1, __ATOMIC_RELAXED);
     refuse(reply, status_of(error), error);
+}
+
+void api_handle(const struct api_context *context, const struct api_request *request, struct api_reply *reply)
+{
+    struct log_held received;
+
+    /* Without the body: it may hold what is not for the log. */
+    log_info_held(&received, "The API server received a %s request on \"%s\".", method_log_names[request->method],
+                  request->path);
+    /*
+     * A GET only reads and is done at once: its line leaves with the outcome's, in one system call. What changes
+     * something may take its time, send the log elsewhere or be the last that the process does, and is told before.
+     */
+    if (request->method != API_GET)
+        log_release();
+    handle(context, request, reply);
+    log_release();
 }
 
 void api_reply_free(struct api_reply *reply)

@@ -1,4 +1,4 @@
-"""What a request to the API costs, on a connection that is kept and on one of its own."""
+"""What a GET of the API costs, on a connection that is kept and on one of its own."""
 import os
 import shutil
 import tempfile
@@ -34,7 +34,7 @@ def rows(build, runs):
     ours, peer = vmms(build)
     traced = os.geteuid() == 0 and machines.can_count(build)
     table = []
-    for mode, what in (("kept", "a request to the API, connection kept"), ("fresh", "a request to the API, connection of its own")):
+    for mode, what in (("kept", "a GET of the API, connection kept"), ("fresh", "a GET of the API, connection of its own")):
         mine = measure(build, "requests", ours, COUNT, mode)[0]
         theirs = measure(build, "requests", peer, COUNT, mode)[0] if peer else {}
         other = (ask_qemu(build, mode == "kept") if traced else None) or {}

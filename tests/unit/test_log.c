@@ -177,6 +177,123 @@ static void test_destination_that_is_full_drops_and_counts(void **state)
     close(pipe_fds[0]);
 }
 
+/* A log of which each read(2) takes what one write(2) brought. */
+static int packets_new(void)
+{
+    int ends[2];
+
+    assert_int_equal(pipe2(ends, O_DIRECT | O_NONBLOCK | O_CLOEXEC), 0);
+    log_set_fd(ends[1]);
+    return ends[0];
+}
+
+/* The next packet is of lines that end in just these texts. */
+static void assert_packet(int packets, const char *first, const char *second)
+{
+    char text[4096];
+    ssize_t length = read(packets, text, sizeof(text) - 1);
+
+    assert_true(length > 0);
+    text[length] = '\0';
+    char *end = strchr(text, '\n');
+    assert_non_null(end);
+    *end = '\0';
+    assert_string_equal(strstr(text, "] "), first);
+    if (second == NULL) {
+        assert_string_equal(end + 1, "");
+        return;
+    }
+    assert_int_equal(text[length - 1], '\n');
+    text[length - 1] = '\0';
+    assert_string_equal(strstr(end + 1, "] "), second);
+}
+
+static void test_line_that_is_held_leaves_with_the_next_in_one_write(void **state)
+{
+    struct log_held held;
+    int packets = packets_new();
+
+    (void)state;
+    log_info_held(&held, "request %d", 1);
+    log_info("outcome");
+    log_info("later");
+    log_release();
+    assert_packet(packets, "] request 1", "] outcome");
+    assert_packet(packets, "] later", NULL);
+
+    log_info_held(&held, "alone");
+    log_release();
+    log_info_held(&held, "first");
+    log_info_held(&held, "second");
+    log_release();
+    assert_packet(packets, "] alone", NULL);
+    assert_packet(packets, "] first", NULL);
+    assert_packet(packets, "] second", NULL);
+    close(packets);
+}
+
+static void test_line_that_is_held_goes_before_one_too_long_for_its_room(void **state)
+{
+    struct log_held held;
+    char text[1501];
+
+    (void)state;
+    memset(text, 'x', sizeof(text) - 1);
+    text[sizeof(text) - 1] = '\0';
+    log_info_held(&held, "request");
+    log_info("begins %s ends", text);
+    log_info_held(&held, "long request %s ends", text);
+    log_info("outcome");
+    log_release();
+    assert_int_equal(lines(), 4);
+    const char *at = written();
+    const char *const wanted[] = {"] request\n",        "] begins xxx", "xxx ends\n",
+                                  "] long request xxx", "xxx ends\n",   "] outcome\n"};
+    for (size_t i = 0; i < array_length(wanted); i++) {
+        at = strstr(at, wanted[i]);
+        assert_non_null(at);
+        at++;
+    }
+}
+
+static void test_lines_below_the_level_are_not_held(void **state)
+{
+    struct log_held held;
+
+    (void)state;
+    log_set_level(LOG_LEVEL_ERROR);
+    log_info_held(&held, "hidden");
+    log_error("shown");
+    log_release();
+    assert_int_equal(lines(), 1);
+    assert_has("shown\n");
+}
+
+static void test_where_there_is_room_for_one_of_two_lines_the_first_is_written(void **state)
+{
+    enum { PIPE_SIZE = 4096, ROOM = 120 }; /* a line of these has some 90 bytes */
+    struct log_held held;
+    char text[PIPE_SIZE + 1] = {0};
+    int ends[2];
+    uint64_t before = log_dropped();
+
+    (void)state;
+    assert_int_equal(pipe2(ends, O_NONBLOCK | O_CLOEXEC), 0);
+    assert_int_equal(fcntl(ends[1], F_SETPIPE_SZ, PIPE_SIZE), PIPE_SIZE);
+    assert_int_equal(write(ends[1], text, PIPE_SIZE - ROOM), PIPE_SIZE - ROOM);
+    log_set_fd(ends[1]);
+    log_info_held(&held, "%040d", 1);
+    log_info("%040d", 2);
+    assert_int_equal(log_dropped() - before, 1);
+    assert_int_equal(read(ends[0], text, PIPE_SIZE - ROOM), PIPE_SIZE - ROOM);
+    ssize_t length = read(ends[0], text, PIPE_SIZE);
+    assert_true(length > 2 && memcmp(text + length - 2, "1\n", 2) == 0);
+    log_info_held(&held, "%040d", 3);
+    log_info("%040d", 4);
+    assert_int_equal(log_dropped() - before, 1);
+    close(ends[0]);
+}
+
 static volatile sig_atomic_t interruptions;
 
 static void interrupted(int signal)
@@ -208,6 +325,24 @@ static void test_handler_of_a_signal_may_log_in_the_middle_of_a_line(void **stat
     signal(SIGALRM, SIG_DFL);
 }
 
+static void test_signal_takes_the_line_along_that_is_held(void **state)
+{
+    const struct sigaction action = {.sa_handler = interrupted};
+    struct log_held held;
+    int packets = packets_new();
+
+    (void)state;
+    assert_int_equal(sigaction(SIGUSR1, &action, NULL), 0);
+    log_info_held(&held, "request");
+    raise(SIGUSR1);
+    log_info("outcome");
+    log_release();
+    assert_packet(packets, "] request", "] signal 10");
+    assert_packet(packets, "] outcome", NULL);
+    signal(SIGUSR1, SIG_DFL);
+    close(packets);
+}
+
 #define LOG_TEST(function) cmocka_unit_test_setup_teardown(function, setup, teardown)
 
 TEST_MAIN(LOG_TEST(test_line_tells_who_and_where), LOG_TEST(test_text_of_others_cannot_forge_a_line),
@@ -215,4 +350,9 @@ TEST_MAIN(LOG_TEST(test_line_tells_who_and_where), LOG_TEST(test_text_of_others_
           LOG_TEST(test_levels_and_modules_filter), LOG_TEST(test_site_that_repeats_itself_is_limited_and_counted),
           LOG_TEST(test_site_without_a_limit_writes_every_line),
           LOG_TEST(test_destination_that_is_full_drops_and_counts),
+          LOG_TEST(test_line_that_is_held_leaves_with_the_next_in_one_write),
+          LOG_TEST(test_line_that_is_held_goes_before_one_too_long_for_its_room),
+          LOG_TEST(test_lines_below_the_level_are_not_held),
+          LOG_TEST(test_where_there_is_room_for_one_of_two_lines_the_first_is_written),
+          LOG_TEST(test_signal_takes_the_line_along_that_is_held),
           LOG_TEST(test_handler_of_a_signal_may_log_in_the_middle_of_a_line))

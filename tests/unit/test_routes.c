@@ -4,7 +4,11 @@
 
 #include "api/routes.h"
 
+#include "vmm/base/log.h"
+
+#include <fcntl.h>
 #include <stdio.h>
+#include <unistd.h>
 
 static struct api_context context = {.machine = &fake_machine, .app_name = "Mayfly"};
 
@@ -426,6 +430,42 @@ static void test_first_version_of_the_metadata_service_is_deprecated(void **stat
     assert_int_equal(metrics.deprecated.http_calls - before, 2);
 }
 
+/* How many lines each write(2) to the log brought: "2 1 " for two and then one. */
+static void lines_of_writes(int packets, char *counts)
+{
+    char text[4096];
+    ssize_t length;
+
+    while ((length = read(packets, text, sizeof(text))) > 0) {
+        unsigned lines = 0;
+
+        for (ssize_t i = 0; i < length; i++)
+            lines += text[i] == '\n';
+        counts += sprintf(counts, "%u ", lines);
+    }
+}
+
+/* The pipe keeps writes apart. What only reads is logged together with its outcome; all else before it is done. */
+static void test_get_and_its_outcome_are_logged_by_one_write(void **state)
+{
+    char text[2048];
+    int ends[2];
+
+    (void)state;
+    assert_int_equal(pipe2(ends, O_DIRECT | O_NONBLOCK | O_CLOEXEC), 0);
+    log_set_fd(ends[1]);
+    assert_int_equal(request(API_GET, "/version", NULL, text), 200);
+    assert_int_equal(request(API_GET, "/nowhere", NULL, text), 400);
+    lines_of_writes(ends[0], text);
+    assert_string_equal(text, "2 2 ");
+    assert_int_equal(request(API_PUT, "/machine-config", "{\"vcpu_count\":1,\"mem_size_mib\":128}", text), 204);
+    assert_int_equal(request(API_PUT, "/machine-config", "{}", text), 400);
+    lines_of_writes(ends[0], text);
+    assert_string_equal(text, "1 1 1 1 ");
+    log_set_fd(STDERR_FILENO);
+    close(ends[0]);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, setup)
 
 TEST_MAIN(TEST(test_every_route_answers_in_its_states_and_refuses_in_others),
@@ -438,4 +478,5 @@ TEST_MAIN(TEST(test_every_route_answers_in_its_states_and_refuses_in_others),
           TEST(test_actions_reach_the_machine_in_their_states), TEST(test_vm_config_has_exactly_the_known_keys),
           TEST(test_balloon_and_hotplug_are_told_as_they_are_known), TEST(test_requests_and_refusals_are_counted),
           TEST(test_each_request_counts_for_its_path_alone), TEST(test_deprecated_field_is_told_in_the_reply),
+          TEST(test_get_and_its_outcome_are_logged_by_one_write),
           TEST(test_first_version_of_the_metadata_service_is_deprecated))

@@ -10,7 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { LINE_USUAL_BYTES = 384, LINE_MAX_BYTES = 2048, MODULE_MAX = 128 };
+enum { LINE_MAX_BYTES = 2048, MODULE_MAX = 128 };
 
 static struct {
     const char *instance;
@@ -24,6 +24,7 @@ static struct {
 } state = {.instance = "anonymous-instance", .level = LOG_LEVEL_INFO, .fd = STDERR_FILENO};
 
 static _Thread_local const char *thread_name = "main";
+static _Thread_local struct log_held *held_line;
 
 static const char *const level_names[] = {
     [LOG_LEVEL_OFF] = "OFF",   [LOG_LEVEL_ERROR] = "ERROR", [LOG_LEVEL_WARNING] = "WARN",
@@ -188,25 +189,46 @@ static void mask_control_characters(char *text, size_t length)
     }
 }
 
-/* Makes the line and, unless it does not fit and `whole` is asked for, writes it. False: it did not fit. */
-static bool write_line(struct line line, bool whole, const struct log_site *site, uint32_t suppressed,
-                       const char *format, va_list args)
+/* Makes the line behind what `line` has. False: it did not fit. */
+static bool make_line(struct line *line, const struct log_site *site, uint32_t suppressed, const char *format,
+                      va_list args)
 {
-    append_prefix(&line, site);
-    size_t start = line.used;
+    append_prefix(line, site);
+    size_t start = line->used;
 
-    append_list(&line, format, args);
+    append_list(line, format, args);
     if (suppressed > 0)
-        append(&line, " (and %u more like it)", suppressed);
-    if (whole && line.cut)
-        return false;
-    mask_control_characters(line.text + start, line.used - start);
-    line.text[line.used++] = '\n'; /* over the NUL */
+        append(line, " (and %u more like it)", suppressed);
+    mask_control_characters(line->text + start, line->used - start);
+    line->text[line->used++] = '\n'; /* over the NUL */
+    return !line->cut;
+}
 
-    ssize_t written = output_write(__atomic_load_n(&state.fd, __ATOMIC_ACQUIRE), line.text, line.used);
-    if (written != (ssize_t)line.used)
+static ssize_t put(const char *text, size_t length)
+{
+    return output_write(__atomic_load_n(&state.fd, __ATOMIC_ACQUIRE), text, length);
+}
+
+static void put_line(const char *text, size_t length)
+{
+    if (put(text, length) != (ssize_t)length)
         __atomic_add_fetch(&state.dropped, 1, __ATOMIC_RELAXED);
-    return true;
+}
+
+/* Two lines, of which the first has `first` bytes; or one, when that is 0. */
+static void put_lines(const char *text, size_t first, size_t length)
+{
+    if (first > 0) {
+        ssize_t written = put(text, length);
+
+        if (written >= 0 || errno != EAGAIN) {
+            __atomic_add_fetch(&state.dropped, (written < (ssize_t)first) + (written < (ssize_t)length),
+                               __ATOMIC_RELAXED);
+            return;
+        }
+        put_line(text, first); /* where there is no room for both there may be for one */
+    }
+    put_line(text + first, length - first);
 }
 
 /* Apart, so that the usual line does not take the stack of the longest: each page of it stays with the process. */
@@ -214,13 +236,22 @@ static __attribute__((noinline)) void write_long_line(const struct log_site *sit
                                                       const char *format, va_list args)
 {
     char text[LINE_MAX_BYTES];
+    struct line line = {.text = text, .size = sizeof(text)};
 
-    write_line((struct line){.text = text, .size = sizeof(text)}, false, site, suppressed, format, args);
+    make_line(&line, site, suppressed, format, args);
+    put_line(line.text, line.used);
+}
+
+/* A handler of a signal that comes in between finds it or not, never half. */
+static struct log_held *take_held(void)
+{
+    return __atomic_exchange_n(&held_line, NULL, __ATOMIC_RELAXED);
 }
 
 void log_write(struct log_site *site, const char *format, ...)
 {
-    char text[LINE_USUAL_BYTES];
+    char text[LOG_LINE_USUAL_BYTES];
+    struct line line = {.text = text, .size = sizeof(text)};
     int saved = errno;
     uint32_t suppressed;
     va_list args;
@@ -230,13 +261,59 @@ void log_write(struct log_site *site, const char *format, ...)
     if (!site_may_write(site, &suppressed))
         return;
 
+    struct log_held *held = take_held();
+    size_t first = held == NULL ? 0 : held->used;
+    if (held != NULL)
+        line = (struct line){.text = held->text, .size = sizeof(held->text), .used = first};
+
     va_start(args, format);
-    bool done = write_line((struct line){.text = text, .size = sizeof(text)}, true, site, suppressed, format, args);
+    bool made = make_line(&line, site, suppressed, format, args);
     va_end(args);
-    if (!done) {
+    if (made) {
+        put_lines(line.text, first, line.used);
+    } else {
+        if (first > 0)
+            put_line(line.text, first);
         va_start(args, format);
         write_long_line(site, suppressed, format, args);
         va_end(args);
     }
+    errno = saved;
+}
+
+void log_hold(struct log_site *site, struct log_held *held, const char *format, ...)
+{
+    struct line line = {.text = held->text, .size = LOG_LINE_USUAL_BYTES};
+    int saved = errno;
+    uint32_t suppressed;
+    va_list args;
+
+    log_release();
+    if (!module_fits(site->file))
+        return;
+    if (!site_may_write(site, &suppressed))
+        return;
+
+    va_start(args, format);
+    bool made = make_line(&line, site, suppressed, format, args);
+    va_end(args);
+    if (made) {
+        held->used = line.used;
+        __atomic_store_n(&held_line, held, __ATOMIC_RELEASE);
+    } else {
+        va_start(args, format);
+        write_long_line(site, suppressed, format, args);
+        va_end(args);
+    }
+    errno = saved;
+}
+
+void log_release(void)
+{
+    struct log_held *held = take_held();
+    int saved = errno;
+
+    if (held != NULL)
+        put_line(held->text, held->used);
     errno = saved;
 }

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 enum log_level { LOG_LEVEL_OFF, LOG_LEVEL_ERROR, LOG_LEVEL_WARNING, LOG_LEVEL_INFO, LOG_LEVEL_DEBUG, LOG_LEVEL_TRACE };
@@ -50,24 +51,44 @@ uint64_t log_suppressed(void);
 bool log_enabled(enum log_level level);
 void log_write(struct log_site *site, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+enum { LOG_LINE_USUAL_BYTES = 384 };
+
+/* A line that waits for the next one, and room for that. */
+struct log_held {
+    char text[2 * LOG_LINE_USUAL_BYTES];
+    size_t used;
+};
+
+/*
+ * As log_write, but the line may stay in `held`, to leave with this thread's next one in a single write(2): before it,
+ * with the time that it was made at. A thread holds one line at a time; `held` must stay until log_release. A line that
+ * a signal handler on this thread writes takes it along, too; one of another thread's does not.
+ */
+void log_hold(struct log_site *site, struct log_held *held, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* Writes what this thread holds, if it still does. */
+void log_release(void);
+
 /*
  * A site writes at most LOG_LINES_PER_PERIOD lines in LOG_PERIOD_SECONDS; its first line after that says how many more
  * there were. A guest that makes us complain all day fills 26 MB of a log. The `_unlimited` ones, for requests of the
- * host, write every line.
+ * host, write every line, and so does log_info_held, by log_hold.
  */
 enum { LOG_LINES_PER_PERIOD = 10, LOG_PERIOD_SECONDS = 5 };
 
-#define log_at(level_, unlimited_, ...)                                                                                \
+#define log_by(write_, level_, unlimited_, ...)                                                                        \
     do {                                                                                                               \
         if (log_enabled(level_)) {                                                                                     \
             static struct log_site log_site_ = {__FILE__, __LINE__, (level_), 0, 0, 0, (unlimited_)};                  \
-            log_write(&log_site_, __VA_ARGS__);                                                                        \
+            write_(&log_site_, __VA_ARGS__);                                                                           \
         }                                                                                                              \
     } while (0)
 
-#define log_error(...) log_at(LOG_LEVEL_ERROR, false, __VA_ARGS__)
-#define log_warning(...) log_at(LOG_LEVEL_WARNING, false, __VA_ARGS__)
-#define log_info(...) log_at(LOG_LEVEL_INFO, false, __VA_ARGS__)
-#define log_debug(...) log_at(LOG_LEVEL_DEBUG, false, __VA_ARGS__)
-#define log_error_unlimited(...) log_at(LOG_LEVEL_ERROR, true, __VA_ARGS__)
-#define log_info_unlimited(...) log_at(LOG_LEVEL_INFO, true, __VA_ARGS__)
+#define log_error(...) log_by(log_write, LOG_LEVEL_ERROR, false, __VA_ARGS__)
+#define log_warning(...) log_by(log_write, LOG_LEVEL_WARNING, false, __VA_ARGS__)
+#define log_info(...) log_by(log_write, LOG_LEVEL_INFO, false, __VA_ARGS__)
+#define log_debug(...) log_by(log_write, LOG_LEVEL_DEBUG, false, __VA_ARGS__)
+#define log_error_unlimited(...) log_by(log_write, LOG_LEVEL_ERROR, true, __VA_ARGS__)
+#define log_info_unlimited(...) log_by(log_write, LOG_LEVEL_INFO, true, __VA_ARGS__)
+#define log_info_held(...) log_by(log_hold, LOG_LEVEL_INFO, true, __VA_ARGS__) /* held, format, ... */
