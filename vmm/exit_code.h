@@ -6,12 +6,12 @@
 
 enum exit_code {
     EXIT_CODE_OK = 0,       /* the guest reset or powered off, or --help and --version */
-    EXIT_CODE_ERROR = 1,    /* triple fault, KVM error, unknown exit, a failure of the host */
+    EXIT_CODE_ERROR = 1,    /* triple fault, KVM error, unknown exit, a start that failed, --config-file included */
     EXIT_CODE_SIGSYS = 148, /* a system call that the seccomp filter forbids */
     EXIT_CODE_SIGBUS = 149, /* also: a file mapped into guest memory was truncated */
     EXIT_CODE_SIGSEGV = 150,
     EXIT_CODE_SIGXFSZ = 151,       /* a file grew over RLIMIT_FSIZE */
-    EXIT_CODE_CONFIGURATION = 152, /* --config-file, --seccomp-filter, the logger or the metrics were refused */
+    EXIT_CODE_CONFIGURATION = 152, /* --level: all else that is refused is an error */
     EXIT_CODE_ARGUMENTS = 153,     /* the command line */
     EXIT_CODE_SIGXCPU = 154,       /* RLIMIT_CPU */
     EXIT_CODE_SIGHUP = 156,

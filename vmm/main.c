@@ -154,12 +154,14 @@ static int run(const struct options *options, const struct filters *filters)
         return fail(EXIT_CODE_ERROR, error);
 
     error = configure_logger(machine, options);
+    /* What is wrong with it is its level, or else the host. */
+    bool level_is_wrong = error != NULL && error->kind == ERROR_INPUT;
     if (error == NULL)
         error = configure_metrics(machine, options);
     if (error == NULL)
         error = configure_metadata(machine, options);
     if (error != NULL)
-        return fail(EXIT_CODE_CONFIGURATION, error_wrap(error, "command line"));
+        return fail(level_is_wrong ? EXIT_CODE_CONFIGURATION : EXIT_CODE_ERROR, error_wrap(error, "command line"));
     log_start(options);
 
     error = serve_api(loop, machine, options, &server);
@@ -169,7 +171,7 @@ static int run(const struct options *options, const struct filters *filters)
         error = configure_from_file(loop, machine, options);
     if (error != NULL) {
         api_server_free(server);
-        return fail(EXIT_CODE_CONFIGURATION, error);
+        return fail(EXIT_CODE_ERROR, error);
     }
 
     /* The guest's end, or a signal, ends the process from within. */
@@ -206,7 +208,7 @@ int main(int argc, char *argv[])
     if (error == NULL)
         error = filters_load(&filters, FILTER_MAIN_START);
     if (error != NULL)
-        return fail(EXIT_CODE_CONFIGURATION, error);
+        return fail(EXIT_CODE_ERROR, error);
     int exit_code = run(&options, &filters);
     /* Nothing is taken apart: the kernel does that when nobody waits any more. */
     if (options.as_firecracker)

@@ -255,15 +255,17 @@ static void test_limit_of_bodies_is_the_one_given(void **state)
     api_response_free(&response);
 }
 
-static void test_options_that_cannot_be_met_end_with_code_152(void **state)
+static void test_options_that_cannot_be_met_end_with_code_1_and_a_wrong_level_with_152(void **state)
 {
     static const struct {
         const char *arguments[3];
+        int exit_code;
         const char *text;
     } wrong[] = {
-        {{"--level", "loud"}, "level: 'loud', expected Off"},
-        {{"--metrics-path", "/nonexistent/metrics"}, "metrics_path: cannot open '/nonexistent/metrics'"},
-        {{"--config-file", "/nonexistent/file"}, "--config-file '/nonexistent/file': cannot open it"},
+        {{"--level", "loud"}, 152, "level: 'loud', expected Off"},
+        {{"--metrics-path", "/nonexistent/metrics"}, 1, "metrics_path: cannot open '/nonexistent/metrics'"},
+        {{"--metadata", "/nonexistent/data"}, 1, "--metadata: '/nonexistent/data': cannot open it"},
+        {{"--config-file", "/nonexistent/file"}, 1, "--config-file '/nonexistent/file': cannot open it"},
     };
 
     (void)state;
@@ -277,7 +279,7 @@ static void test_options_that_cannot_be_met_end_with_code_152(void **state)
                                       .no_api = true,
                                       .shows = folder});
 
-        vm_expect_exit(vm, 152);
+        vm_expect_exit(vm, wrong[i].exit_code);
         vm_expect_log(vm, wrong[i].text);
         assert_int_equal(rmdir(folder), 0); /* nothing was made in it */
     }
@@ -294,4 +296,4 @@ TEST_MAIN(machine_test(test_version_is_the_one_that_callers_of_the_name_look_for
           machine_test(test_start_times_of_the_caller_are_in_the_metrics),
           machine_test(test_fifos_of_log_and_metrics_need_no_reader),
           machine_test(test_limit_of_bodies_is_the_one_given),
-          machine_test(test_options_that_cannot_be_met_end_with_code_152))
+          machine_test(test_options_that_cannot_be_met_end_with_code_1_and_a_wrong_level_with_152))

@@ -161,14 +161,34 @@ static void test_wrong_command_lines_end_with_code_153(void **state)
     }
 }
 
-static void test_wrong_configuration_file_ends_with_code_152(void **state)
+/* With an API and without, refused as a whole or by the start. */
+static void test_configuration_file_that_is_refused_ends_with_code_1(void **state)
 {
-    (void)state;
-    struct vm *vm = vm_start_with(&(struct machine_options){
-        .no_api = true, .arguments = (const char *[]){"--no-api", "--config-file", "/no/such/file", NULL}});
+    static const char *const wrong[][2] = {
+        {"{", "not JSON"},
+        {"{\"machine-config\": {\"vcpu_count\": 1}}", "machine-config.mem_size_mib: missing"},
+        {"{\"boot-source\": {\"kernel_image_path\": \"/no/such/kernel\"}}", "/no/such/kernel"},
+        {"{}", "no kernel_image_path"}};
+    char path[] = "/tmp/mayfly-config-XXXXXX", folder[] = "/tmp/mayfly-unused-XXXXXX", socket[64];
 
-    vm_expect_exit(vm, 152);
-    vm_expect_log(vm, "/no/such/file");
+    (void)state;
+    cleanup_fd int fd = mkstemp(path);
+    assert_true(fd >= 0);
+    assert_non_null(mkdtemp(folder));
+    snprintf(socket, sizeof(socket), "--api-sock=%s/socket", folder);
+    for (size_t i = 0; i < 2 * array_length(wrong); i++) {
+        const char *const arguments[] = {"--config-file", path, i % 2 == 0 ? "--no-api" : socket, NULL};
+
+        assert_int_equal(ftruncate(fd, 0), 0);
+        assert_int_equal(pwrite(fd, wrong[i / 2][0], strlen(wrong[i / 2][0]), 0), strlen(wrong[i / 2][0]));
+        struct vm *vm =
+            vm_start_with(&(struct machine_options){.no_api = true, .arguments = arguments, .shows = folder});
+        vm_expect_exit(vm, 1);
+        vm_expect_log(vm, wrong[i / 2][1]);
+        machine_teardown(NULL);
+    }
+    unlink(path);
+    assert_int_equal(rmdir(folder), 0); /* no socket is left */
 }
 
 TEST_MAIN(machine_test(test_reset_ends_with_code_0), machine_test(test_triple_fault_ends_with_code_1_and_is_logged),
@@ -178,4 +198,4 @@ TEST_MAIN(machine_test(test_reset_ends_with_code_0), machine_test(test_triple_fa
           machine_test(test_guest_that_keeps_a_device_busy_leaves_others_their_turn),
           machine_test(test_guest_that_does_not_end_can_be_killed_while_it_hammers),
           machine_test(test_wrong_command_lines_end_with_code_153),
-          machine_test(test_wrong_configuration_file_ends_with_code_152))
+          machine_test(test_configuration_file_that_is_refused_ends_with_code_1))

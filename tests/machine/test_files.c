@@ -277,7 +277,7 @@ static void test_without_permission_for_dev_kvm_the_start_is_refused(void **stat
                                   .before_exec = become_nobody,
                                   .unjailed = "the jailer is the one who refuses",
                                   .arguments = (const char *[]){"--no-api", "--config-file", path, NULL}});
-    vm_expect_exit(vm, 152);
+    vm_expect_exit(vm, 1);
     unlink(path);
     vm_expect_log(vm, "/dev/kvm");
 }

@@ -265,7 +265,7 @@ static void start_is_refused(const char *path, const char *reason)
     struct vm *vm = vm_start_with(&(struct machine_options){
         .no_api = true, .no_log_path = true, .arguments = (const char *[]){"--seccomp-filter", path, NULL}});
 
-    vm_expect_exit(vm, 152);
+    vm_expect_exit(vm, 1);
     vm_expect_log(vm, "--seccomp-filter: ");
     vm_expect_log(vm, path);
     vm_expect_log(vm, reason);

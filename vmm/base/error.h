@@ -9,7 +9,7 @@
 
 /* What went wrong, in the terms of whoever has to answer for it. */
 enum error_kind {
-    ERROR_INPUT,     /* the caller's request is wrong: HTTP 400, exit code 152 for a configuration file */
+    ERROR_INPUT,     /* the caller's request is wrong: HTTP 400 */
     ERROR_STATE,     /* right request, wrong moment: HTTP 400 */
     ERROR_TOO_LARGE, /* the caller's data exceeds a limit: HTTP 413 */
     ERROR_HOST,      /* the host refused something that the request needed: HTTP 400, names the errno */
