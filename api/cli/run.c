@@ -114,10 +114,6 @@ static struct error *start(struct vmm_process *process, struct run_mounts *mount
     error = run_jail_explain(&process->jail, error);
     if (error == NULL)
         timeline_end(timeline, STAGE_VCPU_RUNNING);
-    if (error == NULL && options->net.wanted && !run_net_is_held(net)) {
-        error = run_net_await(net);
-        timeline_end(timeline, STAGE_NETWORK);
-    }
     api_client_free(client);
     located_free(&located);
     return error;

@@ -18,12 +18,12 @@
 #include "api/cli/locate.h"
 #include "api/cli/run_leftover.h"
 #include "vmm/base/cleanup.h"
+#include "vmm/base/clock.h"
 
 extern char **environ;
 
 enum {
     READY_PATIENCE_MS = 10000,
-    LAST_WORDS_PATIENCE_MS = 1000,
     SOCKET_FD = 3, /* where the connection is in the child */
     FAILED_BEFORE_EXEC = 127,
     NOBODY = 65534,
@@ -34,6 +34,8 @@ enum {
     FIFO_SIZE = 4096, /* the smallest that a FIFO can have */
 };
 
+enum { READY, ENDED }; /* of what is polled */
+
 /* Of the jail's sockets. */
 static const char socket_name[] = "net";
 
@@ -42,7 +44,12 @@ static const char guest_mac[] = "02:6d:61:79:66:6c";
 
 void run_net_init(struct run_net *net)
 {
-    *net = (struct run_net){.directory_fd = -1, .ready_fd = -1, .words_fd = -1, .process_fd = -1};
+    *net = (struct run_net){.directory_fd = -1,
+                            .ready_fd = -1,
+                            .filler_fd = -1,
+                            .words_fd = -1,
+                            .process_fd = -1,
+                            .deadline_us = UINT64_MAX};
 }
 
 static bool by_passt(const struct run_net *net)
@@ -67,7 +74,8 @@ static struct error *make_ready_fifo(struct run_net *net)
     if (mkfifo(path, 0600) != 0)
         return error_errno(errno, "--net: cannot make %s", path);
     net->ready_fd = open(path, O_RDONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC);
-    return net->ready_fd >= 0 ? NULL : error_errno(errno, "--net: %s", path);
+    net->filler_fd = open(path, O_WRONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC);
+    return net->ready_fd >= 0 && net->filler_fd >= 0 ? NULL : error_errno(errno, "--net: %s", path);
 }
 
 /*
@@ -79,29 +87,29 @@ static struct error *make_ready_fifo(struct run_net *net)
 static struct error *hold(struct run_net *net)
 {
     static const char filler[FIFO_SIZE];
-    char path[RUN_NET_PATH_SIZE + 8];
-    cleanup_fd int fd = -1;
 
-    snprintf(path, sizeof(path), "%s/ready", net->directory);
-    fd = open(path, O_WRONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC);
-    if (fd < 0 || fcntl(fd, F_SETPIPE_SZ, FIFO_SIZE) != FIFO_SIZE || write(fd, filler, FIFO_SIZE) != FIFO_SIZE)
-        return error_errno(errno, "--net: cannot fill %s", path);
+    if (fcntl(net->filler_fd, F_SETPIPE_SZ, FIFO_SIZE) != FIFO_SIZE ||
+        write(net->filler_fd, filler, FIFO_SIZE) != FIFO_SIZE)
+        return error_errno(errno, "--net: cannot fill a FIFO in %s", net->directory);
     net->held = true;
     return NULL;
 }
 
-static struct error *let_go(struct run_net *net)
+static void set_deadline(struct run_net *net)
+{
+    net->deadline_us = clock_monotonic_us() + READY_PATIENCE_MS * 1000ull;
+}
+
+struct error *run_net_let_go(struct run_net *net)
 {
     char filler[FIFO_SIZE];
 
+    if (!net->held)
+        return NULL;
     net->held = false;
+    set_deadline(net);
     return read(net->ready_fd, filler, FIFO_SIZE) == FIFO_SIZE ? NULL
                                                                : error_errno(errno, "--net: cannot empty a FIFO");
-}
-
-bool run_net_is_held(const struct run_net *net)
-{
-    return net->held;
 }
 
 struct error *run_net_prepare(struct run_net *net, const struct run_net_options *options)
@@ -258,6 +266,9 @@ static struct error *start_passt(struct run_net *net, const struct vmm_process *
         child(net->program, &command, connection, words, parent);
     net->pid = pid;
     net->process_fd = (int)syscall(SYS_pidfd_open, pid, 0u);
+    net->awaited = true;
+    if (!net->held)
+        set_deadline(net);
     return net->process_fd >= 0 ? NULL : error_errno(errno, "pidfd_open");
 }
 
@@ -324,24 +335,27 @@ static void last_words(const struct run_net *net, char *text, size_t size)
             snprintf(text, size, "%s", line);
 }
 
-struct error *run_net_await(struct run_net *net)
+/* The FIFO of one that is held has the filler in it, which tells nothing. */
+void run_net_poll(const struct run_net *net, struct pollfd wait[RUN_NET_POLL_COUNT])
 {
-    struct pollfd wait[] = {{.fd = net->ready_fd, .events = POLLIN}, {.fd = net->process_fd, .events = POLLIN}};
+    wait[READY] = (struct pollfd){.fd = net->awaited && !net->held ? net->ready_fd : -1, .events = POLLIN};
+    wait[ENDED] = (struct pollfd){.fd = net->awaited ? net->process_fd : -1, .events = POLLIN};
+}
+
+struct error *run_net_check(struct run_net *net, const struct pollfd wait[RUN_NET_POLL_COUNT])
+{
     static const char no_route[] = "External interface not usable";
     char text[256];
-    struct error *error;
 
-    if (!by_passt(net))
+    if (wait[READY].revents != 0) {
+        net->awaited = false;
+        net->deadline_us = UINT64_MAX;
         return NULL;
-    error = net->held ? let_go(net) : NULL;
-    if (error != NULL)
-        return error;
-    if (poll(wait, array_length(wait), READY_PATIENCE_MS) <= 0)
-        return error_new(ERROR_HOST, "--net: passt was not ready within %d s", READY_PATIENCE_MS / 1000);
-    if ((wait[0].revents & POLLIN) != 0)
-        return NULL;
-    poll(&wait[1], 1, LAST_WORDS_PATIENCE_MS);
-    kill(net->pid, SIGKILL);
+    }
+    if (wait[ENDED].revents == 0)
+        return clock_monotonic_us() < net->deadline_us
+                   ? NULL
+                   : error_new(ERROR_HOST, "--net: passt was not ready within %d s", READY_PATIENCE_MS / 1000);
     waitpid(net->pid, NULL, 0);
     net->pid = 0;
     last_words(net, text, sizeof(text));
@@ -377,6 +391,7 @@ void run_net_end(struct run_net *net)
         run_leftover_clear(net->directory);
     fd_close(&net->directory_fd);
     fd_close(&net->ready_fd);
+    fd_close(&net->filler_fd);
     fd_close(&net->words_fd);
     fd_close(&net->process_fd);
     free(net->program);

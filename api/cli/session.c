@@ -142,16 +142,6 @@ static void note_progress(struct session *session, enum talk_state before)
     }
 }
 
-/* The guest is up, its network included. */
-static struct error *greeted(struct session *session)
-{
-    struct error *error = run_net_is_held(session->net) ? run_net_await(session->net) : NULL;
-
-    if (error == NULL)
-        send_run(session);
-    return error;
-}
-
 static struct error *receive_control(struct session *session)
 {
     uint8_t bytes[4096];
@@ -171,7 +161,7 @@ static struct error *receive_control(struct session *session)
             return error;
         note_progress(session, before);
         if (before == TALK_EXPECTS_HELLO && session->talk.state == TALK_EXPECTS_START)
-            error = greeted(session);
+            error = run_net_let_go(session->net);
         if (error != NULL)
             return error;
     }
@@ -223,6 +213,22 @@ static void lose_mount(struct session *session)
         run_mounts_tend(session->mounts);
 }
 
+/* --- The network --- */
+
+/* Nothing runs before its network is there; the guest waits for its command. */
+static struct error *tend_network(struct session *session, const struct pollfd wait[RUN_NET_POLL_COUNT])
+{
+    if (!session->net->awaited || session->process_ended)
+        return NULL;
+
+    struct error *error = run_net_check(session->net, wait);
+    if (error != NULL || session->net->awaited)
+        return error;
+    timeline_end(session->timeline, STAGE_NETWORK);
+    send_run(session);
+    return NULL;
+}
+
 /* --- Time --- */
 
 static void set_deadline(struct session *session, uint64_t timeout_ms)
@@ -236,15 +242,15 @@ static void set_deadline(struct session *session, uint64_t timeout_ms)
 }
 
 /* What is left, as poll(2) takes it, rounded up; -1: no end. */
-static int time_left_ms(const struct session *session)
+static int time_left_ms(uint64_t deadline_us)
 {
     uint64_t now = clock_monotonic_us(), left_ms;
 
-    if (session->deadline_us == UINT64_MAX)
+    if (deadline_us == UINT64_MAX)
         return -1;
-    if (now >= session->deadline_us)
+    if (now >= deadline_us)
         return 0;
-    left_ms = (session->deadline_us - now + 999) / 1000;
+    left_ms = (deadline_us - now + 999) / 1000;
     return left_ms < INT_MAX ? (int)left_ms : INT_MAX;
 }
 
@@ -302,7 +308,10 @@ static void run_stdin(struct session *session, const struct pollfd wait[2])
 
 static struct error *turn(struct session *session)
 {
-    enum { SIGNAL, PROCESS, CONTROL, SERIAL, LOG, MOUNTS, IN, OUT = IN + 2, ERR = OUT + 2, COUNT = ERR + 2 };
+    enum { SIGNAL, PROCESS, CONTROL, SERIAL, LOG, MOUNTS, NET };
+    enum { IN = NET + RUN_NET_POLL_COUNT, OUT = IN + 2, ERR = OUT + 2, COUNT = ERR + 2 };
+    uint64_t net_deadline_us = session->net->deadline_us;
+    uint64_t deadline_us = session->deadline_us < net_deadline_us ? session->deadline_us : net_deadline_us;
     bool pending = session->outgoing_start < session->outgoing_end;
     struct pollfd wait[COUNT] = {
         [SIGNAL] = {.fd = session->signal_fd, .events = POLLIN},
@@ -314,12 +323,13 @@ static struct error *turn(struct session *session)
     };
     struct error *error = NULL;
 
+    run_net_poll(session->net, &wait[NET]);
     pump_poll(&session->in, &wait[IN]);
     pump_poll(&session->out, &wait[OUT]);
     pump_poll(&session->err, &wait[ERR]);
-    if (poll(wait, COUNT, time_left_ms(session)) < 0)
+    if (poll(wait, COUNT, time_left_ms(deadline_us)) < 0)
         return errno == EINTR ? NULL : error_errno(errno, "poll");
-    session->timed_out = time_left_ms(session) == 0;
+    session->timed_out = time_left_ms(session->deadline_us) == 0;
     if (wait[PROCESS].revents != 0)
         session->process_ended = true;
     if (wait[SERIAL].revents != 0)
@@ -328,9 +338,10 @@ static struct error *turn(struct session *session)
         receive_tail(&session->process->log_fd, &session->log, -1);
     if (wait[MOUNTS].revents != 0)
         lose_mount(session);
+    error = tend_network(session, &wait[NET]);
     if ((wait[CONTROL].revents & POLLOUT) != 0)
         flush_outgoing(session);
-    if ((wait[CONTROL].revents & ~POLLOUT) != 0)
+    if (error == NULL && (wait[CONTROL].revents & ~POLLOUT) != 0)
         error = receive_control(session);
     if (wait[SIGNAL].revents != 0)
         receive_signal(session); /* to whom it may concern by now */
@@ -381,8 +392,8 @@ static struct error *begin(struct session *session, const struct run_options *op
         error = configure_connect_ports(session->process, session->ports);
     if (error != NULL)
         return error;
-    /* Nothing runs before its network is there; else the guest finds its command waiting. */
-    if (!run_net_is_held(session->net))
+    /* The guest finds its command waiting. */
+    if (!session->net->awaited)
         send_run(session);
     if (has_stdin)
         pump_init(&session->in, STDIN_FILENO, session->ports[RUN_PORT_STDIN]);

@@ -14,7 +14,7 @@ enum timeline_stage {
     STAGE_API_READY,     /* until its API took a connection */
     STAGE_CONFIGURED,    /* until it accepted the whole configuration */
     STAGE_VCPU_RUNNING,  /* until InstanceStart was answered */
-    STAGE_NETWORK,       /* until passt was up, with --net but not --publish; the kernel boots meanwhile */
+    STAGE_NETWORK,       /* until passt was up, where that was before the guest; the kernel boots meanwhile */
     STAGE_KERNEL,        /* until the guest's init began */
     STAGE_INIT,          /* until the command was executed */
     STAGE_COMMAND,       /* until the command's end was noticed */

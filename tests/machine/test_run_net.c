@@ -53,6 +53,7 @@ static void uninstall(void)
     unlink(file("passt"));
     unlink(file("bound"));
     unlink(file("serves"));
+    unlink(file("late"));
     rmdir(directory);
     setenv("PATH", path_before, 1);
     free(path_before);
@@ -136,19 +137,44 @@ static void test_published_port_is_served_when_the_guest_is_up(void **state)
     uninstall();
 }
 
+/* It writes its pid into a FIFO that nobody has open by then. */
+static void test_command_waits_for_a_passt_that_takes_longer_than_the_guest(void **state)
+{
+    static const char *const networks[] = {"--net", "--publish=127.0.0.1:8080:80"};
+
+    for (size_t i = 0; i < array_length(networks); i++) {
+        const struct how how = {.stdin_null = true, .options = COMMAND(networks[i])};
+
+        install("sleep 1; echo >${0%/*}/late");
+        struct run *run = start(&how, COMMAND("echo", "hi"));
+        await(run, "hi\n");
+        assert_true(exists("late"));
+        expect_code(run, 0);
+        uninstall();
+        teardown(state);
+    }
+}
+
+/* Nor is a guest waited for that does not come up. */
 static void test_command_does_not_run_when_its_port_cannot_be_had(void **state)
 {
-    const struct how how = {.stdin_null = true, .options = COMMAND("--publish", "127.0.0.1:8080:80")};
+    static const char *const guests[] = {NULL, "fake=hang"};
 
-    (void)state;
-    install("echo Failed to bind >&2; exit 1");
-    struct run *run = start(&how, COMMAND("echo", "hi"));
-    expect_code(run, 125);
-    assert_string_equal(output_of(run), "");
-    assert_non_null(strstr(errors_of(run), "--net: passt ended before it was ready: Failed to bind\n"));
-    uninstall();
+    for (size_t i = 0; i < array_length(guests); i++) {
+        const struct how how = {
+            .stdin_null = true, .cmdline = guests[i], .options = COMMAND("--publish", "127.0.0.1:8080:80")};
+
+        install("echo Failed to bind >&2; exit 1");
+        struct run *run = start(&how, COMMAND("echo", "hi"));
+        expect_code(run, 125);
+        assert_string_equal(output_of(run), "");
+        assert_non_null(strstr(errors_of(run), "--net: passt ended before it was ready: Failed to bind\n"));
+        uninstall();
+        teardown(state);
+    }
 }
 
 TEST_MAIN(cli_test(test_published_port_is_not_served_before_the_guest_is_up),
           cli_test(test_published_port_is_served_when_the_guest_is_up),
+          cli_test(test_command_waits_for_a_passt_that_takes_longer_than_the_guest),
           cli_test(test_command_does_not_run_when_its_port_cannot_be_had))
