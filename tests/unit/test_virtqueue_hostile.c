@@ -15,23 +15,27 @@ static void assert_breaks(void)
     assert_false(virtqueue_needs_signal(queue));
 }
 
+/* So does a chain that begins with this. */
+static void assert_breaks_on(uint64_t gpa, uint32_t length, uint16_t flags, uint16_t next)
+{
+    guest_ring_descriptor(ring, 0, gpa, length, flags, next);
+    guest_ring_publish(ring, 0);
+    assert_breaks();
+}
+
 static void test_queue_rejects_chain_that_loops(void **state)
 {
     (void)state;
     activate(0);
-    guest_ring_descriptor(ring, 0, DATA_GPA, 8, VRING_DESC_F_NEXT, 1);
     guest_ring_descriptor(ring, 1, DATA_GPA, 8, VRING_DESC_F_NEXT, 0);
-    guest_ring_publish(ring, 0);
-    assert_breaks();
+    assert_breaks_on(DATA_GPA, 8, VRING_DESC_F_NEXT, 1);
 }
 
 static void test_queue_rejects_loop_of_empty_buffers(void **state)
 {
     (void)state;
     activate(0);
-    guest_ring_descriptor(ring, 0, DATA_GPA, 0, VRING_DESC_F_NEXT, 0);
-    guest_ring_publish(ring, 0);
-    assert_breaks();
+    assert_breaks_on(DATA_GPA, 0, VRING_DESC_F_NEXT, 0);
 }
 
 static void test_queue_rejects_loop_in_indirect_table(void **state)
@@ -40,9 +44,7 @@ static void test_queue_rejects_loop_in_indirect_table(void **state)
     activate(INDIRECT);
     table_entry(0, DATA_GPA, 8, VRING_DESC_F_NEXT, 1);
     table_entry(1, DATA_GPA, 8, VRING_DESC_F_NEXT, 1);
-    guest_ring_descriptor(ring, 0, TABLE_GPA, 32, VRING_DESC_F_INDIRECT, 0);
-    guest_ring_publish(ring, 0);
-    assert_breaks();
+    assert_breaks_on(TABLE_GPA, 32, VRING_DESC_F_INDIRECT, 0);
 }
 
 static void test_queue_rejects_head_out_of_range(void **state)
@@ -57,9 +59,7 @@ static void test_queue_rejects_next_out_of_range(void **state)
 {
     (void)state;
     activate(0);
-    guest_ring_descriptor(ring, 0, DATA_GPA, 8, VRING_DESC_F_NEXT, SIZE);
-    guest_ring_publish(ring, 0);
-    assert_breaks();
+    assert_breaks_on(DATA_GPA, 8, VRING_DESC_F_NEXT, SIZE);
 }
 
 static void test_queue_rejects_next_beyond_indirect_table(void **state)
@@ -67,9 +67,7 @@ static void test_queue_rejects_next_beyond_indirect_table(void **state)
     (void)state;
     activate(INDIRECT);
     table_entry(0, DATA_GPA, 8, VRING_DESC_F_NEXT, 2);
-    guest_ring_descriptor(ring, 0, TABLE_GPA, 32, VRING_DESC_F_INDIRECT, 0);
-    guest_ring_publish(ring, 0);
-    assert_breaks();
+    assert_breaks_on(TABLE_GPA, 32, VRING_DESC_F_INDIRECT, 0);
 }
 
 static void test_queue_rejects_indirect_within_indirect(void **state)
@@ -77,9 +75,7 @@ static void test_queue_rejects_indirect_within_indirect(void **state)
     (void)state;
     activate(INDIRECT);
     table_entry(0, TABLE_GPA, 16, VRING_DESC_F_INDIRECT, 0);
-    guest_ring_descriptor(ring, 0, TABLE_GPA, 16, VRING_DESC_F_INDIRECT, 0);
-    guest_ring_publish(ring, 0);
-    assert_breaks();
+    assert_breaks_on(TABLE_GPA, 16, VRING_DESC_F_INDIRECT, 0);
 }
 
 static void test_queue_rejects_indirect_that_was_not_negotiated(void **state)
@@ -87,9 +83,7 @@ static void test_queue_rejects_indirect_that_was_not_negotiated(void **state)
     (void)state;
     activate(0);
     table_entry(0, DATA_GPA, 16, 0, 0);
-    guest_ring_descriptor(ring, 0, TABLE_GPA, 16, VRING_DESC_F_INDIRECT, 0);
-    guest_ring_publish(ring, 0);
-    assert_breaks();
+    assert_breaks_on(TABLE_GPA, 16, VRING_DESC_F_INDIRECT, 0);
 }
 
 struct indirect_case {
@@ -113,14 +107,9 @@ static void test_queue_rejects_wrong_indirect_tables(void **state)
 
     (void)state;
     for (size_t i = 0; i < array_length(wrong); i++) {
-        virtqueue_reset(queue);
-        guest_ring_init(ring, &fixture.memory, RING_GPA, SIZE);
-        guest_ring_configure(ring, queue);
-        activate(INDIRECT);
+        start_over(INDIRECT);
         table_entry(0, DATA_GPA, 16, 0, 0);
-        guest_ring_descriptor(ring, 0, wrong[i].gpa, wrong[i].length, wrong[i].flags | VRING_DESC_F_INDIRECT, 1);
-        guest_ring_publish(ring, 0);
-        assert_breaks();
+        assert_breaks_on(wrong[i].gpa, wrong[i].length, wrong[i].flags | VRING_DESC_F_INDIRECT, 1);
     }
 }
 
@@ -170,10 +159,7 @@ static void test_queue_rejects_buffers_that_are_not_memory(void **state)
 
     (void)state;
     for (size_t i = 0; i < array_length(wrong); i++) {
-        virtqueue_reset(queue);
-        guest_ring_init(ring, &fixture.memory, RING_GPA, SIZE);
-        guest_ring_configure(ring, queue);
-        activate(0);
+        start_over(0);
         guest_ring_add(ring, &wrong[i], 1);
         assert_breaks();
     }
@@ -215,10 +201,7 @@ static void test_queue_rejects_index_too_far_ahead(void **state)
 
     (void)state;
     for (size_t i = 0; i < array_length(wrong); i++) {
-        virtqueue_reset(queue);
-        guest_ring_init(ring, &fixture.memory, RING_GPA, SIZE);
-        guest_ring_configure(ring, queue);
-        activate(0);
+        start_over(0);
         guest_ring_available_index(ring, wrong[i]);
         assert_int_equal(virtqueue_pop(queue, chain), VIRTQUEUE_BROKEN);
     }
@@ -258,10 +241,7 @@ static void test_queue_survives_random_rings(void **state)
 
     (void)state;
     for (int round = 0; round < 20000; round++) {
-        virtqueue_reset(queue);
-        guest_ring_init(ring, &fixture.memory, RING_GPA, SIZE);
-        guest_ring_configure(ring, queue);
-        activate(round % 2 == 0 ? INDIRECT | EVENT_IDX : 0);
+        start_over(round % 2 == 0 ? INDIRECT | EVENT_IDX : 0);
         for (uint16_t i = 0; i < SIZE; i++) {
             seed = seed * 6364136223846793005ULL + 1442695040888963407ULL;
             uint64_t address = (seed >> 20) % (2 * GUEST_LOW_SIZE);

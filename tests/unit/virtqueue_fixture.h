@@ -50,6 +50,15 @@ static inline void activate(uint64_t features)
     assert_true(virtqueue_activate(queue, &fixture.memory, features));
 }
 
+/* With a ring that is empty again. */
+static inline void start_over(uint64_t features)
+{
+    virtqueue_reset(queue);
+    guest_ring_init(ring, &fixture.memory, RING_GPA, SIZE);
+    guest_ring_configure(ring, queue);
+    activate(features);
+}
+
 static inline void assert_pops(void)
 {
     assert_int_equal(virtqueue_pop(queue, chain), VIRTQUEUE_CHAIN);
