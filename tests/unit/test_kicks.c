@@ -6,10 +6,10 @@
 #include "tests/unit/harness.h"
 
 #include "tests/unit/guest_ring.h"
+#include "tests/unit/mem_fixture.h"
 
 #include "vmm/base/clock.h"
 #include "vmm/base/log.h"
-#include "vmm/hotplug_memory.h"
 #include "vmm/virtio/devices.h"
 #include "vmm/virtio/net.h"
 
@@ -30,6 +30,7 @@ enum { REQUESTS = 5000, READ_GPA = 0x200000, WRITE_GPA = 0x210000, PATIENCE_US =
 #define EVENT_IDX (1ULL << VIRTIO_RING_F_EVENT_IDX)
 
 static struct guest_driver driver;
+static struct hotplug_memory hotplug;
 static struct event_source doorbell;
 static unsigned queue;
 static unsigned kicks;
@@ -132,6 +133,7 @@ static int teardown(void **state)
     (void)state;
     event_source_remove(&doorbell);
     guest_driver_teardown(&driver);
+    hotplug_memory_free(&hotplug);
     fd_close(&doorbell.fd);
     fd_close(&other_end);
     unlink(path);
@@ -217,26 +219,10 @@ static void test_flushes_are_all_heard_of(void **state)
     hears_of_every_request(device, 0, 0, 4, 4);
 }
 
-static enum memory_use nobody_uses(void *owner, uint64_t gpa, uint64_t length)
-{
-    (void)owner;
-    (void)gpa;
-    (void)length;
-    return MEMORY_UNUSED;
-}
-
 static void test_memory_hears_of_every_request(void **state)
 {
-    const struct memory_hotplug_config config = {
-        .present = true, .total_size_mib = 128, .slot_size_mib = 128, .block_size_mib = 2};
-    const struct virtio_mem_users users = {.use = nobody_uses};
-    struct hotplug_memory none = {.block_size = 2 << 20};
-    struct virtio_device *device = NULL;
-
     (void)state;
-    assert_no_error(virtio_mem_new(&config, &none, &users, &device));
-    hears_of_every_request(device, 0, 0, 24, 10);
-    guest_driver_reset(&driver);
+    hears_of_every_request(mem_device(&driver, &hotplug), 0, 0, 24, 10);
 }
 
 #define KICK_TEST(test) cmocka_unit_test_setup_teardown(test, setup, teardown)

@@ -5,9 +5,9 @@
 #include "tests/unit/harness.h"
 
 #include "tests/unit/guest_ring.h"
+#include "tests/unit/mem_fixture.h"
 
 #include "vmm/base/log.h"
-#include "vmm/hotplug_memory.h"
 #include "vmm/virtio/devices.h"
 #include "vmm/virtio/net.h"
 
@@ -24,7 +24,6 @@
 
 enum { ROUNDS = 3000, TIMES = 100, DATA_GPA = 0x200000, DATA_SIZE = 0x100000, FILE_SIZE = 1 << 20, CHAIN_MAX = 4 };
 enum { PLACES = 8 }; /* descriptors in use, at most */
-#define HOTPLUG_GPA 0x200000000ull
 
 static struct guest_driver driver;
 static struct guest_ring rings[GUEST_DRIVER_QUEUES_MAX]; /* where they are; the driver's own it lays out anew */
@@ -308,34 +307,11 @@ static void test_flushes_survive_changes_under_their_eyes(void **state)
     survive(device, 0);
 }
 
-static bool memslot_set(void *owner, uint32_t slot, const struct guest_region *region)
-{
-    (void)owner;
-    (void)slot;
-    (void)region;
-    return true;
-}
-
-static enum memory_use nobody_uses(void *owner, uint64_t gpa, uint64_t length)
-{
-    (void)owner;
-    (void)gpa;
-    (void)length;
-    return MEMORY_UNUSED;
-}
-
 static void test_memory_survives_changes_under_its_eyes(void **state)
 {
-    const struct memory_hotplug_config config = {
-        .present = true, .total_size_mib = 256, .slot_size_mib = 128, .block_size_mib = 2};
-    const struct virtio_mem_users users = {.use = nobody_uses};
-    struct virtio_device *device = NULL;
+    struct virtio_device *device = mem_device(&driver, &hotplug);
 
     (void)state;
-    assert_no_error(hotplug_memory_new(&hotplug, &config, HOTPLUG_GPA, HUGE_PAGES_NONE, false));
-    hotplug.memslot_set = memslot_set;
-    driver.memory.hotplug = &hotplug;
-    assert_no_error(virtio_mem_new(&config, &hotplug, &users, &device));
     virtio_mem_request(device, 256 << 20);
     survive(device, device->features);
 }
