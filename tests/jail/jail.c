@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
@@ -45,6 +46,19 @@ const char *jail_path(const struct jail *jail, const char *format, ...)
 const char *jail_root(const struct jail *jail, const char *name)
 {
     return jail_path(jail, "base/%s/%s/root/%s", jail->exec_name, jail->id, name);
+}
+
+const char *jail_pid_file(const struct jail *jail)
+{
+    return jail_path(jail, "base/%s/%s/root/%s.pid", jail->exec_name, jail->id, jail->exec_name);
+}
+
+void jail_await_end(const struct jail *jail)
+{
+    cleanup_fd int fd = open(jail_pid_file(jail), O_RDONLY | O_CLOEXEC);
+
+    assert_true(fd >= 0);
+    assert_int_equal(flock(fd, LOCK_EX), 0);
 }
 
 const char *jail_cgroup(const struct jail *jail, const char *controller, const char *file)

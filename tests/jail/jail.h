@@ -77,6 +77,9 @@ pid_t jail_start(const struct jail *jail, int out, int errors, const char *const
 /* The arguments that jail_run makes; `arguments` has room for 64. */
 void jail_arguments(const struct jail *jail, const char **arguments, const char *const *more);
 
+/* Waits until the VMM is dead: until nobody holds the lock of its pid file. */
+void jail_await_end(const struct jail *jail);
+
 /* Fails the test unless the outcome is this. */
 void assert_exited(const struct outcome *outcome, int code);
 /* Exit code 1, and exactly this message on stderr. */
@@ -90,6 +93,7 @@ void assert_mode(const char *path, mode_t mode, uid_t uid, gid_t gid);
 /* What there is of the jail: paths valid until the eighth call after this one. */
 const char *jail_path(const struct jail *jail, const char *format, ...) __attribute__((format(printf, 2, 3)));
 const char *jail_root(const struct jail *jail, const char *name); /* <base>/<exec name>/<id>/root/<name> */
+const char *jail_pid_file(const struct jail *jail);
 /* The jail's cgroup of version 1: /sys/fs/cgroup/<controller>/<exec name>/<id>. */
 const char *jail_cgroup(const struct jail *jail, const char *controller, const char *file);
 

@@ -113,12 +113,11 @@ static void test_a_dead_jail_goes_and_a_live_one_stays(void **state)
 static void test_what_a_restart_of_the_host_left_goes(void **state)
 {
     struct jail *jail = *state;
-    char output[4096], pid_file[128];
+    char output[4096];
 
-    snprintf(pid_file, sizeof(pid_file), "%s.pid", jail->exec_name);
     end_jail(start_jail(jail));
     rmdir(jail_cgroup(jail, "pids", ""));
-    write_text(jail_root(jail, pid_file), "1");
+    write_text(jail_pid_file(jail), "1");
     assert_int_equal(gc(jail, NULL, output), 0);
     assert_nothing_left(jail);
 }

@@ -55,9 +55,7 @@ static void test_folders_and_pid_file_are_where_firecracker_has_them(void **stat
 {
     struct jail *jail = *state;
     struct outcome outcome;
-    char name[96];
 
-    snprintf(name, sizeof(name), "%s.pid", jail->exec_name);
     jail_run(jail, &outcome, "--new-pid-ns", "--no-base-filter", "--", "report", NULL);
     assert_exited(&outcome, 0);
     assert_reported(&outcome, "pid 1 session ");
@@ -66,12 +64,12 @@ static void test_folders_and_pid_file_are_where_firecracker_has_them(void **stat
     assert_mode(jail_root(jail, "."), 0700, JAIL_UID, JAIL_GID);
     assert_mode(jail_root(jail, "dev"), 0700, JAIL_UID, JAIL_GID);
     assert_mode(jail_root(jail, "run"), 0700, JAIL_UID, JAIL_GID);
-    assert_mode(jail_root(jail, name), 0644, 0, 0);
+    assert_mode(jail_pid_file(jail), 0644, 0, 0);
 
     /* Only digits, and whoever was it is dead: nobody holds the lock. */
-    const char *pid = read_text(jail_root(jail, name));
+    const char *pid = read_text(jail_pid_file(jail));
     assert_true(strlen(pid) > 0 && strspn(pid, "0123456789") == strlen(pid));
-    cleanup_fd int file = open(jail_root(jail, name), O_RDONLY | O_CLOEXEC);
+    cleanup_fd int file = open(jail_pid_file(jail), O_RDONLY | O_CLOEXEC);
     assert_int_equal(flock(file, LOCK_EX | LOCK_NB), 0);
 }
 
@@ -130,16 +128,12 @@ static void test_a_daemon_leaves_its_caller_when_it_runs(void **state)
 {
     struct jail *jail = *state;
     struct outcome outcome;
-    char name[96];
 
     /* stdin of the daemon is /dev/null: it ends at once. Nothing of it reaches our pipes. */
     jail_run(jail, &outcome, "--daemonize", "--", "wait", NULL);
     assert_exited(&outcome, 0);
     assert_string_equal(outcome.out, "");
-    snprintf(name, sizeof(name), "%s.pid", jail->exec_name);
-    cleanup_fd int file = open(jail_root(jail, name), O_RDONLY | O_CLOEXEC);
-    assert_true(file >= 0);
-    assert_int_equal(flock(file, LOCK_EX), 0); /* waits for its end */
+    jail_await_end(jail);
 }
 
 static void test_a_daemon_that_fails_tells_its_caller(void **state)
@@ -259,10 +253,10 @@ static void test_swapping_folders_for_links_is_a_lost_race(void **state)
     prepare_root(jail);
     assert_int_equal(chown(jail_root(jail, ""), JAIL_UID, JAIL_GID), 0);
     assert_int_equal(mkdir(jail_path(jail, "victim"), 0755), 0);
-    char root[512], victim[512], pid_file[600];
+    char root[512], victim[512], pid_file[512];
     snprintf(root, sizeof(root), "%s", jail_root(jail, ""));
     snprintf(victim, sizeof(victim), "%s", jail_path(jail, "victim"));
-    snprintf(pid_file, sizeof(pid_file), "%s/%s.pid", root, jail->exec_name);
+    snprintf(pid_file, sizeof(pid_file), "%s", jail_pid_file(jail));
     pid_t attacker = fork();
     if (attacker == 0) {
         if (setgid(JAIL_GID) != 0 || setuid(JAIL_UID) != 0 || chdir(root) != 0)

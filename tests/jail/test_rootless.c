@@ -22,17 +22,15 @@ static void test_folders_are_the_users(void **state)
 {
     struct jail *jail = *state;
     struct outcome outcome;
-    char name[96];
 
-    snprintf(name, sizeof(name), "%s.pid", jail->exec_name);
     jail_run(jail, &outcome, "--new-pid-ns", "--no-base-filter", "--", "report", NULL);
     assert_exited(&outcome, 0);
     assert_reported(&outcome, "pid 1 session ");
     assert_mode(jail_path(jail, "base/%s/jail", jail->exec_name), 0755, JAIL_UID, JAIL_GID);
     assert_mode(jail_root(jail, "."), 0700, JAIL_UID, JAIL_GID);
     assert_mode(jail_root(jail, "run"), 0700, JAIL_UID, JAIL_GID);
-    assert_mode(jail_root(jail, name), 0644, JAIL_UID, JAIL_GID);
-    cleanup_fd int file = open(jail_root(jail, name), O_RDONLY | O_CLOEXEC);
+    assert_mode(jail_pid_file(jail), 0644, JAIL_UID, JAIL_GID);
+    cleanup_fd int file = open(jail_pid_file(jail), O_RDONLY | O_CLOEXEC);
     assert_int_equal(flock(file, LOCK_EX | LOCK_NB), 0);
 }
 
@@ -116,7 +114,6 @@ static void test_a_users_daemon_tells_its_failure_and_leaves_when_it_runs(void *
 {
     struct jail *jail = *state;
     struct outcome outcome;
-    char name[96];
 
     jail_run(jail, &outcome, "--daemonize", "--new-pid-ns", "--resource-limit", "no-file=9223372036854775807", NULL);
     assert_exited(&outcome, 1);
@@ -125,10 +122,7 @@ static void test_a_users_daemon_tells_its_failure_and_leaves_when_it_runs(void *
 
     jail_run(jail, &outcome, "--daemonize", "--", "wait", NULL);
     assert_exited(&outcome, 0);
-    snprintf(name, sizeof(name), "%s.pid", jail->exec_name);
-    cleanup_fd int file = open(jail_root(jail, name), O_RDONLY | O_CLOEXEC);
-    assert_true(file >= 0);
-    assert_int_equal(flock(file, LOCK_EX), 0); /* waits for its end */
+    jail_await_end(jail);
 }
 
 static void test_vmm_runs_as_a_subordinate_id_of_the_user(void **state)

@@ -512,20 +512,17 @@ static void test_guest_has_a_network_by_a_socket_in_a_reduced_jail(void **state)
 
 static void test_a_vmm_that_lives_holds_its_pid_file(void **state)
 {
-    char name[96];
-
     (void)state;
     prepare("vmlinux", guest_image("hello"), 0);
     start((const char *const[]){"--new-pid-ns", TO_API, NULL});
     connect_api();
-    snprintf(name, sizeof(name), "%s.pid", vmm.jail->exec_name);
-    cleanup_fd int file = open(jail_root(vmm.jail, name), O_RDONLY | O_CLOEXEC);
+    cleanup_fd int file = open(jail_pid_file(vmm.jail), O_RDONLY | O_CLOEXEC);
     assert_true(file >= 0);
     assert_int_equal(flock(file, LOCK_EX | LOCK_NB), -1);
     assert_int_equal(errno, EWOULDBLOCK);
 
     /* The pid is the VMM's, as the host sees it; killed, nobody holds the lock. */
-    pid_t pid = (pid_t)atoi(read_text(jail_root(vmm.jail, name)));
+    pid_t pid = (pid_t)atoi(read_text(jail_pid_file(vmm.jail)));
     assert_true(pid > 0 && pid != vmm.pid);
     assert_int_equal(kill(pid, SIGKILL), 0);
     expect_exit(128 + SIGKILL);
