@@ -53,10 +53,15 @@ static struct error *region_map(const struct guest_memory *memory, const struct 
 
     void *mapped = mmap(place, size, PROT_READ | PROT_WRITE, flags, memory->shared ? memory->shared_fd : -1,
                         memory->shared ? (off_t)region->shared_offset : 0);
-    if (mapped == MAP_FAILED)
+    if (mapped == MAP_FAILED) {
+        int code = errno;
+
+        if (place != NULL)
+            guest_pages_keep(place, size);
         return error_errno(
-            errno, "mem_size_mib: cannot map %llu MiB of guest memory%s", (unsigned long long)size >> 20,
+            code, "mem_size_mib: cannot map %llu MiB of guest memory%s", (unsigned long long)size >> 20,
             huge_pages == HUGE_PAGES_2M ? " from 2M huge pages (are enough in /proc/sys/vm/nr_hugepages?)" : "");
+    }
 
     /* Advice only: a host without the feature still runs the guest. */
     madvise(mapped, size, MADV_DONTDUMP);

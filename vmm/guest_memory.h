@@ -72,6 +72,12 @@ bool guest_memory_release(const struct guest_memory *memory, uint64_t gpa, uint6
 bool guest_pages_map(uint8_t *hva, uint64_t length, enum huge_pages huge_pages);
 bool guest_pages_map_shared(uint8_t *hva, uint64_t length, enum huge_pages huge_pages, int fd, uint64_t offset);
 bool guest_pages_forbid(uint8_t *hva, uint64_t length);
+/*
+ * For after a mapping over [hva, hva + length) that failed: the kernel may have unmapped what was there before it knew,
+ * and what this process maps next would come to lie there, within the guest's reach. Forbids the range, or ends the
+ * process.
+ */
+void guest_pages_keep(uint8_t *hva, uint64_t length);
 
 /* The host address of [gpa, gpa + length), or NULL unless the whole range lies within one region. */
 void *guest_memory_at(const struct guest_memory *memory, uint64_t gpa, uint64_t length);

@@ -3,6 +3,7 @@
 
 #include "vmm/base/checked.h"
 
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -39,6 +40,12 @@ bool guest_pages_forbid(uint8_t *hva, uint64_t length)
     int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE;
 
     return mmap(hva, length, PROT_NONE, flags, -1, 0) != MAP_FAILED;
+}
+
+void guest_pages_keep(uint8_t *hva, uint64_t length)
+{
+    if (!guest_pages_forbid(hva, length))
+        abort();
 }
 
 /*

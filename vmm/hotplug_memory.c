@@ -118,7 +118,7 @@ static bool file_empty(const struct hotplug_memory *memory, uint64_t offset, uin
 }
 
 /* Another process may have written there since it was taken away. */
-static bool pages_give(const struct hotplug_memory *memory, uint64_t gpa, uint64_t length)
+static bool pages_map(const struct hotplug_memory *memory, uint64_t gpa, uint64_t length)
 {
     const uint64_t offset = gpa - memory->gpa;
 
@@ -126,6 +126,14 @@ static bool pages_give(const struct hotplug_memory *memory, uint64_t gpa, uint64
         return guest_pages_map(memory->hva + offset, length, memory->huge_pages);
     return file_empty(memory, offset, length) &&
            guest_pages_map_shared(memory->hva + offset, length, memory->huge_pages, memory->shared_fd, offset);
+}
+
+static bool pages_give(const struct hotplug_memory *memory, uint64_t gpa, uint64_t length)
+{
+    if (pages_map(memory, gpa, length))
+        return true;
+    guest_pages_keep(memory->hva + (gpa - memory->gpa), length);
+    return false;
 }
 
 /* Should the file keep them, they are out of reach nevertheless, and gone when they come again. */

@@ -3,6 +3,7 @@
 #include "vmm/guest_memory.h"
 
 #include <string.h>
+#include <sys/mman.h>
 
 /* Two regions with a hole between them, as with more than 3 GiB. */
 static struct guest_memory memory;
@@ -98,6 +99,19 @@ static void test_too_much_memory_is_an_error_that_names_the_field(void **state)
     assert_null(too_much.regions[0].hva);
 }
 
+/* The VM's memslots stay: what this process maps next must not come to lie behind them. */
+static void test_memory_that_cannot_be_cleared_leaves_no_gap(void **state)
+{
+    struct guest_memory large = {.regions = {{.gpa = 0, .size = 64ull << 30}}, .count = 1};
+    const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE;
+
+    (void)state;
+    assert_no_error(guest_memory_map(&large, HUGE_PAGES_NONE));
+    assert_error(guest_memory_clear(&large, HUGE_PAGES_2M), ERROR_HOST, "2M huge pages");
+    assert_ptr_equal(mmap(large.regions[0].hva, large.regions[0].size, PROT_NONE, flags, -1, 0), MAP_FAILED);
+    guest_memory_unmap(&large);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 static void test_regions_start_where_huge_pages_do(void **state)
@@ -115,4 +129,5 @@ static void test_regions_start_where_huge_pages_do(void **state)
 TEST_MAIN(cmocka_unit_test(test_regions_start_where_huge_pages_do), TEST(test_range_within_a_region_has_a_host_address),
           TEST(test_range_outside_or_across_regions_has_none), TEST(test_refused_copy_copies_nothing),
           TEST(test_copy_goes_there_and_back), TEST(test_clear_brings_zeros_at_the_same_address),
+          cmocka_unit_test(test_memory_that_cannot_be_cleared_leaves_no_gap),
           TEST(test_too_much_memory_is_an_error_that_names_the_field))

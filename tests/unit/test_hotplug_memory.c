@@ -320,6 +320,36 @@ static void test_shared_memory_is_seen_whole_and_comes_back_empty(void **state)
     munmap(seen, memory.size);
 }
 
+/* Whether nothing else that this process maps can come to lie there. */
+static bool is_taken(uint8_t *hva, uint64_t length)
+{
+    void *mapped =
+        mmap(hva, length, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+
+    if (mapped != MAP_FAILED)
+        munmap(mapped, length);
+    return mapped == MAP_FAILED;
+}
+
+/* More huge pages than any host has: the kernel has unmapped what was there when it finds that out. */
+static void test_blocks_that_the_host_cannot_give_leave_no_gap(void **state)
+{
+    const uint64_t size = 64ull << 30;
+    const struct memory_hotplug_config huge = {
+        .present = true, .total_size_mib = size >> 20, .slot_size_mib = size >> 20, .block_size_mib = size >> 20};
+
+    for (int shared = 0; shared < 2; shared++) {
+        teardown(state);
+        assert_no_error(hotplug_memory_new(&memory, &huge, START, HUGE_PAGES_2M, shared == 1));
+        memory.memslot_set = note_memslot;
+        memory.owner = &memory;
+        assert_false(hotplug_memory_plug(&memory, START, size));
+        assert_int_equal(slot_calls, 0);
+        assert_true(is_taken(memory.hva, size));
+        assert_false(can_be_touched(START));
+    }
+}
+
 #define hotplug_test(function) cmocka_unit_test_setup_teardown(function, setup, teardown)
 
 TEST_MAIN(hotplug_test(test_nothing_is_there_at_first), hotplug_test(test_plugged_blocks_are_memory_and_no_others),
@@ -329,4 +359,5 @@ TEST_MAIN(hotplug_test(test_nothing_is_there_at_first), hotplug_test(test_plugge
           hotplug_test(test_memory_in_too_many_pieces_is_refused),
           hotplug_test(test_other_addresses_are_looked_up_through_guest_memory),
           hotplug_test(test_shared_memory_is_seen_whole_and_comes_back_empty),
+          hotplug_test(test_blocks_that_the_host_cannot_give_leave_no_gap),
           hotplug_test(test_more_than_there_is_address_space_for_is_an_error))
