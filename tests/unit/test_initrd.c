@@ -3,6 +3,7 @@
 #include <asm/bootparam.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #define MIB (1ull << 20)
 
@@ -111,8 +112,24 @@ static void test_what_is_no_file_of_bytes_is_refused(void **state)
     assert_error(arch_initrd_load(memory, directory, "/", true, &kernel, &gpa, &size), ERROR_INPUT, "is a directory");
 }
 
+/* A file of sysfs says so only when it is asked, and then what was mapped there before is gone. */
+static void test_initrd_that_cannot_be_mapped_leaves_no_gap(void **state)
+{
+    cleanup_fd int fd = open("/sys/kernel/uevent_seqnum", O_RDONLY | O_CLOEXEC);
+    const struct arch_kernel kernel = kernel_ending_at(0x1400000);
+    struct guest_memory *memory = boot_memory(32);
+    const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE;
+    uint64_t gpa, size;
+
+    (void)state;
+    if (fd < 0)
+        skip();
+    assert_error(arch_initrd_load(memory, fd, "/i/initrd", true, &kernel, &gpa, &size), ERROR_HOST, "cannot map");
+    assert_ptr_equal(mmap(guest_memory_at(memory, 32 * MIB - 4096, 4096), 4096, PROT_NONE, flags, -1, 0), MAP_FAILED);
+}
+
 #define TEST(name) cmocka_unit_test_teardown(name, boot_teardown)
 
 TEST_MAIN(TEST(test_initrd_ends_the_memory_below_the_hole), TEST(test_initrd_stays_below_what_a_bzimage_can_reach),
           TEST(test_initrd_that_just_fits_fits), TEST(test_initrd_that_does_not_fit_is_refused_and_leaves_memory_alone),
-          TEST(test_what_is_no_file_of_bytes_is_refused))
+          TEST(test_initrd_that_cannot_be_mapped_leaves_no_gap), TEST(test_what_is_no_file_of_bytes_is_refused))

@@ -49,8 +49,12 @@ static struct error *map_pages(const struct image *image, uint64_t offset, uint8
     void *mapped =
         mmap(hva, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, image->fd, (off_t)offset);
 
-    if (mapped == MAP_FAILED)
-        return error_errno(errno, "\"%s\": cannot map into guest memory", image->path);
+    if (mapped == MAP_FAILED) {
+        int code = errno;
+
+        guest_pages_keep(hva, length);
+        return error_errno(code, "\"%s\": cannot map into guest memory", image->path);
+    }
     madvise(hva, length, MADV_DONTDUMP); /* the mapping is a new one: as the rest of guest memory */
     return NULL;
 }
