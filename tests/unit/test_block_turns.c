@@ -282,7 +282,30 @@ static void test_large_request_leaves_others_their_turns(void **state)
         fail_msg("others had %u turns", turns_of_others);
 }
 
-static void test_pause_and_update_finish_a_large_request(void **state)
+/* Others are not kept waiting for it; nor is a driver that changes its memory while it is paused. */
+static void test_pause_holds_a_large_request_until_resume(void **state)
+{
+    unsigned polls = 0;
+
+    (void)state;
+    start_with_large_file();
+    unsigned number = add_large_read();
+    guest_driver_notify(driver, 0);
+    driver->device->paused = true;
+    driver->device->ops->pause(driver->device);
+    assert_false(guest_ring_has_used(ring));
+    block_fill(LARGE_LONG_GPA, LARGE_LONG, UNTOUCHED);
+    guest_driver_run_until(driver, nothing_to_wait_for, &polls);
+    for (unsigned i = 0; i < LARGE_LONG; i++)
+        assert_int_equal(*(uint8_t *)block_at(LARGE_LONG_GPA + i, 1), UNTOUCHED);
+    driver->device->paused = false;
+    driver->device->ops->resume(driver->device);
+    assert_int_equal(guest_driver_wait_used(driver, 0, NULL), LARGE_SIZE + 1);
+    assert_large_read_done(number);
+    assert_block_alive();
+}
+
+static void test_update_finishes_a_large_request(void **state)
 {
     const struct drive_update update = {.path_on_host = block.path};
 
@@ -292,18 +315,38 @@ static void test_pause_and_update_finish_a_large_request(void **state)
         unsigned number = add_large_read();
 
         guest_driver_notify(driver, 0);
-        if (round == 0) {
+        if (round == 1) {
             driver->device->paused = true;
             driver->device->ops->pause(driver->device);
-            driver->device->paused = false;
-            driver->device->ops->resume(driver->device);
-        } else {
-            assert_no_error(virtio_block_update(driver->device, &update));
         }
+        assert_no_error(virtio_block_update(driver->device, &update));
         assert_true(guest_ring_has_used(ring));
         guest_driver_wait_used(driver, 0, NULL);
         assert_large_read_done(number);
     }
+}
+
+/* A guest could keep the caller waiting for as long as the disk takes for 512 GiB. */
+static void test_update_fails_a_request_that_would_take_long(void **state)
+{
+    enum { PARTS = 200 };
+    const uint64_t size = (uint64_t)PARTS << 20;
+    const struct drive_update update = {.path_on_host = block.path};
+    struct guest_buffer buffers[PARTS + 2] = {[PARTS + 1] = {STATUS_GPA, 1, true}};
+
+    (void)state;
+    assert_int_equal(truncate(block.path, (off_t)size), 0);
+    block_start_with(INDIRECT);
+    unsigned number = block_new_request(VIRTIO_BLK_T_IN, 0);
+    buffers[0] = (struct guest_buffer){block_header_gpa(number), sizeof(struct virtio_blk_outhdr), false};
+    for (size_t i = 1; i <= PARTS; i++)
+        buffers[i] = (struct guest_buffer){DATA_GPA, 1 << 20, true};
+    guest_ring_add_indirect(ring, TABLE_GPA, buffers, array_length(buffers));
+    guest_driver_notify(driver, 0);
+    assert_no_error(virtio_block_update(driver->device, &update));
+    assert_in_range(guest_driver_wait_used(driver, 0, NULL), 1, size / 2);
+    assert_int_equal(*block_status_of(number), VIRTIO_BLK_S_IOERR);
+    assert_block_alive();
 }
 
 static void test_reset_abandons_a_large_request(void **state)
@@ -534,7 +577,8 @@ TEST_MAIN(BLOCK_TEST(test_full_queue_is_served_by_one_notification),
           BLOCK_TEST(test_rate_limiter_delays_and_drops_nothing), BLOCK_TEST(test_pause_holds_requests_until_resume),
           BLOCK_TEST(test_paused_rate_limiter_sleeps_until_resume), BLOCK_TEST(test_reset_ends_what_is_in_flight),
           BLOCK_TEST(test_large_request_leaves_others_their_turns),
-          BLOCK_TEST(test_pause_and_update_finish_a_large_request), BLOCK_TEST(test_reset_abandons_a_large_request),
+          BLOCK_TEST(test_pause_holds_a_large_request_until_resume), BLOCK_TEST(test_update_finishes_a_large_request),
+          BLOCK_TEST(test_update_fails_a_request_that_would_take_long), BLOCK_TEST(test_reset_abandons_a_large_request),
           BLOCK_TEST(test_broken_queue_stops_the_drive_until_reset),
           BLOCK_TEST(test_each_of_several_queues_is_served_and_signalled),
           BLOCK_TEST(test_queues_have_their_turns_one_after_the_other),

@@ -50,11 +50,12 @@ struct disk_request {
     bool deallocate; /* DISK_WRITE_ZEROES: the file may give the range's blocks back */
     uint64_t offset; /* the range, in bytes; 0 for DISK_SYNC */
     uint64_t length;
-    struct iovec *iov; /* DISK_READ, DISK_WRITE: `length` bytes in all; consumed as the transfer goes on */
-    size_t iov_count;  /* at most IOV_MAX */
-    struct iovec part; /* what one system call transfers of an entry that is longer than DISK_PIECE_MAX */
-    uint64_t done;     /* bytes transferred so far; 0 at the beginning */
-    unsigned attempt;  /* which of several ways is being tried; 0 at the beginning */
+    struct iovec *iov;         /* DISK_READ, DISK_WRITE: `length` bytes in all; consumed as the transfer goes on */
+    size_t iov_count;          /* at most IOV_MAX */
+    struct iovec part;         /* what one system call transfers of an entry that is longer than DISK_PIECE_MAX */
+    uint64_t done;             /* bytes transferred so far; 0 at the beginning */
+    unsigned attempt;          /* which of several ways is being tried; 0 at the beginning */
+    struct disk_request *next; /* a file_ring's, while it holds the request */
     /* Called when a file_ring has finished the request; `code` is 0 or an errno. */
     void (*complete)(struct disk_request *request, int code);
 };

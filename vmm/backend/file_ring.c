@@ -21,7 +21,10 @@ struct file_ring {
     struct event_timer retry;   /* the kernel could not take a submission */
     const struct disk_file *file;
     unsigned in_flight;
-    bool abandoned; /* what is in flight is not continued */
+    bool abandoned;            /* what is in flight is not continued */
+    bool holding;              /* nor is it now, but later */
+    struct disk_request *held; /* what is to be continued then */
+    uint64_t allowance;        /* bytes that may still be continued with; UINT64_MAX: any */
     void (*settled)(void *owner);
     void *owner;
     struct event_loop *loop;
@@ -85,23 +88,53 @@ static void issue(struct file_ring *ring, struct disk_request *request)
     io_uring_sqe_set_data(sqe, request);
 }
 
-/* Finishes `request` or issues it again, for its rest or in another way. */
+static bool may_go_on(struct file_ring *ring, const struct disk_request *request)
+{
+    uint64_t bytes = request->length - request->done;
+
+    if (bytes > DISK_PIECE_MAX)
+        bytes = DISK_PIECE_MAX;
+    if (bytes > ring->allowance)
+        return false;
+    if (ring->allowance != UINT64_MAX)
+        ring->allowance -= bytes;
+    return true;
+}
+
+/* Issues `request`, for its rest or in another way; finishes one that a ring cannot take. */
+static void go_on(struct file_ring *ring, struct disk_request *request)
+{
+    if (!disk_request_blocks(ring->file, request)) {
+        issue(ring, request);
+        return;
+    }
+
+    int code = disk_request_run(ring->file, request);
+    ring->in_flight--;
+    request->complete(request, code);
+}
+
+/* Finishes `request`, goes on with it, or keeps it. */
 static void settle(struct file_ring *ring, struct disk_request *request, int result)
 {
     int code = 0;
     bool finished = disk_request_advance(request, result, &code);
 
+    if (!finished && ring->holding) {
+        request->next = ring->held;
+        ring->held = request;
+        ring->in_flight--;
+        return;
+    }
     /* Failures, too: nobody is to try again in another way. */
-    if (ring->abandoned && (!finished || code != 0)) {
+    if ((ring->abandoned && (!finished || code != 0)) || (!finished && !may_go_on(ring, request))) {
         finished = true;
         code = ECANCELED;
     }
-    if (!finished && !disk_request_blocks(ring->file, request)) {
-        issue(ring, request);
+    if (!finished) {
+        go_on(ring, request);
         return;
     }
-    if (!finished)
-        code = disk_request_run(ring->file, request);
     ring->in_flight--;
     request->complete(request, code);
 }
@@ -165,7 +198,7 @@ unsigned file_ring_room(const struct file_ring *ring)
     return FILE_RING_DEPTH - ring->in_flight;
 }
 
-void file_ring_drain(struct file_ring *ring)
+static void drain(struct file_ring *ring)
 {
     while (ring->in_flight > 0) {
         if (file_ring_reap(ring) > 0)
@@ -175,10 +208,37 @@ void file_ring_drain(struct file_ring *ring)
     }
 }
 
+void file_ring_drain(struct file_ring *ring, uint64_t bytes)
+{
+    ring->allowance = bytes;
+    file_ring_continue(ring);
+    drain(ring);
+    ring->allowance = UINT64_MAX;
+}
+
+void file_ring_hold(struct file_ring *ring)
+{
+    ring->holding = true;
+    drain(ring);
+    ring->holding = false;
+}
+
+void file_ring_continue(struct file_ring *ring)
+{
+    while (ring->held != NULL) {
+        struct disk_request *request = ring->held;
+
+        ring->held = request->next;
+        ring->in_flight++;
+        go_on(ring, request);
+    }
+    file_ring_submit(ring);
+}
+
 void file_ring_abandon(struct file_ring *ring)
 {
     ring->abandoned = true;
-    file_ring_drain(ring);
+    drain(ring);
     ring->abandoned = false;
 }
 
@@ -209,6 +269,7 @@ struct error *file_ring_new(struct event_loop *loop, const struct disk_file *fil
     made->source = (struct event_source){.fd = made->uring.ring_fd, .ready = ring_ready};
     made->retry.expired = retry_expired;
     made->file = file;
+    made->allowance = UINT64_MAX;
     made->settled = settled;
     made->owner = owner;
     made->loop = loop;
@@ -226,7 +287,7 @@ void file_ring_free(struct file_ring *ring)
 {
     if (ring == NULL)
         return;
-    file_ring_drain(ring);
+    file_ring_drain(ring, UINT64_MAX);
     event_timer_cancel(&ring->retry);
     event_source_remove(&ring->source);
     io_uring_queue_exit(&ring->uring);

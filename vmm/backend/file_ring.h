@@ -5,6 +5,7 @@
 #pragma once
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "vmm/backend/file.h"
 #include "vmm/base/error.h"
@@ -35,11 +36,20 @@ void file_ring_submit(struct file_ring *ring);
  * page cache) need not wait for the event loop. Does not call `settled`. Returns how many operations came back.
  */
 unsigned file_ring_reap(struct file_ring *ring);
-/* Waits until nothing is in flight. Completes requests, does not call `settled`. */
-void file_ring_drain(struct file_ring *ring);
 /*
- * The same, but what has come half-way is not continued, and what failed not tried again: it completes with ECANCELED.
- * Makes no system call but waits.
+ * Waits until nothing is in flight. Completes requests, does not call `settled`. At most `bytes` are begun to transfer
+ * meanwhile: a guest may have asked for gigabytes many times over. What would take more completes with ECANCELED.
+ */
+void file_ring_drain(struct file_ring *ring, uint64_t bytes);
+/*
+ * Waits until nothing is in flight, and keeps what has come half-way; file_ring_continue, or the next drain, goes on
+ * with it.
+ */
+void file_ring_hold(struct file_ring *ring);
+void file_ring_continue(struct file_ring *ring);
+/*
+ * As a drain, but what has come half-way is not continued, and what failed not tried again: it completes with
+ * ECANCELED. Makes no system call but waits.
  */
 void file_ring_abandon(struct file_ring *ring);
 

@@ -56,12 +56,13 @@ static void block_pause(struct virtio_device *device)
     struct block *block = block_of(device);
 
     event_timer_cancel(&block->timer);
-    block_finish(block);
+    block_hold(block);
     virtio_device_signal_all(&block->device);
 }
 
 static void block_resume(struct virtio_device *device)
 {
+    block_continue(block_of(device));
     block_serve_all(block_of(device));
 }
 

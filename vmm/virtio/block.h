@@ -66,7 +66,13 @@ void block_serve_all(struct block *block);
 /* For struct event_timer and struct file_ring. */
 void block_timer_expired(struct event_timer *timer);
 void block_ring_settled(void *owner);
-/* Ends what is in flight: no guest memory is read or written afterwards. */
+/* Stops what is in flight, to go on with it later: no guest memory is read or written meanwhile. */
+void block_hold(struct block *block);
+void block_continue(struct block *block);
+/*
+ * Ends what is in flight or held: no guest memory is read or written afterwards. What would take long, as no driver in
+ * its senses asks for it, fails.
+ */
 void block_finish(struct block *block);
 /* The same at once, whatever becomes of it; what cannot be taken back ends later, unheard. */
 void block_abandon(struct block *block);

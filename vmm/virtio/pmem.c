@@ -244,7 +244,7 @@ static void pmem_pause(struct virtio_device *device)
 
     event_timer_cancel(&pmem->timer);
     if (pmem->ring != NULL)
-        file_ring_drain(pmem->ring);
+        file_ring_drain(pmem->ring, UINT64_MAX);
     if (device->active)
         virtio_device_signal(device, 0);
 }
