@@ -46,7 +46,8 @@ static int teardown(void **state)
     assert_int_equal(inside()->buffers_given, 0);
     assert_int_equal(inside()->kept, 0);
     assert_true(list_is_empty(&inside()->connections) && list_is_empty(&inside()->pending) &&
-                list_is_empty(&inside()->expiring) && list_is_empty(&inside()->connecting));
+                list_is_empty(&inside()->expiring) && list_is_empty(&inside()->connecting) &&
+                list_is_empty(&inside()->greeting));
     for (size_t i = 0; i < VSOCK_BUCKETS; i++)
         assert_null(inside()->buckets[i]);
     assert_int_equal(metrics.vsock.conns_added, metrics.vsock.conns_removed);
@@ -303,6 +304,45 @@ static void test_connections_are_limited_and_later_host_peers_wait(void **state)
     host_forget(&vsock, PORT);
 }
 
+static void let_time_pass(void)
+{
+    for (struct list *link = inside()->greeting.next; link != &inside()->greeting; link = link->next)
+        container_of(link, struct vsock_connection, waiting)->deadline_us = 0;
+    vsock_connections_expire(inside());
+    vsock_driver_settle(&vsock);
+}
+
+/* A person may type the line; but nobody keeps others from coming by saying nothing. */
+static void test_silent_host_peers_make_room_when_their_time_has_passed(void **state)
+{
+    int fds[VSOCK_CONNECTIONS_MAX];
+
+    (void)state;
+    give();
+    for (uint32_t i = 0; i < VSOCK_CONNECTIONS_MAX; i++) {
+        fds[i] = host_connect(vsock.path, SOCK_STREAM);
+        if (i % 64 == 63)
+            vsock_driver_settle(&vsock);
+        if (i == VSOCK_CONNECTIONS_MAX / 2)
+            let_time_pass();
+    }
+    vsock_driver_settle(&vsock);
+    assert_int_equal(metrics.vsock.conns_killed, 1); /* not before there was no more room */
+    host_expect(fds[0], "");
+    cleanup_fd int last = host_connect(vsock.path, SOCK_STREAM);
+    cleanup_fd int peer = host_connect(vsock.path, SOCK_STREAM);
+    host_say(peer, "CONNECT 7000\n");
+    vsock_driver_settle(&vsock);
+    EXPECT(REQUEST, 7000);
+    host_expect(fds[1], "");
+    host_expect_nothing(fds[4]);
+    host_say(fds[4], "CONNECT 7001\n");
+    vsock_driver_settle(&vsock);
+    EXPECT(REQUEST, 7001);
+    for (uint32_t i = 0; i < VSOCK_CONNECTIONS_MAX; i++)
+        close(fds[i]);
+}
+
 static void test_guest_that_does_not_answer_loses_its_connection(void **state)
 {
     cleanup_fd int fd = host_connect(vsock.path, SOCK_STREAM);
@@ -530,6 +570,7 @@ TEST_MAIN(vsock_test(test_host_peers_of_a_broken_device_see_the_end_although_it_
           vsock_test(test_kept_messages_do_not_grow_without_bound),
           vsock_test(test_flood_of_packets_to_nobody_waits_for_receive_buffers),
           vsock_test(test_connections_are_limited_and_later_host_peers_wait),
+          vsock_test(test_silent_host_peers_make_room_when_their_time_has_passed),
           vsock_test(test_guest_that_does_not_answer_loses_its_connection),
           vsock_test(test_ports_of_a_closing_connection_may_be_used_again),
           vsock_test(test_credit_that_cannot_be_is_none), vsock_test(test_broken_transmit_queue_ends_all),

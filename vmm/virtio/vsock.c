@@ -366,6 +366,7 @@ static void vsock_init(struct vsock *vsock, const struct vsock_config *config)
     list_init(&vsock->pending);
     list_init(&vsock->expiring);
     list_init(&vsock->connecting);
+    list_init(&vsock->greeting);
     vsock->config.guest_cid = config->guest_cid;
     vsock->listeners[VSOCK_STREAMS] =
         (struct vsock_listener){.source.fd = -1, .type = VIRTIO_VSOCK_TYPE_STREAM, .vsock = vsock};

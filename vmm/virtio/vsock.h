@@ -44,8 +44,9 @@ enum {
     VSOCK_BUFFERS_BUDGET = 16 << 20,
     VSOCK_KEPT_MAX = 64 << 20, /* a connection that would keep more than this ends */
 };
-#define VSOCK_PATIENCE_US                                                                                              \
-    8000000ull /* how long the guest may take to answer a request or a shutdown; Linux' own limit */
+/* How long the guest may take to answer a request or a shutdown (Linux' own limit), and a host peer to say CONNECT when
+ * others want its place. */
+#define VSOCK_PATIENCE_US 8000000ull
 
 enum vsock_state {
     VSOCK_GREETING,   /* a host peer has not yet said where it wants to go; unknown to the guest */
@@ -70,7 +71,7 @@ struct vsock_connection {
     struct vsock *vsock;
     struct list all;     /* in vsock->connections */
     struct list pending; /* in vsock->pending */
-    struct list waiting; /* in vsock->expiring or vsock->connecting */
+    struct list waiting; /* in vsock->expiring, vsock->connecting or vsock->greeting */
     struct vsock_connection *next_in_bucket;
     bool in_table;
     uint16_t type; /* VIRTIO_VSOCK_TYPE_* */
@@ -79,7 +80,7 @@ struct vsock_connection {
     enum vsock_state state;
     uint8_t owes;
     bool request_sent;
-    uint64_t deadline_us; /* while on vsock->expiring or vsock->connecting */
+    uint64_t deadline_us; /* while on one of these */
 
     struct event_source socket; /* fd -1: none; not in the loop once the peer has hung up */
     bool hung_up;
@@ -148,7 +149,7 @@ struct vsock {
     uint32_t next_host_port;
 
     struct event_timer turn;     /* set to the next turn of the loop: looks at everything */
-    struct event_timer patience; /* for the first of `expiring` */
+    struct event_timer patience; /* for the first of `expiring`, and of `greeting` when no more connections fit */
     struct event_timer retry;    /* for `connecting` and the listener */
     uint64_t paused_us;
 
@@ -159,6 +160,7 @@ struct vsock {
     struct list pending;
     struct list expiring;
     struct list connecting;
+    struct list greeting; /* host peers that have not said yet where they want to go */
     struct vsock_message message;
     struct vsock_connection *called; /* whose socket is being served: what is watched there is settled after; or NULL */
 
@@ -211,9 +213,9 @@ void vsock_connection_abort(struct vsock_connection *connection);
 void vsock_connection_settle(struct vsock_connection *connection);
 /* Whether there may be input that the guest takes now. */
 bool vsock_connection_has_input(const struct vsock_connection *connection);
-/* Gives the guest until VSOCK_PATIENCE_US from now. */
+/* Gives the guest, or in VSOCK_GREETING the host peer, until VSOCK_PATIENCE_US from now. */
 void vsock_connection_expect(struct vsock_connection *connection);
-/* Ends those that the guest has forgotten. */
+/* Ends those that the guest has forgotten, and host peers that keep others from coming. */
 void vsock_connections_expire(struct vsock *vsock);
 void vsock_connections_free(struct vsock *vsock);
 

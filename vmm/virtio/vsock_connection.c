@@ -65,6 +65,35 @@ static void leave_table(struct vsock_connection *connection)
     connection->in_table = false;
 }
 
+/* --- Waiting for the guest, and for host peers --- */
+
+static bool is_full(const struct vsock *vsock)
+{
+    return vsock->connection_count == VSOCK_CONNECTIONS_MAX;
+}
+
+/* The first of those whose time is over next; NULL: of none. */
+static struct vsock_connection *first_to_expire(struct vsock *vsock)
+{
+    struct vsock_connection *first = NULL, *silent = NULL;
+
+    if (!list_is_empty(&vsock->expiring))
+        first = list_first(&vsock->expiring, struct vsock_connection, waiting);
+    if (is_full(vsock) && !list_is_empty(&vsock->greeting))
+        silent = list_first(&vsock->greeting, struct vsock_connection, waiting);
+    return first == NULL || (silent != NULL && silent->deadline_us < first->deadline_us) ? silent : first;
+}
+
+static void patience_set(struct vsock *vsock)
+{
+    const struct vsock_connection *first = first_to_expire(vsock);
+
+    if (first == NULL || vsock->device.paused)
+        event_timer_cancel(&vsock->patience);
+    else
+        event_timer_set(vsock->device.loop, &vsock->patience, first->deadline_us);
+}
+
 /* --- Making and freeing --- */
 
 static uint32_t choose_buffer_size(struct vsock *vsock, uint16_t type)
@@ -92,8 +121,11 @@ struct vsock_connection *vsock_connection_new(struct vsock *vsock, uint16_t type
     connection->buffer_size = choose_buffer_size(vsock, type);
     list_append(&vsock->connections, &connection->all);
     METRIC_INCREMENT(vsock.conns_added);
-    if (++vsock->connection_count == VSOCK_CONNECTIONS_MAX)
+    vsock->connection_count++;
+    if (is_full(vsock)) {
         vsock_listeners_update(vsock);
+        patience_set(vsock);
+    }
     return connection;
 }
 
@@ -133,42 +165,38 @@ void vsock_connections_free(struct vsock *vsock)
     event_timer_cancel(&vsock->patience);
 }
 
-/* --- Waiting for the guest --- */
+/* --- Their time --- */
 
-static void patience_set(struct vsock *vsock)
-{
-    if (list_is_empty(&vsock->expiring) || vsock->device.paused)
-        event_timer_cancel(&vsock->patience);
-    else
-        event_timer_set(vsock->device.loop, &vsock->patience,
-                        list_first(&vsock->expiring, struct vsock_connection, waiting)->deadline_us);
-}
-
-/* Everybody has the same time, so the list is in the order of the deadlines. */
+/* Everybody has the same time, so the lists are in the order of the deadlines. */
 void vsock_connection_expect(struct vsock_connection *connection)
 {
     struct vsock *vsock = connection->vsock;
 
     list_remove(&connection->waiting);
     connection->deadline_us = clock_monotonic_us() + VSOCK_PATIENCE_US;
-    list_append(&vsock->expiring, &connection->waiting);
-    if (vsock->patience.loop == NULL)
+    list_append(connection->state == VSOCK_GREETING ? &vsock->greeting : &vsock->expiring, &connection->waiting);
+    if (vsock->patience.loop == NULL || is_full(vsock))
         patience_set(vsock);
+}
+
+/* The guest never heard of a host peer that has not said anything. */
+static void expire(struct vsock_connection *connection)
+{
+    METRIC_INCREMENT(vsock.conns_killed);
+    if (connection->state == VSOCK_GREETING) {
+        vsock_connection_free(connection);
+        return;
+    }
+    vsock_connection_abort(connection);
+    vsock_connection_settle(connection);
 }
 
 void vsock_connections_expire(struct vsock *vsock)
 {
     uint64_t now = clock_monotonic_us();
 
-    while (!list_is_empty(&vsock->expiring)) {
-        struct vsock_connection *connection = list_first(&vsock->expiring, struct vsock_connection, waiting);
-
-        if (connection->deadline_us > now)
-            break;
-        METRIC_INCREMENT(vsock.conns_killed);
-        vsock_connection_abort(connection);
-        vsock_connection_settle(connection);
-    }
+    for (struct vsock_connection *first; (first = first_to_expire(vsock)) != NULL && first->deadline_us <= now;)
+        expire(first);
     patience_set(vsock);
 }
 

@@ -157,6 +157,7 @@ static void listener_ready(struct event_source *source, uint32_t events)
         vsock_connection_free(connection);
         return;
     }
+    vsock_connection_expect(connection);
     vsock_greeting_read(connection);
     vsock_receive(vsock);
 }
