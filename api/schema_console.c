@@ -11,6 +11,10 @@ static const struct field console_port_fields[] = {
      DESCRIPTION("A Unix socket to listen on; the port is open in the guest while a peer is connected.")},
     {"output_path", FIELD_STRING, FIELD_NULLABLE, MEMBER(struct console_port_config, output_path), PATH,
      DESCRIPTION("A file or FIFO that takes what the guest writes.")},
+    {"output_max_mib", FIELD_INTEGER, FIELD_NULLABLE | FIELD_ZERO_NULL,
+     MEMBER(struct console_port_config, output_max_mib), .minimum = 1, .maximum = UINT32_MAX,
+     DESCRIPTION("MiB that a regular file at output_path takes in the microVM's life, 64 by default; the rest is "
+                 "dropped.")},
     {"console", FIELD_BOOL, 0, MEMBER(struct console_port_config, console),
      DESCRIPTION("Whether the guest may use the port as a terminal.")},
     {"unplugged", FIELD_BOOL, 0, MEMBER(struct console_port_config, unplugged),

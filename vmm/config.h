@@ -290,6 +290,8 @@ struct vsock_seqpacket_config {
     char *uds_path;
 };
 
+enum { CONSOLE_OUTPUT_MIB_DEFAULT = 64 };
+
 /*
  * One port of the virtio-console (PUT /mayfly/console). Exactly one of socket_path and output_path is given.
  * socket_path: the VMM listens there (Unix stream, one peer at a time); the guest sees the port open while a peer is
@@ -300,9 +302,10 @@ struct console_port_config {
     char *name;
     char *socket_path;
     char *output_path;
-    bool console;           /* the guest may use it as a terminal (hvcN) */
-    bool unplugged;         /* the guest does not find it yet */
-    uint32_t columns, rows; /* of a terminal's window; 0: the guest is not told */
+    uint32_t output_max_mib; /* that a regular file takes in a VM's life; 0: the default */
+    bool console;            /* the guest may use it as a terminal (hvcN) */
+    bool unplugged;          /* the guest does not find it yet */
+    uint32_t columns, rows;  /* of a terminal's window; 0: the guest is not told */
 };
 
 /* The fields of PATCH /mayfly/console: of one port. */

@@ -55,6 +55,29 @@ static void test_full_disk_drops_output_and_counts_it(void **state)
     assert_int_equal(metrics.console.dropped_bytes, 1000);
 }
 
+static void test_file_takes_no_more_than_it_may(void **state)
+{
+    const uint32_t max = 1 << 20;
+    struct stat status;
+
+    (void)state;
+    use_file(OUT);
+    ports[OUT].output_max_mib = 1;
+    start();
+    guest_writes(OUT, 0, max - 100);
+    console_driver_settle(&console);
+    guest_writes(OUT, max - 400, 300);
+    console_driver_settle(&console);
+    assert_int_equal(metrics.console.dropped_bytes, 200);
+    guest_writes(OUT, 0, 1000);
+    console_driver_settle(&console);
+    assert_true(is_taken(OUT) && is_taken(OUT) && is_taken(OUT));
+    assert_int_equal(metrics.console.dropped_bytes, 1200);
+    assert_int_equal(metrics.console.tx_bytes, max);
+    assert_int_equal(stat(paths[OUT], &status), 0);
+    assert_int_equal(status.st_size, max);
+}
+
 static void test_fifo_drops_while_nobody_reads_and_waits_for_a_slow_reader(void **state)
 {
     struct reading reading = {0};
@@ -214,6 +237,7 @@ static void test_wrong_ports_are_refused(void **state)
 }
 
 TEST_MAIN(cmocka_unit_test_setup_teardown(test_file_gets_what_the_guest_writes_at_its_end, setup, teardown),
+          cmocka_unit_test_setup_teardown(test_file_takes_no_more_than_it_may, setup, teardown),
           cmocka_unit_test_setup_teardown(test_full_disk_drops_output_and_counts_it, setup, teardown),
           cmocka_unit_test_setup_teardown(test_fifo_drops_while_nobody_reads_and_waits_for_a_slow_reader, setup,
                                           teardown),

@@ -6,6 +6,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/types.h>
 #include <sys/uio.h>
 
@@ -47,6 +48,6 @@ struct error *port_socket_new(const char *path, struct event_loop *loop, struct 
 /*
  * Appends to the file, FIFO or character device at `path` (made with mode 0600 when missing); no input, always open.
  * A FIFO that nobody reads is no error: writing gives -EPIPE until somebody does, so the process must ignore or handle
- * SIGPIPE.
+ * SIGPIPE. A regular file takes `max` bytes, then nobody is there any more.
  */
-struct error *port_file_new(const char *path, struct event_loop *loop, struct port_backend **backend);
+struct error *port_file_new(const char *path, uint64_t max, struct event_loop *loop, struct port_backend **backend);

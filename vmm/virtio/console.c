@@ -345,6 +345,7 @@ static struct error *port_check(const struct console_config *config, size_t inde
 static struct error *port_init(struct console_port *port, const struct console_port_config *config, size_t index,
                                struct event_loop *loop)
 {
+    const uint64_t max = config->output_max_mib != 0 ? config->output_max_mib : CONSOLE_OUTPUT_MIB_DEFAULT;
     struct error *error;
 
     port->name = strdup(config->name);
@@ -357,7 +358,7 @@ static struct error *port_init(struct console_port *port, const struct console_p
     if (config->socket_path != NULL)
         error = port_socket_new(config->socket_path, loop, &port->backend);
     else
-        error = port_file_new(config->output_path, loop, &port->backend);
+        error = port_file_new(config->output_path, max << 20, loop, &port->backend);
     if (error != NULL)
         return error_wrap(error, "ports[%zu].%s", index, config->socket_path != NULL ? "socket_path" : "output_path");
     port->backend->changed = port_changed;
