@@ -192,6 +192,8 @@ struct entropy_config {
     struct rate_limiter_config rate_limiter;
 };
 
+enum { BALLOON_MIB_MAX = (1 << 24) - 1 }; /* its pages are counted with 32 bits */
+
 /* amount_mib is what the guest is to give up; polling is in seconds, 0: no statistics, which then stay off. */
 struct balloon_config {
     bool present;

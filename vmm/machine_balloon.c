@@ -23,9 +23,11 @@ void machine_balloon_note(const struct machine *machine)
                     "2M: use /hotplug/memory");
 }
 
-/* Pages are numbered with 32 bits: a balloon never holds more than 16 TiB, nor does a machine. */
 struct error *machine_check_balloon(uint64_t amount_mib, uint64_t memory_mib)
 {
+    if (amount_mib > BALLOON_MIB_MAX)
+        return error_new(ERROR_INPUT, "amount_mib: %llu, expected at most %d, all that a balloon can hold",
+                         (unsigned long long)amount_mib, BALLOON_MIB_MAX);
     if (amount_mib <= memory_mib)
         return NULL;
     return error_new(ERROR_INPUT, "amount_mib: %llu, expected at most the %llu MiB that the guest has",

@@ -4,6 +4,7 @@
 #include "vmm/base/event_loop.h"
 #include "vmm/base/log.h"
 #include "vmm/machine.h"
+#include "vmm/machine_parts.h"
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -370,6 +371,16 @@ static void test_failed_start_leaves_the_machine_to_be_mended(void **state)
     }
 }
 
+/* A machine of 8 TiB may have 8 more plugged in. */
+static void test_balloon_is_no_larger_than_its_pages_can_be_counted(void **state)
+{
+    const uint64_t all = 2ull * MEM_SIZE_MIB_MAX;
+
+    (void)state;
+    assert_no_error(machine_check_balloon(all - 1, all));
+    assert_error(machine_check_balloon(all, all), ERROR_INPUT, "amount_mib: 16777216, expected at most 16777215");
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 TEST_MAIN(TEST(test_machine_has_one_vcpu_and_128_mib_unless_told),
@@ -379,6 +390,7 @@ TEST_MAIN(TEST(test_machine_has_one_vcpu_and_128_mib_unless_told),
           TEST(test_boot_source_that_cannot_be_opened_is_named_and_changes_nothing),
           TEST(test_second_boot_source_replaces_the_first), TEST(test_root_drive_comes_first_whenever_it_was_put),
           TEST(test_second_root_drive_is_refused), TEST(test_same_drive_id_replaces), TEST(test_bad_drive_id_is_named),
+          TEST(test_balloon_is_no_larger_than_its_pages_can_be_counted),
           TEST(test_devices_are_at_most_as_many_as_interrupts), TEST(test_missing_tap_is_named),
           TEST(test_bad_log_level_is_named_and_opens_nothing), TEST(test_metrics_can_be_put_once),
           TEST(test_flushed_metrics_are_in_the_file_with_id_and_properties),
