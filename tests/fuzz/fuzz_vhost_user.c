@@ -263,7 +263,8 @@ int __wrap_unix_socket_connect(const char *path, int type)
 
 int __wrap_poll(struct pollfd *fds, nfds_t count, int timeout_ms)
 {
-    take_turn();
+    if (timeout_ms != 0)
+        take_turn();
     int ready = __real_poll(fds, count, 0);
     if (ready == 0)
         now_us += (uint64_t)timeout_ms * 1000;

@@ -3,9 +3,12 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 enum { DISK_SIZE = 1 << 20, SECTOR = 512 };
@@ -313,6 +316,65 @@ static void test_back_end_that_stalls_stops_neither_pause_nor_api(void **state)
     pause_drops(BACKEND_STALLS_LATER, "is lost: it does not answer");
 }
 
+static char state_of(const struct vm *vm)
+{
+    char text[64], *end;
+    cleanup_fd int fd = open(vm_proc(vm, "stat"), O_RDONLY | O_CLOEXEC);
+    ssize_t length = read(fd, text, sizeof(text) - 1);
+
+    text[length > 0 ? length : 0] = '\0';
+    end = strrchr(text, ')');
+    return end == NULL ? 'X' : end[2];
+}
+
+/* As a debugger does, or who freezes the VMM. */
+static void stop_and_continue(const struct vm *vm)
+{
+    assert_int_equal(kill(vm->pid, SIGSTOP), 0);
+    while (strchr("TtZX", state_of(vm)) == NULL)
+        sched_yield();
+    assert_int_equal(kill(vm->pid, SIGCONT), 0);
+    while (state_of(vm) == 'T')
+        sched_yield();
+    if (strchr("ZX", state_of(vm)) != NULL)
+        fail_msg("the VMM is dead");
+}
+
+static bool has_logged(const struct vm *vm, const char *text)
+{
+    cleanup_free char *log = vm_log(vm);
+
+    return strstr(log, text) != NULL;
+}
+
+/* The kernel goes on with such a wait by a system call of its own (restart_syscall). */
+static void test_vmm_that_is_stopped_while_it_waits_for_a_back_end_goes_on(void **state)
+{
+    static const char request[] = "PATCH /vm HTTP/1.1\r\nContent-Length: 18\r\n\r\n{\"state\":\"Paused\"}";
+    struct vm *vm = start(BACKEND_STALLS_LATER);
+    char answer[12] = "";
+
+    (void)state;
+    vm_boot(vm, "block", "ops=w3:A,R,r3,p,r3");
+    vm_expect(vm, "write 0\n");
+    while (!has_logged(vm, "is lost: it does not answer")) /* a vCPU waits */
+        stop_and_continue(vm);
+    start_backend(vm, BACKEND_STALLS_LATER);
+    vm_expect(vm, "reopened\nread 0 41 41\n");
+
+    cleanup_fd int fd = vm_dial(vm);
+    assert_int_equal(write(fd, request, strlen(request)), strlen(request));
+    while (recv(fd, answer, sizeof(answer), MSG_PEEK | MSG_DONTWAIT) <= 0) /* the main thread does */
+        stop_and_continue(vm);
+    assert_int_equal(read(fd, answer, sizeof(answer)), sizeof(answer));
+    assert_memory_equal(answer, "HTTP/1.1 204", sizeof(answer));
+    start_backend(vm, BACKEND_WORKS);
+    vm_patch(vm, "/vm", "{\"state\":\"Resumed\"}");
+    vm_say(vm, "x");
+    vm_expect(vm, "read 0 41 41\ndone\n");
+    vm_expect_exit(vm, 0);
+}
+
 static void test_back_end_that_shouts_keeps_nobody_waiting(void **state)
 {
     struct vm *vm = start(BACKEND_SHOUTS);
@@ -414,5 +476,6 @@ TEST_MAIN(one_backend_test(test_disk_of_a_back_end_reads_writes_and_flushes),
           one_backend_test(test_back_end_that_shouts_keeps_nobody_waiting),
           one_backend_test(test_new_size_is_read_on_request_and_when_announced),
           one_backend_test(test_pause_takes_the_queues_back_and_resume_gives_them),
+          one_backend_test(test_vmm_that_is_stopped_while_it_waits_for_a_back_end_goes_on),
           one_backend_test(test_back_end_that_stalls_stops_neither_pause_nor_api),
           one_backend_test(test_file_systems_and_networks_are_taken_and_their_mistakes_refused))

@@ -14,6 +14,9 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#define PATIENCE_US (VHOST_USER_PATIENCE_MS * 1000ull)
+#define PATIENCE_MIN_US (VHOST_USER_PATIENCE_MIN_MS * 1000ull)
+
 static void disconnect(struct vhost_user *front)
 {
     event_timer_cancel(&front->patience);
@@ -210,7 +213,7 @@ static void look_after(struct vhost_user *front)
     if (front->expected_count == 0)
         event_timer_cancel(&front->patience);
     else if (front->patience.loop == NULL)
-        event_timer_set(front->loop, &front->patience, clock_monotonic_us() + VHOST_USER_PATIENCE_MS * 1000ull);
+        event_timer_set(front->loop, &front->patience, clock_monotonic_us() + PATIENCE_US);
 }
 
 static void connection_ready(struct event_source *source, uint32_t events)
@@ -299,7 +302,7 @@ struct error *vhost_user_open(struct vhost_user *front, const struct vhost_user_
     struct error *error = unix_socket_check_path(needs->path);
     if (error != NULL)
         return error;
-    if (!connect_once(front) || !vhost_user_wait(front, take_answer)) {
+    if (!connect_once(front) || !vhost_user_wait(front, take_answer, PATIENCE_US)) {
         disconnect(front);
         COUNTER_INCREMENT(front->needs.metrics->cfg_fails);
         return error_new(ERROR_HOST, "\"%s\": the back end cannot be used: %s", needs->path, front->failure);
@@ -343,6 +346,22 @@ bool vhost_user_start(struct vhost_user *front, const struct guest_memory *memor
     return true;
 }
 
+uint64_t vhost_user_patience_left(struct vhost_user_patience *patience, uint64_t now_us)
+{
+    const uint64_t back_us = (now_us - patience->at_us) / 10;
+
+    patience->spent_us -= back_us < patience->spent_us ? back_us : patience->spent_us;
+    patience->at_us = now_us;
+    return patience->spent_us > PATIENCE_US - PATIENCE_MIN_US ? PATIENCE_MIN_US : PATIENCE_US - patience->spent_us;
+}
+
+void vhost_user_patience_spend(struct vhost_user_patience *patience, uint64_t waited_us)
+{
+    patience->spent_us += waited_us;
+    if (patience->spent_us > PATIENCE_US)
+        patience->spent_us = PATIENCE_US;
+}
+
 void vhost_user_stop(struct vhost_user *front)
 {
     front->wanted = front->awaited = false;
@@ -355,7 +374,10 @@ void vhost_user_stop(struct vhost_user *front)
     for (uint32_t i = 0; i < front->needs.queue_count; i++)
         if (front->rings[i].ready)
             vhost_user_say_state(front, VHOST_USER_GET_VRING_BASE, i, 0);
-    if (!vhost_user_wait(front, take_answer)) {
+
+    const uint64_t start = clock_monotonic_us();
+    if (!vhost_user_wait(front, take_answer, vhost_user_patience_left(&front->stopping, start))) {
+        vhost_user_patience_spend(&front->stopping, clock_monotonic_us() - start);
         lost(front);
         return;
     }
@@ -398,7 +420,7 @@ struct error *vhost_user_config_read(struct vhost_user *front)
     if (front->state < VHOST_USER_READY)
         return error_new(ERROR_HOST, "\"%s\": the back end is not there", front->needs.path);
     ask_config(front);
-    if (!vhost_user_wait(front, take_answer)) {
+    if (!vhost_user_wait(front, take_answer, PATIENCE_US)) {
         struct error *error =
             error_new(ERROR_HOST, "\"%s\": the back end is lost: %s", front->needs.path, front->failure);
 

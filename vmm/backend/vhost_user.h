@@ -25,6 +25,7 @@
 
 enum {
     VHOST_USER_PATIENCE_MS = 3000,
+    VHOST_USER_PATIENCE_MIN_MS = 100,
     VHOST_USER_RETRY_MS = 100,
     VHOST_USER_RINGS_MAX = 64,
     VHOST_USER_RING_SIZE_MAX = 256,
@@ -47,6 +48,15 @@ struct vhost_user_ring {
     struct vring_avail *available;
     struct vring_used *used;
     int kick_fd, call_fd; /* borrowed */
+};
+
+/*
+ * How long the owner may have everybody else wait for its back end. A guest can have it stop as often as it likes, and
+ * its back end may say nothing each time: what was waited in vain comes back only ten times slower. Zeroed: all of it.
+ */
+struct vhost_user_patience {
+    uint64_t spent_us;
+    uint64_t at_us; /* the time of the last look */
 };
 
 /* What a device wants of its back end. */
@@ -95,7 +105,8 @@ struct vhost_user {
     struct event_source connection; /* fd -1: closed */
     struct event_source channel;    /* our end of SET_BACKEND_REQ_FD; fd -1: none */
     struct event_timer patience;    /* set while answers are awaited by the loop */
-    struct event_timer retry;       /* set while a back end is awaited */
+    struct vhost_user_patience stopping;
+    struct event_timer retry; /* set while a back end is awaited */
 
     /* The answers that are due, in order. */
     uint8_t expected[VHOST_USER_EXPECTED_MAX];
@@ -140,6 +151,9 @@ bool vhost_user_start(struct vhost_user *front, const struct guest_memory *memor
  * the rings are is then found out when they start again.
  */
 void vhost_user_stop(struct vhost_user *front);
+/* How long there is patience for now, VHOST_USER_PATIENCE_MS at most; and that so much was waited in vain. */
+uint64_t vhost_user_patience_left(struct vhost_user_patience *patience, uint64_t now_us);
+void vhost_user_patience_spend(struct vhost_user_patience *patience, uint64_t waited_us);
 /* Starts the rings that vhost_user_stop took, as they are. */
 void vhost_user_resume(struct vhost_user *front);
 
@@ -155,6 +169,12 @@ bool vhost_user_is_there(const struct vhost_user *front);
 struct error *vhost_user_config_read(struct vhost_user *front);
 
 void vhost_user_close(struct vhost_user *front);
+
+/*
+ * Rings a bell, an eventfd that a back end has, too: it may have made a write wait, and filled it. One that is full has
+ * been rung.
+ */
+void vhost_user_ring_bell(int fd);
 
 /* The back end has just vanished: notes whether it had anything in hand. */
 void vhost_user_ring_lost(struct vhost_user_ring *ring);

@@ -13,6 +13,7 @@
 
 #include <errno.h>
 #include <linux/virtio_ring.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/eventfd.h>
 
@@ -61,13 +62,19 @@ static bool say_ring(struct vhost_user *front, uint32_t index)
            vhost_user_say_fd(front, VHOST_USER_SET_VRING_KICK, index, ring->kick_fd);
 }
 
+void vhost_user_ring_bell(int fd)
+{
+    struct pollfd bell = {.fd = fd, .events = POLLOUT};
+
+    if (fd >= 0 && poll(&bell, 1, 0) == 1 && (bell.revents & POLLOUT) != 0 && eventfd_write(fd, 1) < 0)
+        log_debug("cannot ring a bell: %s", strerror(errno));
+}
+
 /* The back end that vanished may have taken a notification along, or an interrupt. */
 static void wake(const struct vhost_user_ring *ring)
 {
-    if (ring->kick_fd >= 0 && eventfd_write(ring->kick_fd, 1) < 0)
-        log_debug("cannot kick a queue: %s", strerror(errno));
-    if (ring->call_fd >= 0 && eventfd_write(ring->call_fd, 1) < 0)
-        log_debug("cannot interrupt the guest: %s", strerror(errno));
+    vhost_user_ring_bell(ring->kick_fd);
+    vhost_user_ring_bell(ring->call_fd);
 }
 
 /* Where the rings go on. The used index says it when the back end knows itself what it has in hand. */

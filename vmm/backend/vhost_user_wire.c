@@ -215,9 +215,9 @@ bool vhost_user_receive(struct vhost_user *front, vhost_user_answer *take)
     return whole == 0 || vhost_user_fail(front, failure);
 }
 
-bool vhost_user_wait(struct vhost_user *front, vhost_user_answer *take)
+bool vhost_user_wait(struct vhost_user *front, vhost_user_answer *take, uint64_t patience_us)
 {
-    const uint64_t deadline = clock_monotonic_us() + VHOST_USER_PATIENCE_MS * 1000ull;
+    const uint64_t deadline = clock_monotonic_us() + patience_us;
 
     while (front->failure == NULL && front->expected_count > 0) {
         struct pollfd wait = {.fd = front->connection.fd, .events = POLLIN};

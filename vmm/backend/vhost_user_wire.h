@@ -30,8 +30,8 @@ bool vhost_user_say_fd(struct vhost_user *front, enum vhost_user_request request
 typedef bool vhost_user_answer(struct vhost_user *front, enum vhost_user_request request,
                                const struct vhost_user_message *answer);
 bool vhost_user_receive(struct vhost_user *front, vhost_user_answer *take);
-/* The same until no answer is due any more, or patience has run out. */
-bool vhost_user_wait(struct vhost_user *front, vhost_user_answer *take);
+/* The same until no answer is due any more, or it has taken so long. */
+bool vhost_user_wait(struct vhost_user *front, vhost_user_answer *take, uint64_t patience_us);
 
 /* Takes what the back end said on the channel of its own; `changed`: that its config space has changed. */
 bool vhost_user_listen(struct vhost_user *front, bool *changed);

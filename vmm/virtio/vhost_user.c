@@ -13,7 +13,6 @@
 #include <errno.h>
 #include <linux/virtio_ring.h>
 #include <string.h>
-#include <sys/eventfd.h>
 
 void vhost_user_device_config_read(struct virtio_device *device, uint32_t offset, uint8_t *data, uint32_t length)
 {
@@ -72,10 +71,8 @@ void vhost_user_device_serve(struct vhost_user_device *served, unsigned index, b
 void vhost_user_device_kick(struct vhost_user_device *served, unsigned index)
 {
     const struct virtio_device *device = &served->device;
-    int fd = device->transport_ops->notify_fd(device->transport, index);
 
-    if (fd >= 0 && eventfd_write(fd, 1) < 0)
-        log_warning("%s \"%s\": cannot kick queue %u: %s", device->ops->name, device->id, index, strerror(errno));
+    vhost_user_ring_bell(device->transport_ops->notify_fd(device->transport, index));
 }
 
 /* One that did not come by the ioeventfd. */
