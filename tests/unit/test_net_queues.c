@@ -248,6 +248,12 @@ static void test_commands_without_end_are_answered_in_turns(void **state)
     assert_int_equal(answered, 100);
 }
 
+static bool has_failed(void *unused)
+{
+    (void)unused;
+    return driver.failed;
+}
+
 static void test_control_queue_that_loops_breaks_the_device_until_reset(void **state)
 {
     (void)state;
@@ -256,7 +262,7 @@ static void test_control_queue_that_loops_breaks_the_device_until_reset(void **s
     guest_ring_descriptor(&driver.rings[CONTROL], 0, COMMAND_GPA, 4, VRING_DESC_F_NEXT, 0);
     guest_ring_publish(&driver.rings[CONTROL], 0);
     guest_driver_notify(&driver, CONTROL);
-    assert_true(driver.failed);
+    guest_driver_run_until(&driver, has_failed, NULL);
     guest_driver_settle(&driver);
     guest_driver_reset(&driver);
     guest_driver_restart(&driver, QUEUES);
@@ -295,6 +301,45 @@ static void test_limits_are_of_all_pairs_together(void **state)
     assert_true(host_has(1));
 }
 
+/* Each change takes the whole host's networks a moment. */
+static void test_driver_that_changes_its_pairs_waits_before_it_does_so_again(void **state)
+{
+    const uint8_t command[] = {VIRTIO_NET_CTRL_MQ, VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET, 1, 0};
+    const struct guest_buffer buffers[] = {{COMMAND_GPA, sizeof(command), false}, {ANSWER_GPA, 1, true}};
+
+    (void)state;
+    start(QUEUES);
+    struct net *net = container_of(driver.device, struct net, device);
+    assert_int_equal(use_pairs(1), VIRTIO_NET_OK);
+    assert_int_equal(net->pairs_changed_us, 0);
+    assert_int_equal(use_pairs(2), VIRTIO_NET_OK);
+    assert_true(net->pairs_changed_us != 0);
+
+    net->pairs_changed_us += HOUR_MS * 1000ull; /* as if it had been a moment ago for an hour */
+    memcpy(guest_at(&driver.memory, COMMAND_GPA, sizeof(command)), command, sizeof(command));
+    guest_ring_add(&driver.rings[CONTROL], buffers, array_length(buffers));
+    guest_driver_notify(&driver, CONTROL);
+    guest_driver_settle(&driver);
+    assert_false(guest_ring_has_used(&driver.rings[CONTROL]));
+    assert_true(attached[1]);
+    assert_non_null(net->control_turn.loop);
+    net->pairs_changed_us = 1;
+    guest_driver_notify(&driver, CONTROL);
+    assert_int_equal(guest_driver_wait_used(&driver, CONTROL, NULL), 1);
+    assert_false(attached[1]);
+
+    /* A reset changes them, too, but does not wait. */
+    net->pairs_changed_us = 0;
+    guest_driver_reset(&driver);
+    assert_int_equal(net->pairs_changed_us, 0);
+    guest_driver_restart(&driver, QUEUES);
+    assert_int_equal(use_pairs(2), VIRTIO_NET_OK);
+    net->pairs_changed_us = 1;
+    guest_driver_reset(&driver);
+    assert_true(net->pairs_changed_us > 1);
+    assert_false(attached[1]);
+}
+
 #define queues_test(function) cmocka_unit_test_setup_teardown(function, setup, teardown)
 
 TEST_MAIN(queues_test(test_second_pair_rests_until_the_driver_asks_for_it),
@@ -303,4 +348,5 @@ TEST_MAIN(queues_test(test_second_pair_rests_until_the_driver_asks_for_it),
           queues_test(test_commands_without_end_are_answered_in_turns),
           queues_test(test_control_queue_that_loops_breaks_the_device_until_reset),
           queues_test(test_driver_that_knows_one_pair_has_its_control_queue_behind_it),
+          queues_test(test_driver_that_changes_its_pairs_waits_before_it_does_so_again),
           queues_test(test_limits_are_of_all_pairs_together))

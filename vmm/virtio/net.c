@@ -28,6 +28,11 @@
 enum {
     QUEUE_SIZE = 256,
     MTU_MIN = 68,
+    /*
+     * Each queue that a tap loses or gets takes the kernel a grace period, under a lock that all networks of the host
+     * have in common: so seldom may a guest have that.
+     */
+    PAIRS_CHANGE_US = 100000,
 };
 
 /* Config space, as far as it goes (5.1.4). */
@@ -182,7 +187,10 @@ static void set_pairs(void *owner, unsigned pairs)
     struct net *net = owner;
     const unsigned before = net->pairs_used;
 
+    if (pairs == before)
+        return;
     net->pairs_used = pairs;
+    net->pairs_changed_us = clock_monotonic_us();
     for (unsigned i = pairs; i < before; i++) {
         pair_stop(&net->pairs[i]);
         attach(&net->pairs[i], false);
@@ -199,7 +207,11 @@ static void serve_control(struct net *net)
 
     if (!net_pair_is_running(&net->pairs[0]) || index < 0)
         return;
-    switch (net_control_serve(&net->device, (unsigned)index, net->pair_count, set_pairs, net)) {
+    if (net->pairs_changed_us != 0 && clock_monotonic_us() < net->pairs_changed_us + PAIRS_CHANGE_US) {
+        event_timer_set(net->device.loop, &net->control_turn, net->pairs_changed_us + PAIRS_CHANGE_US);
+        return;
+    }
+    switch (net_control_serve(&net->device, (unsigned)index, 1, net->pair_count, set_pairs, net)) {
     case NET_CONTROL_DONE:
         break;
     case NET_CONTROL_MORE:

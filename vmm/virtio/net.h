@@ -77,6 +77,7 @@ struct net {
 
     unsigned pair_count;
     unsigned pairs_used;             /* by the driver: the first so many */
+    uint64_t pairs_changed_us;       /* when that was changed last; 0: never */
     struct event_timer control_turn; /* there is more in the control queue */
     struct net_pair pairs[];
 };

@@ -6,8 +6,6 @@
 
 #include <linux/virtio_net.h>
 
-enum { COMMANDS_AT_ONCE = 16 };
-
 struct command {
     uint8_t class;
     uint8_t number;
@@ -38,13 +36,14 @@ static uint8_t obey(const struct virtio_device *device, const struct virtqueue_c
     return VIRTIO_NET_OK;
 }
 
-enum net_control_result net_control_serve(struct virtio_device *device, unsigned index, unsigned pairs_max,
-                                          void (*set_pairs)(void *owner, unsigned pairs), void *owner)
+enum net_control_result net_control_serve(struct virtio_device *device, unsigned index, unsigned commands,
+                                          unsigned pairs_max, void (*set_pairs)(void *owner, unsigned pairs),
+                                          void *owner)
 {
     struct virtqueue *queue = &device->queues[index];
     enum net_control_result result = NET_CONTROL_MORE;
 
-    for (unsigned served = 0; served < COMMANDS_AT_ONCE; served++) {
+    for (unsigned served = 0; served < commands; served++) {
         struct virtqueue_chain chain;
         enum virtqueue_result popped = virtqueue_pop(queue, &chain);
 

@@ -12,6 +12,7 @@ enum net_control_result {
     NET_CONTROL_BROKEN, /* the guest broke the queue */
 };
 
-/* Answers what is in queue `index`; a number of pairs from 1 to `pairs_max` goes to set_pairs. */
-enum net_control_result net_control_serve(struct virtio_device *device, unsigned index, unsigned pairs_max,
-                                          void (*set_pairs)(void *owner, unsigned pairs), void *owner);
+/* Answers at most `commands` of queue `index`; a number of pairs from 1 to `pairs_max` goes to set_pairs. */
+enum net_control_result net_control_serve(struct virtio_device *device, unsigned index, unsigned commands,
+                                          unsigned pairs_max, void (*set_pairs)(void *owner, unsigned pairs),
+                                          void *owner);

@@ -17,6 +17,8 @@
      1ull << VIRTIO_NET_F_HOST_TSO4 | 1ull << VIRTIO_NET_F_HOST_TSO6 | 1ull << VIRTIO_NET_F_HOST_ECN |                 \
      1ull << VIRTIO_NET_F_HOST_UFO | 1ull << VIRTIO_NET_F_MRG_RXBUF)
 
+enum { COMMANDS_AT_ONCE = 16 };
+
 struct vhost_user_net {
     struct vhost_user_device served; /* first */
     struct virtio_net_config config;
@@ -58,7 +60,7 @@ static void serve_control(struct vhost_user_net *net, unsigned index)
 {
     struct virtio_device *device = &net->served.device;
 
-    switch (net_control_serve(device, index, net->config.max_virtqueue_pairs, set_pairs, net)) {
+    switch (net_control_serve(device, index, COMMANDS_AT_ONCE, net->config.max_virtqueue_pairs, set_pairs, net)) {
     case NET_CONTROL_DONE:
         break;
     case NET_CONTROL_MORE:
