@@ -32,9 +32,12 @@ struct error *namespaces_enter_mount(void)
 {
     if (unshare(CLONE_NEWNS) < 0)
         return error_errno(errno, "cannot unshare the mount namespace");
-    /* Or the unmounting of the old root would propagate to the host. */
-    if (mount(NULL, "/", NULL, MS_PRIVATE | MS_REC, NULL) < 0)
-        return error_errno(errno, "cannot make the mounts private");
+    /*
+     * Or the unmounting of the old root would propagate to the host. Not private: what the caller mounts below the
+     * jail's root later, the image of a disk over its placeholder, is to be there.
+     */
+    if (mount(NULL, "/", NULL, MS_SLAVE | MS_REC, NULL) < 0)
+        return error_errno(errno, "cannot make the mounts slaves of the host's");
     return NULL;
 }
 

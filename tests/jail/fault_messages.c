@@ -26,7 +26,7 @@ static const struct {
     {SYS_stat, "cannot look at /dev/kvm", true},
     {SYS_unshare, "the mount namespace|the time namespace|namespaces (flags|a user namespace (unshare: I/O error)",
      false},
-    {SYS_mount, "cannot make the mounts private|cannot mount the jail's /dev", true},
+    {SYS_mount, "cannot make the mounts slaves of the host's|cannot mount the jail's /dev", true},
     {SYS_mkdirat, "--chroot-base-dir: cannot make|cannot make the jail's /|cannot make the cgroup|--bind: cannot make",
      true},
     {SYS_openat,

@@ -17,6 +17,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
+#include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -205,6 +206,34 @@ static void test_guest_with_a_drive_runs_in_the_jail(void **state)
         "{\"drive_id\":\"disk\",\"path_on_host\":\"/disk\",\"is_root_device\":false,\"is_read_only\":false}");
     boot("ops=c,w3:A,f,r3");
     expect("write 0\nflush 0\nread 0 41 41\ndone\n");
+    expect_exit(0);
+}
+
+static int bound_teardown(void **state)
+{
+    umount2(jail_root(vmm.jail, "disk"), MNT_DETACH);
+    umount2(vmm.jail->base, MNT_DETACH);
+    return vmm_teardown(state);
+}
+
+/* As Kata Containers plugs a disk. */
+static void test_file_that_is_bound_into_a_running_jail_is_there(void **state)
+{
+    (void)state;
+    assert_int_equal(mount(vmm.jail->base, vmm.jail->base, NULL, MS_BIND, NULL), 0);
+    assert_int_equal(mount(NULL, vmm.jail->base, NULL, MS_SHARED, NULL), 0);
+    prepare("vmlinux", guest_image("block"), 0);
+    prepare("disk", NULL, 0);
+    write_text(jail_path(vmm.jail, "image"), "");
+    assert_int_equal(truncate(jail_path(vmm.jail, "image"), 1 << 20), 0);
+    assert_int_equal(chown(jail_path(vmm.jail, "image"), vmm.jail->uid, vmm.jail->gid), 0);
+    start((const char *const[]){TO_API, NULL});
+    connect_api();
+    assert_int_equal(mount(jail_path(vmm.jail, "image"), jail_root(vmm.jail, "disk"), NULL, MS_BIND, NULL), 0);
+    put("/drives/disk",
+        "{\"drive_id\":\"disk\",\"path_on_host\":\"/disk\",\"is_root_device\":false,\"is_read_only\":false}");
+    boot("ops=c,w3:A,f,r3");
+    expect("capacity 800\nwrite 0\nflush 0\nread 0 41 41\ndone\n");
     expect_exit(0);
 }
 
@@ -530,6 +559,8 @@ static void test_a_vmm_that_lives_holds_its_pid_file(void **state)
 }
 
 JAIL_MAIN(vmm_test(test_guest_with_a_drive_runs_in_the_jail), vmm_test(test_guest_runs_in_all_namespaces),
+          cmocka_unit_test_setup_teardown(test_file_that_is_bound_into_a_running_jail_is_there, vmm_setup,
+                                          bound_teardown),
           vmm_test(test_api_is_open_to_the_jails_group_when_both_say_so),
           vmm_test(test_api_is_the_jails_users_alone_unless_told_otherwise),
           vmm_test(test_api_serves_only_the_user_that_it_was_told),
