@@ -11,6 +11,7 @@
 
 #include "api/cli/commands.h"
 #include "api/cli/pump.h"
+#include "api/cli/wrong_option.h"
 #include "api/client/connect.h"
 #include "vmm/base/cleanup.h"
 #include "vmm/base/clock.h"
@@ -60,8 +61,7 @@ static struct error *parse(struct connect_options *options, int argc, char **arg
         if (option == 'w' && !parse_number(optarg, WAIT_SECONDS_MAX, &options->wait_seconds))
             return error_new(ERROR_INPUT, "--wait \"%s\": expected seconds, at most %d", optarg, WAIT_SECONDS_MAX);
         if (option == ':' || option == '?')
-            return error_new(ERROR_INPUT, "%s: no such option, or a value is missing; see mayfly connect --help",
-                             argv[optind - 1]);
+            return wrong_option("mayfly connect", option, argv);
         options->help |= option == 'h';
     }
     if (options->help)

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "api/cli/commands.h"
+#include "api/cli/wrong_option.h"
 #include "vmm/base/cleanup.h"
 #include "vmm/base/error.h"
 
@@ -100,12 +101,8 @@ static struct error *parse(struct doctor_options *options, int argc, char **argv
     opterr = 0;
     optind = 0; /* so that glibc and musl start afresh */
     while (error == NULL && (option = getopt_long(argc, argv, "+:hv", long_options, NULL)) != -1) {
-        if (option == ':')
-            error = error_new(ERROR_INPUT, "%s: expected a value", argv[optind - 1]);
-        else if (option == '?')
-            error = error_new(ERROR_INPUT,
-                              "%s: no such option (or a value that it does not take); see mayfly doctor --help",
-                              argv[optind - 1]);
+        if (option == ':' || option == '?')
+            error = wrong_option("mayfly doctor", option, argv);
         else if (option == 'c')
             error = choose(options, optarg);
         options->json |= option == 'j';
@@ -179,8 +176,6 @@ int command_doctor(int argc, char **argv)
         print_help();
     else if (error == NULL)
         error = examine(&options, examinations, &exit_code);
-    if (error == NULL && (fflush(stdout) != 0 || ferror(stdout)))
-        error = error_new(ERROR_HOST, "the findings cannot be written to stdout");
     if (error != NULL) {
         dprintf(STDERR_FILENO, "mayfly: %s\n", error->message);
         exit_code = EXIT_MAYFLY_FAILED;

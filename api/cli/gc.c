@@ -16,6 +16,7 @@
 #include "api/cli/jail_remove.h"
 #include "api/cli/run_jail_defaults.h"
 #include "api/cli/run_leftover.h"
+#include "api/cli/wrong_option.h"
 #include "api/client/body.h"
 #include "vmm/base/cleanup.h"
 
@@ -152,10 +153,8 @@ static struct error *parse(struct gc *gc, int argc, char **argv)
     opterr = 0;
     optind = 0;
     while ((option = getopt_long(argc, argv, "+:h", options, NULL)) != -1) {
-        if (option == ':')
-            return error_new(ERROR_INPUT, "%s: expected a value", argv[optind - 1]);
-        if (option == '?')
-            return error_new(ERROR_INPUT, "%s: no such option; see mayfly gc --help", argv[optind - 1]);
+        if (option == ':' || option == '?')
+            return wrong_option("mayfly gc", option, argv);
         if (option == 'b' && gc->base_count == BASES_MAX)
             return error_new(ERROR_INPUT, "--base: given more than %d times", BASES_MAX);
         if (option == 'b')

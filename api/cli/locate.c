@@ -119,7 +119,9 @@ static struct error *locate_guest(struct located *located, const char *own)
     if (located->kernel == NULL && named != NULL)
         return error_new(ERROR_INPUT, "no kernel: there is no vmlinux in $MAYFLY_GUEST, %s", named);
     if (located->kernel == NULL)
-        return error_new(ERROR_INPUT, "no kernel: there is no vmlinux in %s or %s; --kernel or $MAYFLY_GUEST names one",
+        return error_new(ERROR_INPUT,
+                         "no kernel: there is no vmlinux in %s or %s; \"make guest\" builds one there, --kernel or "
+                         "$MAYFLY_GUEST names one elsewhere",
                          installed, built);
     if (located->initrd == NULL)
         located->initrd = find(place, "initramfs.cpio", R_OK);

@@ -1,8 +1,8 @@
 /* `mayfly`: runs commands in microVMs. */
-#include <fcntl.h>
+#include <errno.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "api/cli/commands.h"
 #include "vmm/base/cleanup.h"
@@ -27,21 +27,49 @@ static void print_help(FILE *to)
     fputs("  help       print this text\n\n\"mayfly COMMAND --help\" says more about each.\n", to);
 }
 
-int main(int argc, char **argv)
+/* `words` begin with the command's name. Returns false when there is none of that name. */
+static bool run_command(int count, char **words, int *exit_code)
 {
-    const char *name = argc > 1 ? argv[1] : "";
-
     for (size_t i = 0; i < array_length(commands); i++)
-        if (strcmp(name, commands[i].name) == 0)
-            return commands[i].run(argc - 1, argv + 1);
-    if (strcmp(name, "--version") == 0)
-        return command_version(argc, argv);
-    if (strcmp(name, "help") == 0 || strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0) {
+        if (strcmp(words[0], commands[i].name) == 0) {
+            *exit_code = commands[i].run(count, words);
+            return true;
+        }
+    return false;
+}
+
+static int dispatch(int argc, char **argv)
+{
+    char *name = argc > 1 ? argv[1] : NULL;
+    bool help = name != NULL && (strcmp(name, "help") == 0 || strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0);
+    int exit_code;
+
+    if (name != NULL && run_command(argc - 1, argv + 1, &exit_code))
+        return exit_code;
+    if (name != NULL && strcmp(name, "--version") == 0)
+        return command_version(argc - 1, argv + 1);
+    if (help && argc > 2) {
+        char *words[] = {name = argv[2], (char[]){"--help"}, NULL};
+
+        if (run_command(2, words, &exit_code))
+            return exit_code;
+    } else if (help) {
         print_help(stdout);
         return 0;
     }
-    if (argc > 1)
+    if (name != NULL)
         fprintf(stderr, "mayfly: unknown command \"%s\"\n", name);
     print_help(stderr);
+    return EXIT_MAYFLY_FAILED;
+}
+
+/* What a script reads must not be cut off without a word, as by a full disk. */
+int main(int argc, char **argv)
+{
+    int exit_code = dispatch(argc, argv);
+
+    if (fflush(stdout) == 0 && !ferror(stdout))
+        return exit_code;
+    fprintf(stderr, "mayfly: cannot write to stdout: %s\n", strerror(errno));
     return EXIT_MAYFLY_FAILED;
 }

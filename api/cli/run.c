@@ -168,6 +168,8 @@ static void tell_failure(struct session *session, const struct run_options *opti
     /* A refusal has said it all: the log repeats it. A guest that did not come up may have said why. */
     if (error != NULL && !session->timed_out ? error->kind != ERROR_INPUT : !came_up)
         session_show_last_words(session);
+    if (started && session->vmm_failed && !came_up)
+        dprintf(STDERR_FILENO, "mayfly: \"mayfly doctor --check kvm\" tells whether KVM can run Linux here\n");
     if (started && !came_up && options->kernel != NULL && options->initrd == NULL)
         dprintf(STDERR_FILENO, "mayfly: --kernel was given without an --initrd, which holds Mayfly's init\n");
 }

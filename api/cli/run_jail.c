@@ -219,13 +219,15 @@ static struct error *show_vsock(struct run_jail *jail, const struct run_options 
     const char *slash = path == NULL ? NULL : strrchr(path, '/');
     cleanup_free char *folder = slash == NULL ? strdup(".") : strndup(path, slash == path ? 1 : (size_t)(slash - path));
     cleanup_free char *real = NULL;
-    struct stat status;
+    struct stat status, there;
 
     if (path == NULL)
         return NULL;
     real = folder == NULL ? NULL : realpath(folder, NULL);
     if (real == NULL || stat(real, &status) != 0)
         return error_errno(errno, "--vsock %s", path);
+    if (lstat(path, &there) == 0 && !S_ISSOCK(there.st_mode))
+        return error_new(ERROR_INPUT, "--vsock %s: exists and is not a socket", path);
     if (status.st_uid != geteuid() || (status.st_mode & (S_IWGRP | S_IWOTH)) != 0 || strcmp(real, "/") == 0)
         return error_new(ERROR_INPUT,
                          "--vsock %s: in a jail the microVM sees all of the socket's folder; expected one of its own "

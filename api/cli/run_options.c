@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "api/cli/wrong_option.h"
 #include "vmm/base/checked.h"
 #include "vmm/base/cleanup.h"
 #include "vmm/config.h"
@@ -369,12 +370,8 @@ struct error *run_options_parse(struct run_options *options, int argc, char **ar
 
         if (option == -1)
             break;
-        if (option == ':')
-            return error_new(ERROR_INPUT, "%s: expected a value", argv[optind - 1]);
-        if (option == '?')
-            return error_new(ERROR_INPUT,
-                             "%s: no such option (or a value that it does not take); see mayfly run --help",
-                             argv[optind - 1]);
+        if (option == ':' || option == '?')
+            return wrong_option("mayfly run", option, argv);
         error = take_option(options, option, optarg);
         if (error != NULL)
             return error;

@@ -426,6 +426,7 @@ static struct error *describe_end(struct session *session, const char *when)
                          killed_by(session->process, status));
     if (WEXITSTATUS(status) == 0)
         return error_new(ERROR_HOST, "the guest reset or powered off %s", when);
+    session->vmm_failed = true;
     return error_new(ERROR_HOST, "the microVM ended %s: mayfly-vmm exited with code %d", when, WEXITSTATUS(status));
 }
 

@@ -33,6 +33,7 @@ struct session {
     uint64_t deadline_us;  /* by CLOCK_MONOTONIC; UINT64_MAX: none */
     bool timed_out;
     bool process_ended;
+    bool vmm_failed; /* it said by its exit code that KVM or the guest went wrong */
     bool told_broken_pipe;
     int killed_by; /* the signal that came twice, or before the command ran; else 0 */
 };

@@ -35,6 +35,23 @@ static void test_guest_that_dies_is_125_with_its_last_words(void **state)
     }
 }
 
+/* As on a KVM that takes every call and cannot run Linux. */
+static void test_guest_that_fails_before_its_init_is_up_sends_the_user_to_the_doctor(void **state)
+{
+    static const char hint[] = "mayfly: \"mayfly doctor --check kvm\" tells whether KVM can run Linux here\n";
+    const char *const options[] = {"--kernel", guest_image("triple_fault"), NULL};
+    struct run *run = start(&(struct how){.stdin_null = true, .options = options}, COMMAND("exit", "0"));
+
+    (void)state;
+    expect_code(run, 125);
+    if (strstr(errors_of(run), "before its init was up") == NULL || strstr(errors_of(run), hint) == NULL)
+        fail_run("no word of the doctor");
+    teardown(NULL);
+    run = start(&usual, COMMAND("vanish"));
+    expect_code(run, 125);
+    assert_null(strstr(errors_of(run), "doctor"));
+}
+
 static void test_guest_of_another_protocol_is_refused_with_both_versions(void **state)
 {
     struct run *run = start(&(struct how){.stdin_null = true, .cmdline = "fake=old"}, COMMAND("exit", "0"));
@@ -137,6 +154,7 @@ static void test_failures_before_the_start_name_the_thing(void **state)
         {{"--initrd", file}, says},
         {{"--kernel", file}, says},
         {{"--rootfs", "/etc"}, "\"/etc\" is a directory"},
+        {{"--vsock", "/etc/passwd"}, "--vsock /etc/passwd: exists and is not a socket"},
     };
 
     (void)state;
@@ -154,6 +172,27 @@ static void test_failures_before_the_start_name_the_thing(void **state)
         teardown(NULL);
     }
     unlink(file);
+}
+
+static void test_answer_that_cannot_be_written_is_no_success(void **state)
+{
+    static const char *const commands[][3] = {{"version"}, {"help"}, {"run", "--help"}, {"gc", "--json", "--dry-run"}};
+
+    (void)state;
+    for (size_t i = 0; i < array_length(commands); i++) {
+        int status;
+        pid_t pid = fork();
+
+        if (pid == 0) {
+            dup2(open("/dev/full", O_WRONLY | O_CLOEXEC), STDOUT_FILENO);
+            dup2(open("/dev/null", O_WRONLY | O_CLOEXEC), STDERR_FILENO);
+            execl(mayfly(), "mayfly", commands[i][0], commands[i][1], commands[i][2], NULL);
+            _exit(99);
+        }
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        assert_true(WIFEXITED(status));
+        assert_int_equal(WEXITSTATUS(status), 125);
+    }
 }
 
 static pid_t first_child(pid_t of)
@@ -271,9 +310,11 @@ static void test_virtiofsd_that_is_killed_is_told_and_followed_by_another(void *
 }
 
 TEST_MAIN(cli_test(test_guest_that_dies_is_125_with_its_last_words),
+          cli_test(test_guest_that_fails_before_its_init_is_up_sends_the_user_to_the_doctor),
           cli_test(test_guest_of_another_protocol_is_refused_with_both_versions),
           cli_test(test_guest_that_hangs_can_be_interrupted), cli_test(test_guest_that_hangs_has_its_time),
           cli_test(test_command_has_its_time), cli_test(test_time_that_is_not_up_changes_nothing),
-          cli_test(test_failures_before_the_start_name_the_thing), cli_test(test_killed_mayfly_leaves_no_vmm),
+          cli_test(test_failures_before_the_start_name_the_thing),
+          cli_test(test_answer_that_cannot_be_written_is_no_success), cli_test(test_killed_mayfly_leaves_no_vmm),
           cli_test(test_killed_vmm_is_told_and_leaves_nothing),
           cli_test(test_virtiofsd_that_is_killed_is_told_and_followed_by_another))
