@@ -103,6 +103,26 @@ static struct error *open_marker(int jail, struct undo *undo, int *file, bool *m
     return *file >= 0 ? NULL : error_errno(errno, "--chroot-base-dir: cannot make the file \"%s\"", JAIL_MARKER);
 }
 
+/*
+ * A caller may have given all that it prepared to the jail's user (chown -R), as Firecracker's jailer lets it. <id>
+ * changes hands: what that user put there as the marker before, a hard link to somebody's file, is not written to.
+ */
+static struct error *take_over(const struct jail_config *config, int jail)
+{
+    struct stat status, marker;
+
+    if (fstat(jail, &status) < 0)
+        return error_errno(errno, "--chroot-base-dir: cannot look at \"%s\"", config->id);
+    if (config->mode != JAIL_ROOT || status.st_uid != config->uid || config->uid == geteuid())
+        return NULL;
+    if (fchown(jail, geteuid(), getegid()) < 0)
+        return error_errno(errno, "--chroot-base-dir: cannot take \"%s\" over from user %u", config->id, config->uid);
+    if (fstatat(jail, JAIL_MARKER, &marker, AT_SYMLINK_NOFOLLOW) == 0)
+        return error_new(ERROR_INPUT, "--chroot-base-dir: user %u, whose folder \"%s\" was, made a \"%s\" in it",
+                         config->uid, config->id, JAIL_MARKER);
+    return NULL;
+}
+
 static struct error *open_below(const struct jail_config *config, int base, struct undo *undo, int *root)
 {
     int exec = -1;
@@ -113,6 +133,8 @@ static struct error *open_below(const struct jail_config *config, int base, stru
         error = check_owner(config, exec, "--chroot-base-dir", config->exec_name);
     if (error == NULL)
         error = open_child(exec, config->id, undo, &jail);
+    if (error == NULL)
+        error = take_over(config, jail);
     if (error == NULL)
         error = check_owner(config, jail, "--chroot-base-dir", config->id);
     if (error == NULL)

@@ -244,6 +244,36 @@ static void test_folders_of_others_in_the_base_are_refused(void **state)
     assert_refused(&outcome, "--chroot-base-dir: \"jail\" is writable by everybody (mode 0777)");
 }
 
+/* As scripts prepare it: chown -R UID:GID <base>/firecracker/<id>. */
+static void test_folder_given_to_the_jails_user_beforehand_changes_hands(void **state)
+{
+    struct jail *jail = *state;
+    struct outcome outcome;
+    const char *folder;
+    char victim[128];
+
+    snprintf(victim, sizeof(victim), "%s", jail_path(jail, "victim"));
+    prepare_root(jail);
+    folder = jail_path(jail, "base/%s/jail", jail->exec_name);
+    assert_int_equal(chown(jail_root(jail, ""), JAIL_UID, JAIL_GID), 0);
+    assert_int_equal(chown(folder, JAIL_UID, JAIL_GID), 0);
+    jail_run(jail, &outcome, "--", "0", "leave", NULL);
+    assert_exited(&outcome, 0);
+    assert_mode(folder, 0755, 0, 0);
+    assert_mode(jail_root(jail, ""), 0700, JAIL_UID, JAIL_GID);
+    jail_remove(jail);
+
+    /* That user's marker is a name for somebody else's file. */
+    prepare_root(jail);
+    write_text(victim, "untouched");
+    folder = jail_path(jail, "base/%s/jail", jail->exec_name);
+    assert_int_equal(link(victim, jail_path(jail, "base/%s/jail/jail", jail->exec_name)), 0);
+    assert_int_equal(chown(folder, JAIL_UID, JAIL_GID), 0);
+    jail_run(jail, &outcome, NULL);
+    assert_refused(&outcome, "--chroot-base-dir: user %d, whose folder \"jail\" was, made a \"jail\" in it", JAIL_UID);
+    assert_string_equal(read_text(victim), "untouched");
+}
+
 /* The jail's user owns the root folder beforehand and swaps /run and /dev for links as fast as it can. */
 static void test_swapping_folders_for_links_is_a_lost_race(void **state)
 {
@@ -331,4 +361,5 @@ JAIL_MAIN(jail_test(test_vmm_gets_its_arguments_and_nothing_else),
           jail_test(test_what_the_caller_prepared_is_there), jail_test(test_a_base_without_exec_and_devices_will_do),
           jail_test(test_cgroups_of_version_1_hold_the_vmm), jail_test(test_links_in_the_base_are_refused),
           jail_test(test_folders_of_others_in_the_base_are_refused),
+          jail_test(test_folder_given_to_the_jails_user_beforehand_changes_hands),
           jail_test(test_swapping_folders_for_links_is_a_lost_race), jail_test(test_200_jails_start_side_by_side))
