@@ -4,9 +4,16 @@
 
 #include <string.h>
 
+/* Guests make a file of that name. */
+static bool is_port_name(char *text)
+{
+    return device_id_is_spelled(text) && strchr(text, '/') == NULL;
+}
+static const struct field_format port_name_format = {is_port_name, "letters, digits, _, - and .", "^[0-9A-Za-z_.-]+$"};
+
 static const struct field console_port_fields[] = {
     {"name", FIELD_STRING, FIELD_REQUIRED, MEMBER(struct console_port_config, name), .minimum = 1,
-     .maximum = ID_LENGTH_MAX, .format = &device_id_format, DESCRIPTION("What the guest finds the port by.")},
+     .maximum = ID_LENGTH_MAX, .format = &port_name_format, DESCRIPTION("What the guest finds the port by.")},
     {"socket_path", FIELD_STRING, FIELD_NULLABLE, MEMBER(struct console_port_config, socket_path), SOCKET_PATH,
      DESCRIPTION("A Unix socket to listen on; the port is open in the guest while a peer is connected.")},
     {"output_path", FIELD_STRING, FIELD_NULLABLE, MEMBER(struct console_port_config, output_path), PATH,

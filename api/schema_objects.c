@@ -7,12 +7,15 @@
 #include <limits.h>
 #include <sys/un.h>
 
-/* In a path Firecracker takes letters, digits and _ alone, but in a configuration file anything. */
+/*
+ * In a path Firecracker takes letters, digits and _ alone, but in a configuration file anything: microvm.nix calls a
+ * drive by the path of its image.
+ */
 static bool is_device_id(char *text)
 {
     return device_id_is_spelled(text);
 }
-const struct field_format device_id_format = {is_device_id, "letters, digits, _, - and .", "^[0-9A-Za-z_.-]+$"};
+const struct field_format device_id_format = {is_device_id, "letters, digits, _, -, . and /", "^[0-9A-Za-z_./-]+$"};
 
 /* Goes into the kernel's command line as root=PARTUUID=<it>, where a space would begin another argument. */
 static bool is_word(char *text)

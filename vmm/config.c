@@ -7,7 +7,7 @@
 bool device_id_is_spelled(const char *text)
 {
     for (; *text != '\0'; text++)
-        if (!isalnum((unsigned char)*text) && strchr("_-.", *text) == NULL)
+        if (!isalnum((unsigned char)*text) && strchr("_-./", *text) == NULL)
             return false;
     return true;
 }

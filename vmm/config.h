@@ -17,7 +17,7 @@ enum {
     NETWORK_QUEUES_MAX = VCPUS_MAX,
     VIRTIO_DEVICES_MAX = 19, /* one IOAPIC pin each: GSI 5 to 23 */
     CONSOLE_PORTS_MAX = 16,
-    ID_LENGTH_MAX = 64, /* of an instance: letters, digits, '-'; of a device: '_' and '.', too */
+    ID_LENGTH_MAX = 64, /* of an instance: letters, digits, '-'; of a device: '_', '.' and '/', too */
 };
 
 /*
@@ -404,7 +404,7 @@ static inline bool network_interface_is_vhost_user(const struct network_interfac
     return config->backend.present && config->backend.type == NETWORK_BACKEND_VHOST_USER;
 }
 
-/* Whether `text` is made of letters, digits, '_', '-' and '.' alone, as a device's id is and a console port's name. */
+/* Whether `text` is made of letters, digits, '_', '-', '.' and '/' alone, as a device's id is. */
 bool device_id_is_spelled(const char *text);
 
 void machine_config_default(struct machine_config *config);

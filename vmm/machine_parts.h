@@ -187,7 +187,7 @@ void machine_rate_limiter_config_update(struct rate_limiter_config *limiter, con
 struct error *machine_check_not_started(const struct machine *machine, const char *what);
 /* Refuses more memory than a host can have to do with. */
 struct error *machine_check_host_memory(const char *field, uint64_t size_mib);
-/* Refuses an id that is not 1 to ID_LENGTH_MAX letters, digits, '_', '-' and '.'; `field` is its name in the API. */
+/* Refuses an id that is not 1 to ID_LENGTH_MAX letters, digits, '_', '-', '.' and '/'; `field` is its name in the API. */
 struct error *machine_check_id(const char *field, const char *id);
 /* Refuses one device more than fit. */
 struct error *machine_check_room(const struct machine *machine, const char *what);

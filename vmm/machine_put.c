@@ -150,7 +150,7 @@ struct error *machine_check_id(const char *field, const char *id)
     if (length < 1 || length > ID_LENGTH_MAX)
         return error_new(ERROR_INPUT, "%s: %zu characters, expected 1 to %d", field, length, ID_LENGTH_MAX);
     if (!device_id_is_spelled(id))
-        return error_new(ERROR_INPUT, "%s: '%s', expected letters, digits, '_', '-' and '.'", field, id);
+        return error_new(ERROR_INPUT, "%s: '%s', expected letters, digits, '_', '-', '.' and '/'", field, id);
     return NULL;
 }
 

@@ -64,18 +64,21 @@ static void test_every_object_of_the_file_reaches_the_machine(void **state)
     assert_true(fake_machine.config.console.ports[0].console);
 }
 
-static void test_ids_of_devices_may_have_hyphens_and_dots(void **state)
+static void test_ids_of_devices_may_have_hyphens_dots_and_slashes(void **state)
 {
     (void)state;
-    assert_no_error(apply("{\"drives\": [{\"drive_id\": \"data-disk.1\", \"is_root_device\": false, \"path_on_host\": "
-                          "\"/a\"}], \"network-interfaces\": [{\"iface_id\": \"net-1\", \"host_dev_name\": \"tap0\"}], "
-                          "\"pmem\": [{\"id\": \"p-1\", \"path_on_host\": \"/p\"}]}"));
+    assert_no_error(apply(
+        "{\"drives\": [{\"drive_id\": \"data-disk.1\", \"is_root_device\": false, \"path_on_host\": "
+        "\"/a\"}, {\"drive_id\": \"/srv/images/home.img\", \"is_root_device\": false, "
+        "\"path_on_host\": \"/a\"}], \"network-interfaces\": [{\"iface_id\": \"net-1\", \"host_dev_name\": \"tap0\"}], "
+        "\"pmem\": [{\"id\": \"p-1\", \"path_on_host\": \"/p\"}]}"));
     assert_string_equal(fake_machine.config.drives[0].drive_id, "data-disk.1");
+    assert_string_equal(fake_machine.config.drives[1].drive_id, "/srv/images/home.img");
     assert_string_equal(fake_machine.config.network_interfaces[0].iface_id, "net-1");
     assert_error(apply("{\"drives\": [{\"drive_id\": \"a b\", \"is_root_device\": false, \"path_on_host\": \"/a\"}]}"),
                  ERROR_INPUT,
-                 "drives[0].drive_id: \"a b\" given, expected a string of 1 to 64 bytes: letters, digits, _, - "
-                 "and .");
+                 "drives[0].drive_id: \"a b\" given, expected a string of 1 to 64 bytes: letters, digits, _, -, "
+                 ". and /");
 }
 
 static void test_only_what_the_file_has_is_put(void **state)
@@ -123,6 +126,7 @@ static void test_missing_file_is_an_error_of_the_host(void **state)
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, setup)
 
-TEST_MAIN(TEST(test_every_object_of_the_file_reaches_the_machine), TEST(test_ids_of_devices_may_have_hyphens_and_dots),
-          TEST(test_only_what_the_file_has_is_put), TEST(test_wrong_file_is_refused_whole),
-          TEST(test_refusal_by_the_machine_names_the_key), TEST(test_missing_file_is_an_error_of_the_host))
+TEST_MAIN(TEST(test_every_object_of_the_file_reaches_the_machine),
+          TEST(test_ids_of_devices_may_have_hyphens_dots_and_slashes), TEST(test_only_what_the_file_has_is_put),
+          TEST(test_wrong_file_is_refused_whole), TEST(test_refusal_by_the_machine_names_the_key),
+          TEST(test_missing_file_is_an_error_of_the_host))

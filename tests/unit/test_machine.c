@@ -245,7 +245,7 @@ static void test_bad_drive_id_is_named(void **state)
     long_id[sizeof(long_id) - 1] = '\0';
     assert_error(put_drive("", "/dev/null", false), ERROR_INPUT, "drive_id: 0 characters, expected 1 to 64");
     assert_error(put_drive(long_id, "/dev/null", false), ERROR_INPUT, "drive_id: 65 characters");
-    assert_error(put_drive("a/b", "/dev/null", false), ERROR_INPUT, "drive_id: 'a/b'");
+    assert_error(put_drive("a b", "/dev/null", false), ERROR_INPUT, "drive_id: 'a b'");
     assert_int_equal(config()->drive_count, 0);
 }
 

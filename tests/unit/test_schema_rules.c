@@ -235,7 +235,8 @@ static void test_names_of_things_have_only_their_characters(void **state)
         const char *text;
     } wrong[] = {
         {&drive_schema, "{\"drive_id\": \"a:b\"}"},
-        {&drive_schema, "{\"drive_id\": \"../a\"}"},
+        {&drive_schema, "{\"drive_id\": \"a\\\\b\"}"},
+        {&console_schema, "{\"ports\": [{\"name\": \"a/b\"}]}"},
         {&drive_schema, "{\"partuuid\": \"0eaa init=/bin/sh\"}"},
         {&network_interface_schema, "{\"host_dev_name\": \"a/b\"}"},
         {&network_interface_schema, "{\"host_dev_name\": \"..\"}"},
