@@ -463,10 +463,22 @@ static struct error *outcome(struct session *session, int *exit_code)
     return describe_end(session, moments[talk->state]);
 }
 
+static bool vmm_has_ended(const struct session *session)
+{
+    struct pollfd process = {.fd = session->process->process_fd, .events = POLLIN};
+
+    return poll(&process, 1, 0) > 0;
+}
+
 struct error *session_run(struct session *session, const struct run_options *options, bool has_stdin, int *exit_code)
 {
     struct error *error = begin(session, options, has_stdin);
 
+    /* A guest may be quicker to fail than we are to connect: how it ended tells more than what was not there. */
+    if (error != NULL && vmm_has_ended(session)) {
+        error_free(error);
+        return describe_end(session, "before its init was up");
+    }
     set_deadline(session, options->timeout_ms);
     while (error == NULL && !finished(session))
         error = turn(session);
