@@ -173,12 +173,14 @@ static struct error *check_together(const struct options *options)
     return check_id(options->id);
 }
 
+/* In its releases the file is called firecracker-v1.11.0-x86_64. */
 static bool is_firecracker(const char *program)
 {
+    static const char known[] = "firecracker";
     const char *slash = program == NULL ? NULL : strrchr(program, '/');
     const char *name = slash != NULL ? slash + 1 : program;
 
-    return name != NULL && strcmp(name, "firecracker") == 0;
+    return name != NULL && strncmp(name, known, strlen(known)) == 0;
 }
 
 /* Who asks for help or the version gets it, whatever else is wrong. */

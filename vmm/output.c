@@ -26,5 +26,10 @@ struct error *output_open(const char *field, const char *path, int *fd)
 
 struct error *output_open_existing(const char *field, const char *path, int *fd)
 {
-    return open_with(field, path, 0, fd);
+    struct error *error = open_with(field, path, 0, fd);
+
+    if (error == NULL || error->code != ENOENT)
+        return error;
+    error_free(error);
+    return error_errno(ENOENT, "%s: there is no '%s', and a microVM that has started makes no files", field, path);
 }

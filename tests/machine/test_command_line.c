@@ -172,7 +172,7 @@ static void test_log_changes_while_the_guest_runs(void **state)
     /* Another file must be there: nothing is made any more. */
     snprintf(path, sizeof(path), "%s", vm_path(vm, "other-log"));
     snprintf(json, sizeof(json), "{\"log_path\": \"%s\", \"module\": \"api/\", \"show_level\": true}", path);
-    vm_refuses(vm, "PUT", "/logger", json, "No such file");
+    vm_refuses(vm, "PUT", "/logger", json, "a microVM that has started makes no files: No such file");
     cleanup_fd int other = open(path, O_RDONLY | O_CREAT | O_CLOEXEC, 0600);
     vm_put(vm, "/logger", "%s", json);
     vm_refuses(vm, "PUT", "/serial", "{}", "not supported after starting the microVM: it is");

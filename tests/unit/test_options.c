@@ -29,6 +29,10 @@ static void test_called_firecracker_it_listens_where_firecracker_does(void **sta
     assert_string_equal(options.api_sock, "/run/firecracker.socket");
     assert_no_error(options_parse(1, (char *[]){"firecracker"}, &options));
     assert_string_equal(options.api_sock, "/run/firecracker.socket");
+    assert_no_error(options_parse(1, (char *[]){"/opt/firecracker-v1.11.0-x86_64"}, &options));
+    assert_string_equal(options.api_sock, "/run/firecracker.socket");
+    assert_no_error(options_parse(1, (char *[]){"/opt/firecracker/mayfly-vmm"}, &options));
+    assert_string_equal(options.api_sock, "/run/mayfly.sock");
     assert_no_error(options_parse(0, (char *[]){NULL}, &options));
     assert_string_equal(options.api_sock, "/run/mayfly.sock");
 }
