@@ -15,6 +15,7 @@
 #include <linux/sched.h>
 #include <linux/seccomp.h>
 #include <linux/sockios.h>
+#include <sched.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -65,6 +66,8 @@ static const struct {
     NAMED(MADV_DONTNEED),
     NAMED(MADV_REMOVE),
     NAMED(MADV_DONTDUMP),
+    NAMED(SCHED_OTHER),
+    NAMED(SCHED_BATCH),
     NAMED(MADV_FREE),
     NAMED(MADV_HUGEPAGE),
     /* processes and threads */

@@ -345,7 +345,59 @@ static void test_others_are_served_while_a_source_comes_and_goes(void **state)
     assert_int_equal(fixture.calls, COMINGS_AND_GOINGS);
 }
 
-TEST_MAIN(cmocka_unit_test_setup_teardown(test_edge_is_not_lost_when_another_thread_adds_its_source, setup, teardown),
+static void note_policy(struct event_source *source, uint32_t events)
+{
+    (void)source;
+    (void)events;
+    if (syscall(SYS_sched_getscheduler, 0) == SCHED_BATCH)
+        fixture.first_calls++;
+    else if (fixture.first_calls > 0 || ++fixture.calls == 1000000)
+        event_loop_stop(fixture.loop);
+    event_loop_count_work(fixture.loop, 1);
+}
+
+/* What wakeups.h is for, on a real thread: it tries, and finds that a wake-up brings no more. */
+static void test_thick_wakeups_make_the_thread_patient_for_a_moment(void **state)
+{
+    (void)state;
+    fixture.first.ready = note_policy;
+    assert_no_error(event_source_add(fixture.loop, &fixture.first, EPOLLIN));
+    assert_no_error(event_loop_run(fixture.loop));
+    assert_int_not_equal(fixture.first_calls, 0);
+    assert_int_equal(syscall(SYS_sched_getscheduler, 0), SCHED_OTHER);
+}
+
+static void rest_when_patient(struct event_source *source, uint32_t events)
+{
+    (void)events;
+    event_loop_count_work(fixture.loop, 1);
+    if (syscall(SYS_sched_getscheduler, 0) != SCHED_BATCH && ++fixture.calls < 1000000)
+        return;
+    event_source_update(source, 0);
+    event_timer_set(fixture.loop, &fixture.timer, clock_monotonic_us() + 1000000);
+}
+
+static void stop_if_eager(struct event_timer *timer)
+{
+    (void)timer;
+    fixture.second_calls += syscall(SYS_sched_getscheduler, 0) == SCHED_OTHER;
+    event_loop_stop(fixture.loop);
+}
+
+static void test_patient_thread_that_rests_becomes_eager(void **state)
+{
+    (void)state;
+    fixture.first.ready = rest_when_patient;
+    fixture.timer.expired = stop_if_eager;
+    assert_no_error(event_source_add(fixture.loop, &fixture.first, EPOLLIN));
+    assert_no_error(event_loop_run(fixture.loop));
+    assert_in_range(fixture.calls, 1, 999999);
+    assert_int_equal(fixture.second_calls, 1);
+}
+
+TEST_MAIN(cmocka_unit_test_setup_teardown(test_thick_wakeups_make_the_thread_patient_for_a_moment, setup, teardown),
+          cmocka_unit_test_setup_teardown(test_patient_thread_that_rests_becomes_eager, setup, teardown),
+          cmocka_unit_test_setup_teardown(test_edge_is_not_lost_when_another_thread_adds_its_source, setup, teardown),
           cmocka_unit_test_setup_teardown(test_others_are_served_while_a_source_comes_and_goes, setup, teardown),
           cmocka_unit_test_setup_teardown(test_edge_is_told_once, setup, teardown),
           cmocka_unit_test_setup_teardown(test_edge_that_was_fetched_when_the_loop_stopped_is_told_when_it_runs_again,

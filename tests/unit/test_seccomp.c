@@ -6,6 +6,7 @@
 #include <linux/kvm.h>
 #include <linux/sched.h>
 #include <linux/seccomp.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -57,6 +58,10 @@ static const struct call forbidden[] = {
     {EVERYWHERE, SYS_tgkill, {1, 1}},
     {VCPU, SYS_tkill, {1}},
     {EVERYWHERE, SYS_ptrace, {0}},
+    {EVERYWHERE, SYS_sched_setscheduler, {1, SCHED_BATCH}},
+    {EVERYWHERE, SYS_sched_setscheduler, {0, SCHED_FIFO}},
+    {EVERYWHERE, SYS_sched_getscheduler, {1}},
+    {VCPU, SYS_sched_setscheduler, {0, SCHED_BATCH}},
     {EVERYWHERE, SYS_process_vm_readv, {0}},
     {EVERYWHERE, SYS_process_vm_writev, {0}},
     {EVERYWHERE, SYS_pidfd_open, {1}},
@@ -169,6 +174,9 @@ static const struct call permitted[] = {
     {MAIN_RUN, SYS_socket, {AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, -1UL}},
     {BASE | MAIN_START | MAIN_RUN, SYS_open, {0, O_RDONLY}},
     {BASE, SYS_execveat, {-1UL, 0, 0, 0, 0x1000}},
+    {BASE | MAIN_START | MAIN_RUN, SYS_sched_getscheduler, {0}},
+    {BASE | MAIN_START | MAIN_RUN, SYS_sched_setscheduler, {0, SCHED_BATCH}},
+    {BASE | MAIN_START | MAIN_RUN, SYS_sched_setscheduler, {0, SCHED_OTHER}},
 };
 
 static struct seccomp_blob read_filters(const char *file, uint8_t bytes[FILE_SIZE_MAX])

@@ -2,6 +2,7 @@
 
 #include "vmm/base/cleanup.h"
 #include "vmm/base/clock.h"
+#include "vmm/base/wakeups.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -25,8 +26,11 @@ struct event_loop {
     struct event_timer *timers; /* soonest first */
     uint64_t expired_until_us;  /* timers due up to here have run, or run now */
     struct event_task *tasks;   /* oldest first */
+    struct wakeups wakeups;
+    uint64_t work; /* requests served since the last wake-up */
     struct epoll_event batch[BATCH];
     int batch_count;
+    bool woken; /* by a descriptor, in this turn */
 };
 
 static void wake_ready(struct event_source *source, uint32_t events)
@@ -54,6 +58,7 @@ struct error *event_loop_new(struct event_loop **loop)
 
     if (made == NULL)
         return error_errno(ENOMEM, "cannot make the event loop");
+    wakeups_init(&made->wakeups);
     pthread_mutex_init(&made->lock, NULL);
     pthread_mutex_init(&made->door, NULL);
     made->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
@@ -113,6 +118,11 @@ static void lock_before_others(struct event_loop *loop)
 void event_loop_unlock(struct event_loop *loop)
 {
     pthread_mutex_unlock(&loop->lock);
+}
+
+void event_loop_count_work(struct event_loop *loop, unsigned requests)
+{
+    loop->work += requests;
 }
 
 void event_loop_stop(struct event_loop *loop)
@@ -221,8 +231,10 @@ static int wait_limit(const struct event_loop *loop)
 {
     if (loop->tasks != NULL)
         return 0;
+
+    int rest = wakeups_are_patient(&loop->wakeups) ? WAKEUPS_REST_MS : -1;
     if (loop->timers == NULL)
-        return -1;
+        return rest;
 
     uint64_t now = clock_monotonic_us();
     uint64_t deadline = loop->timers->deadline_us;
@@ -230,6 +242,8 @@ static int wait_limit(const struct event_loop *loop)
         return 0;
 
     uint64_t wait = (deadline - now + 999) / 1000;
+    if (rest >= 0 && wait > (uint64_t)rest)
+        return rest;
     return wait > 60000 ? 60000 : (int)wait;
 }
 
@@ -333,6 +347,9 @@ static struct error *fetch_events(struct event_loop *loop)
         forget_changed(loop, additions);
     if (count == 0)
         run_one_task(loop);
+    if (count == 0 && limit >= WAKEUPS_REST_MS && wakeups_are_patient(&loop->wakeups))
+        wakeups_rest(&loop->wakeups);
+    loop->woken = count > 0;
     return NULL;
 }
 
@@ -345,6 +362,9 @@ struct error *event_loop_run(struct event_loop *loop)
         error = fetch_events(loop);
         run_ready_sources(loop);
         run_expired_timers(loop);
+        if (loop->woken)
+            wakeups_count(&loop->wakeups, loop->work);
+        loop->work = 0;
     }
     loop->stopped = false;
     event_loop_unlock(loop);

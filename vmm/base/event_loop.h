@@ -57,6 +57,9 @@ void event_loop_stop(struct event_loop *loop);
 void event_loop_lock(struct event_loop *loop);
 void event_loop_unlock(struct event_loop *loop);
 
+/* Tells that `requests` of the guest were served, by which the loop judges how to wake up (wakeups.h). */
+void event_loop_count_work(struct event_loop *loop, unsigned requests);
+
 struct error *event_source_add(struct event_loop *loop, struct event_source *source, uint32_t events);
 /* Changes what an added source waits for; 0 keeps it added but silent (EPOLLERR and EPOLLHUP still come). */
 void event_source_update(struct event_source *source, uint32_t events);

@@ -1,12 +1,25 @@
 #include "vmm/virtio/device.h"
 
+#include "vmm/base/event_loop.h"
 #include "vmm/base/log.h"
 
 #include <string.h>
 
+/* Whether the guest wants an interrupt for what the queue has served since this was last asked. */
+static bool needs_signal(struct virtio_device *device, unsigned index)
+{
+    struct virtqueue *queue = &device->queues[index];
+    uint16_t served = (uint16_t)(queue->next_used - queue->signalled_used);
+
+    if (served == 0)
+        return false;
+    event_loop_count_work(device->loop, served);
+    return virtqueue_needs_signal(queue);
+}
+
 void virtio_device_signal(struct virtio_device *device, unsigned index)
 {
-    if (virtqueue_needs_signal(&device->queues[index]))
+    if (needs_signal(device, index))
         device->transport_ops->signal_queue(device->transport, index);
 }
 
@@ -16,7 +29,7 @@ void virtio_device_signal_all(struct virtio_device *device)
     unsigned queue = 0;
 
     for (unsigned i = 0; i < device->queue_count; i++) {
-        if (!virtqueue_needs_signal(&device->queues[i]))
+        if (!needs_signal(device, i))
             continue;
         wanted = true;
         queue = i;
