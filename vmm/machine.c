@@ -109,6 +109,7 @@ void machine_free(struct machine *machine)
         virtio_mmio_free(machine->file_systems[i]);
     virtio_mmio_free(machine->balloon);
     virtio_mmio_free(machine->memory_hotplug);
+    machine_registers_unmap(machine);
     serial_close(&machine->serial);
     event_timer_cancel(&machine->metrics_timer);
     event_timer_cancel(&machine->prepare_timer);
@@ -251,6 +252,7 @@ struct error *machine_start(struct machine *machine)
         return error;
     }
     machine_balloon_note(machine);
+    machine_registers_show(machine);
     machine->state = MACHINE_RUNNING;
     vcpus_run(&machine->vcpus);
     machine->started_task.run = started;

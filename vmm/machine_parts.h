@@ -78,6 +78,7 @@ struct machine {
     struct hotplug_memory hotplug;
     struct virtio_mmio *connected[VIRTIO_DEVICES_MAX]; /* whose eventfds the VM has, by slot */
     size_t connected_count;
+    uint8_t *registers; /* a page a slot; NULL: there was no VM yet */
 
     uint8_t serial_ring[SERIAL_RING_SIZE];
 };
@@ -160,6 +161,14 @@ struct error *machine_pmem_new(struct machine *machine, const struct pmem_config
                                struct virtio_mmio **transport);
 /* Gives each pmem device its place and its memslot: all of them are made, and no irqchip is yet. */
 struct error *machine_pmem_connect(struct machine *machine);
+
+/* machine_registers.c */
+/* Makes the memslot of the devices' registers: no irqchip is yet. The pages are those of the VM before. */
+struct error *machine_registers_map(struct machine *machine);
+/* After the devices are gone. */
+void machine_registers_unmap(struct machine *machine);
+/* From now on the guest finds the devices there. */
+void machine_registers_show(struct machine *machine);
 
 /* Makes the devices that the configuration has and the machine lost (see machine_put.c). */
 struct error *machine_devices_complete(struct machine *machine);

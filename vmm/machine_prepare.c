@@ -156,6 +156,8 @@ static bool step_memory(struct machine *machine, struct error **error)
     if (*error == NULL)
         *error = machine_pmem_connect(machine);
     if (*error == NULL)
+        *error = machine_registers_map(machine);
+    if (*error == NULL)
         *error = arch_vm_setup(machine->vm_fd);
     pit_init(&machine->pit, machine->vm_fd);
     return true;

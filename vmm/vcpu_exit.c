@@ -63,11 +63,15 @@ static bool access_bus(struct vcpu *vcpu, const struct bus *bus, bool is_write, 
             memset(data, 0xff, length);
         return false;
     }
+
+    uint64_t offset = address - range->start;
+    if (is_write && range->ops->write_at_once != NULL && range->ops->write_at_once(range->device, offset, data, length))
+        return true;
     event_loop_lock(vcpu->vcpus->loop);
     if (is_write)
-        range->ops->write(range->device, address - range->start, data, length);
+        range->ops->write(range->device, offset, data, length);
     else
-        range->ops->read(range->device, address - range->start, data, length);
+        range->ops->read(range->device, offset, data, length);
     event_loop_unlock(vcpu->vcpus->loop);
     return true;
 }

@@ -7,6 +7,8 @@
 #include <linux/virtio_config.h>
 #include <linux/virtio_mmio.h>
 #include <linux/virtio_ring.h>
+#include <stdlib.h>
+#include <string.h>
 
 /*
  * Guest memory: 256 KiB from 0, a hole, 64 KiB from 4 GiB. The rings of queue n lie in QUEUE_STRIDE bytes from
@@ -257,17 +259,34 @@ static void (*const actions[])(struct script *script) = {
     action_unseen_event,
 };
 
+/* The driver reads the page, whatever happened to the device. */
+static void check_page(const struct script *script, struct virtio_device *device)
+{
+    uint8_t config[256] = {0}, shown[sizeof(config)];
+
+    if (device->ops->config_read != NULL)
+        device->ops->config_read(device, 0, config, sizeof(config));
+    virtio_mmio_bus_ops.read(script->transport, VIRTIO_MMIO_CONFIG, shown, sizeof(shown));
+    if (memcmp(config, shown, sizeof(config)) != 0)
+        abort();
+}
+
 /* What the driver and the host's side do to a device that is there. */
 static void play(struct script *script, struct virtio_device *device)
 {
+    static _Alignas(4096) uint8_t page[VIRTIO_MMIO_SIZE];
+
     script->queue_count = device->queue_count < QUEUES_MAX ? device->queue_count : QUEUES_MAX;
     memory.hotplug = NULL;
     if (script->ops->attach != NULL)
         script->ops->attach(&memory);
     fuzz_no_error(virtio_mmio_new(device, &memory, script->loop, &script->transport));
+    virtio_mmio_place(script->transport, page);
     negotiate(script);
-    while (script->input.left > 0)
+    while (script->input.left > 0) {
         actions[fuzz_u8(&script->input) % array_length(actions)](script);
+        check_page(script, device);
+    }
     fuzz_settle(script->loop);
     virtio_mmio_free(script->transport);
 }

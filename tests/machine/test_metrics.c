@@ -86,6 +86,9 @@ static void test_each_drive_tells_its_own_counters(void **state)
     assert_int_equal(counted(vm, "net_eth0", "tx_count"), 0);
     assert_int_equal(counted(vm, "net_eth1", "tx_count"), 0);
     assert_true(counted(vm, "interrupts", "triggers") > 0);
+    /* The guest reads its devices' registers from memory, and writes them to us. */
+    assert_int_equal(counted(vm, "vcpu", "exit_mmio_read"), 0);
+    assert_true(counted(vm, "vcpu", "exit_mmio_write") > 0);
     close(peers[0]);
     close(peers[1]);
 }

@@ -189,6 +189,11 @@ static void count_config_signal(void *transport)
         driver->config_signals++;
 }
 
+static void ignore_config(void *transport)
+{
+    (void)transport;
+}
+
 static void note_failure(void *transport)
 {
     ((struct guest_driver *)transport)->failed = true;
@@ -197,6 +202,7 @@ static void note_failure(void *transport)
 static const struct virtio_transport_ops counting_transport = {
     .signal_queue = count_queue_signal,
     .signal_config = count_config_signal,
+    .show_config = ignore_config,
     .fail = note_failure,
 };
 

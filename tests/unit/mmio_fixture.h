@@ -32,6 +32,7 @@ struct fixture {
     struct virtio_device device;
     struct virtqueue queues[QUEUES];
     uint8_t config[12];
+    _Alignas(4096) uint8_t page[VIRTIO_MMIO_SIZE];
     bool refuse;
     unsigned activations, resets, destroyed, pauses;
     unsigned notified[QUEUES];
@@ -126,6 +127,7 @@ static inline int setup(void **state)
         .queue_count = QUEUES,
     };
     assert_no_error(virtio_mmio_new(&fixture.device, &fixture.memory, fixture.loop, &fixture.transport));
+    virtio_mmio_place(fixture.transport, fixture.page);
     return 0;
 }
 
@@ -160,7 +162,8 @@ static inline void write_sized(uint64_t offset, uint64_t value, uint32_t length)
     uint8_t data[8];
 
     memcpy(data, &value, sizeof(data));
-    virtio_mmio_bus_ops.write(fixture.transport, offset, data, length);
+    if (!virtio_mmio_bus_ops.write_at_once(fixture.transport, offset, data, length))
+        virtio_mmio_bus_ops.write(fixture.transport, offset, data, length);
 }
 
 static inline void write32(uint64_t offset, uint32_t value)

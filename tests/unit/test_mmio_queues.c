@@ -93,6 +93,21 @@ static void test_interrupt_status_is_kept_until_acknowledged(void **state)
     assert_int_equal(read32(VIRTIO_MMIO_INTERRUPT_STATUS), 0);
 }
 
+/* It is the other process that interrupts the guest: nobody here knows when. */
+static void test_used_buffers_of_another_process_may_be_there_at_any_time(void **state)
+{
+    (void)state;
+    fixture.device.served_elsewhere = true;
+    fixture.device.features |= 1ULL << VIRTIO_F_VERSION_1;
+    bring_up();
+    assert_int_equal(read32(VIRTIO_MMIO_INTERRUPT_STATUS), VIRTIO_MMIO_INT_VRING);
+    virtio_device_config_changed(&fixture.device);
+    write32(VIRTIO_MMIO_INTERRUPT_ACK, VIRTIO_MMIO_INT_VRING | VIRTIO_MMIO_INT_CONFIG);
+    assert_int_equal(read32(VIRTIO_MMIO_INTERRUPT_STATUS), VIRTIO_MMIO_INT_VRING);
+    set_status(0);
+    assert_int_equal(read32(VIRTIO_MMIO_INTERRUPT_STATUS), 0);
+}
+
 static void test_no_interrupt_without_used_buffers(void **state)
 {
     (void)state;
@@ -154,6 +169,7 @@ TEST_MAIN(MMIO_TEST(test_queues_are_laid_out_between_features_ok_and_driver_ok_o
           MMIO_TEST(test_registers_of_a_queue_that_is_not_there_are_ignored),
           MMIO_TEST(test_notify_reaches_the_queue_it_names), MMIO_TEST(test_notify_is_ignored_when_nobody_listens),
           MMIO_TEST(test_interrupt_status_is_kept_until_acknowledged),
+          MMIO_TEST(test_used_buffers_of_another_process_may_be_there_at_any_time),
           MMIO_TEST(test_no_interrupt_without_used_buffers), MMIO_TEST(test_broken_queue_stops_the_device_until_reset),
           MMIO_TEST(test_pause_holds_notifications_and_resume_looks_again),
           MMIO_TEST(test_pause_of_an_inactive_device_is_nothing))

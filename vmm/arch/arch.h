@@ -16,7 +16,7 @@
 
 #define ARCH_MMIO_HOLE_START 0xc0000000ull
 #define ARCH_BOOT_TIMER_GPA 0xc0000000ull  /* the guest writes 123 here: "booted" */
-#define ARCH_VIRTIO_MMIO_GPA 0xc0001000ull /* slot n at + n * 0x1000 */
+#define ARCH_VIRTIO_MMIO_GPA 0xc0001000ull /* slot n at + n * 0x1000, a page of its own */
 enum { ARCH_VIRTIO_GSI_FIRST = 5, ARCH_SERIAL_GSI = 4, ARCH_CMDLINE_MAX = 2048 };
 enum { ARCH_ACPI_SLEEP_PORT = 0x600 }; /* two ports, as ACPI tells; a byte with ARCH_ACPI_SLEEP_ENABLE: power off */
 enum { ARCH_ACPI_SLEEP_ENABLE = 0x20 };

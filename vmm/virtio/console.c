@@ -461,6 +461,8 @@ struct error *virtio_console_update(struct virtio_device *device, const struct c
         note_size(console);
         if (port == console->ports && !console->multiport)
             virtio_device_config_changed(device);
+        else
+            virtio_device_config_shown(device);
     }
     if (is_running(console))
         console_turn_later(console);

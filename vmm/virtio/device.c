@@ -44,6 +44,12 @@ void virtio_device_config_changed(struct virtio_device *device)
         device->transport_ops->signal_config(device->transport);
 }
 
+void virtio_device_config_shown(struct virtio_device *device)
+{
+    if (device->transport_ops != NULL)
+        device->transport_ops->show_config(device->transport);
+}
+
 void virtio_device_fail(struct virtio_device *device, const char *reason)
 {
     if (device->failed)

@@ -54,6 +54,7 @@ struct virtio_ops {
 struct virtio_transport_ops {
     void (*signal_queue)(void *transport, unsigned index); /* used buffer notification */
     void (*signal_config)(void *transport);                /* config space changed: tell an active driver */
+    void (*show_config)(void *transport);                  /* config space changed, as the driver expects */
     void (*fail)(void *transport);                         /* sets DEVICE_NEEDS_RESET and signals it */
     /* The eventfds of a device whose queues another process serves: -1 before the VM is connected. */
     int (*notify_fd)(void *transport, unsigned index);
@@ -96,6 +97,8 @@ void virtio_device_signal(struct virtio_device *device, unsigned index);
 void virtio_device_signal_all(struct virtio_device *device);
 /* Tells the guest that config space changed; before the device is active it only finds another generation. */
 void virtio_device_config_changed(struct virtio_device *device);
+/* Config space changed by what the driver asked for: it finds that, and is not told. */
+void virtio_device_config_shown(struct virtio_device *device);
 /*
  * The guest broke the device: it stays dead until the driver resets it (its queues are broken, so that what is still
  * on its way ends quietly). Logs `reason`, rate-limited. Calling it again does nothing.

@@ -209,6 +209,7 @@ static bool serve(struct mem *mem, const struct virtqueue_chain *chain)
 
     if (type == WAIT)
         return false;
+    virtio_device_config_shown(&mem->device);
     response.type = type;
     response.u.state.state = answer;
 

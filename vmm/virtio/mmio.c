@@ -18,7 +18,7 @@
 static void interrupt(struct virtio_mmio *mmio, uint32_t cause)
 {
     METRIC_INCREMENT(interrupt_triggers);
-    __atomic_fetch_or(&mmio->interrupt_status, cause, __ATOMIC_SEQ_CST);
+    __atomic_fetch_or(virtio_mmio_causes(mmio), cause, __ATOMIC_SEQ_CST);
     if (mmio->irq_fd >= 0 && eventfd_write(mmio->irq_fd, 1) < 0)
         log_error("%s \"%s\": cannot interrupt the guest: %s", mmio->device->ops->name, mmio->device->id,
                   strerror(errno));
@@ -34,7 +34,7 @@ static void signal_config(void *transport)
 {
     struct virtio_mmio *mmio = transport;
 
-    mmio->config_generation++;
+    virtio_mmio_show_config(mmio);
     if (mmio->device->active)
         interrupt(mmio, VIRTIO_MMIO_INT_CONFIG);
 }
@@ -43,6 +43,7 @@ static void signal_config(void *transport)
 void virtio_mmio_needs_reset(struct virtio_mmio *mmio)
 {
     mmio->status |= VIRTIO_CONFIG_S_NEEDS_RESET;
+    virtio_mmio_show(mmio);
     if ((mmio->status & VIRTIO_CONFIG_S_DRIVER_OK) != 0)
         interrupt(mmio, VIRTIO_MMIO_INT_CONFIG);
 }
@@ -50,6 +51,11 @@ void virtio_mmio_needs_reset(struct virtio_mmio *mmio)
 static void fail(void *transport)
 {
     virtio_mmio_needs_reset(transport);
+}
+
+static void show_config(void *transport)
+{
+    virtio_mmio_show_config(transport);
 }
 
 static int notify_fd(void *transport, unsigned index)
@@ -83,6 +89,7 @@ static void serve_here(void *transport, unsigned index, bool here)
 static const struct virtio_transport_ops transport_ops = {
     .signal_queue = signal_queue,
     .signal_config = signal_config,
+    .show_config = show_config,
     .fail = fail,
     .notify_fd = notify_fd,
     .interrupt_fd = interrupt_fd,
@@ -182,6 +189,14 @@ struct error *virtio_mmio_connect(struct virtio_mmio *transport, int vm_fd, uint
     if (error != NULL)
         return error_wrap(error, "cannot connect %s \"%s\" to the VM", device->ops->name, device->id);
     return NULL;
+}
+
+void virtio_mmio_place(struct virtio_mmio *transport, uint8_t *page)
+{
+    transport->page = page;
+    *virtio_mmio_causes(transport) = 0;
+    virtio_mmio_show_config(transport);
+    virtio_mmio_show(transport);
 }
 
 struct virtio_device *virtio_mmio_device(struct virtio_mmio *transport)

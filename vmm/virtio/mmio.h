@@ -1,6 +1,9 @@
 /*
  * The virtio-mmio transport, version 2 (virtio 1.2, section 4.2): registers, the status machine, ioeventfd
  * notifications and irqfd interrupts. One transport carries one device.
+ *
+ * The guest reads the registers from a page of memory, in a memslot that it cannot write, without an exit: the page
+ * says what they are at any moment. Only writes come to the bus.
  */
 #pragma once
 
@@ -11,7 +14,7 @@ enum { VIRTIO_MMIO_SIZE = 0x1000 };
 
 struct virtio_mmio;
 
-/* Reads and writes of the transport's register page; `device` is a struct virtio_mmio. */
+/* Accesses to the transport's registers, once they have their page; `device` is a struct virtio_mmio. */
 extern const struct bus_ops virtio_mmio_bus_ops;
 
 /*
@@ -28,6 +31,9 @@ struct error *virtio_mmio_new(struct virtio_device *device, const struct guest_m
  * ends of the eventfds until it is closed, and what it does with them then reaches nobody.
  */
 struct error *virtio_mmio_connect(struct virtio_mmio *transport, int vm_fd, uint64_t gpa, uint32_t gsi);
+
+/* Where the guest finds the registers from now on: VIRTIO_MMIO_SIZE bytes, borrowed until the transport is freed. */
+void virtio_mmio_place(struct virtio_mmio *transport, uint8_t *page);
 
 struct virtio_device *virtio_mmio_device(struct virtio_mmio *transport);
 

@@ -15,6 +15,7 @@ enum {
     MAGIC = 0x74726976, /* "virt" */
     VERSION = 2,
     VENDOR = 0x4659414d, /* "MAYF" */
+    CONFIG_SIZE = 256,   /* shown of the configuration space: more than any device has */
 };
 
 #define TRANSPORT_FEATURES                                                                                             \
@@ -25,15 +26,24 @@ static uint64_t offered_features(const struct virtio_device *device)
     return device->served_elsewhere ? device->features : device->features | TRANSPORT_FEATURES;
 }
 
-/*
- * Who serves the queues from another process interrupts the guest without a word to us: then there may always be a used
- * buffer, and the driver has to look.
- */
-static uint32_t interrupt_causes(const struct virtio_mmio *mmio)
-{
-    uint32_t causes = __atomic_load_n(&mmio->interrupt_status, __ATOMIC_SEQ_CST);
+/* Causes of interrupts. */
 
-    return mmio->device->served_elsewhere && mmio->device->active ? causes | VIRTIO_MMIO_INT_VRING : causes;
+uint32_t *virtio_mmio_causes(const struct virtio_mmio *mmio)
+{
+    return (uint32_t *)(void *)(mmio->page + VIRTIO_MMIO_INTERRUPT_STATUS);
+}
+
+static void keep_causes(struct virtio_mmio *mmio, uint32_t causes)
+{
+    __atomic_store_n(&mmio->kept_causes, causes, __ATOMIC_SEQ_CST);
+    __atomic_fetch_or(virtio_mmio_causes(mmio), causes, __ATOMIC_SEQ_CST);
+}
+
+static void acknowledge(struct virtio_mmio *mmio, uint32_t causes)
+{
+    uint32_t kept = __atomic_load_n(&mmio->kept_causes, __ATOMIC_SEQ_CST);
+
+    __atomic_fetch_and(virtio_mmio_causes(mmio), ~causes | kept, __ATOMIC_SEQ_CST);
 }
 
 /* The status machine (3.1.1, 2.1). */
@@ -53,7 +63,9 @@ static void reset(struct virtio_mmio *mmio)
     mmio->status = 0;
     mmio->device_features_select = mmio->driver_features_select = mmio->queue_select = 0;
     mmio->driver_features = 0;
-    __atomic_store_n(&mmio->interrupt_status, 0, __ATOMIC_SEQ_CST);
+    keep_causes(mmio, 0);
+    __atomic_store_n(virtio_mmio_causes(mmio), 0, __ATOMIC_SEQ_CST);
+    virtio_mmio_show_config(mmio);
 }
 
 static bool accept_step(struct virtio_mmio *mmio)
@@ -94,6 +106,12 @@ static bool accept_driver(struct virtio_mmio *mmio)
     device->active = activate_queues(mmio) && device->ops->activate(device);
     if (!device->active)
         virtio_mmio_needs_reset(mmio);
+    /*
+     * Who serves the queues from another process interrupts the guest without a word to us: then there may always be a
+     * used buffer, and the driver has to look.
+     */
+    if (device->active && device->served_elsewhere)
+        keep_causes(mmio, VIRTIO_MMIO_INT_VRING);
     return true;
 }
 
@@ -178,8 +196,6 @@ static uint32_t register_read(struct virtio_mmio *mmio, uint64_t offset)
         return queue != NULL ? queue->size_max : 0;
     case VIRTIO_MMIO_QUEUE_READY:
         return queue != NULL && queue->ready;
-    case VIRTIO_MMIO_INTERRUPT_STATUS:
-        return interrupt_causes(mmio);
     case VIRTIO_MMIO_STATUS:
         return mmio->status;
     case VIRTIO_MMIO_CONFIG_GENERATION:
@@ -257,7 +273,7 @@ static void register_write(struct virtio_mmio *mmio, uint64_t offset, uint32_t v
         virtio_mmio_notify(mmio, value);
         break;
     case VIRTIO_MMIO_INTERRUPT_ACK:
-        __atomic_fetch_and(&mmio->interrupt_status, ~value, __ATOMIC_SEQ_CST);
+        acknowledge(mmio, value);
         break;
     case VIRTIO_MMIO_STATUS:
         status_write(mmio, value);
@@ -268,22 +284,45 @@ static void register_write(struct virtio_mmio *mmio, uint64_t offset, uint32_t v
     }
 }
 
+/* The page. */
+
+void virtio_mmio_show(struct virtio_mmio *mmio)
+{
+    if (mmio->page == NULL)
+        return;
+    for (uint64_t offset = 0; offset < VIRTIO_MMIO_CONFIG; offset += sizeof(uint32_t))
+        if (offset != VIRTIO_MMIO_INTERRUPT_STATUS)
+            __atomic_store_n((uint32_t *)(void *)(mmio->page + offset), register_read(mmio, offset), __ATOMIC_RELEASE);
+}
+
+static void show_generation(struct virtio_mmio *mmio)
+{
+    __atomic_store_n((uint32_t *)(void *)(mmio->page + VIRTIO_MMIO_CONFIG_GENERATION), ++mmio->config_generation,
+                     __ATOMIC_SEQ_CST);
+}
+
+/* One generation while it changes, another one after: a driver that reads meanwhile finds that it has to do it again.
+ */
+void virtio_mmio_show_config(struct virtio_mmio *mmio)
+{
+    const struct virtio_ops *ops = mmio->device->ops;
+    uint64_t config[CONFIG_SIZE / sizeof(uint64_t)];
+    uint64_t *shown = (uint64_t *)(void *)(mmio->page + VIRTIO_MMIO_CONFIG);
+
+    if (mmio->page == NULL || ops->config_read == NULL)
+        return;
+    ops->config_read(mmio->device, 0, (uint8_t *)config, sizeof(config));
+    show_generation(mmio);
+    for (size_t i = 0; i < array_length(config); i++)
+        __atomic_store_n(&shown[i], config[i], __ATOMIC_SEQ_CST);
+    show_generation(mmio);
+}
+
 static void mmio_read(void *device, uint64_t offset, uint8_t *data, uint32_t length)
 {
-    struct virtio_mmio *mmio = device;
+    const struct virtio_mmio *mmio = device;
 
-    memset(data, 0, length);
-    if (offset >= VIRTIO_MMIO_CONFIG) {
-        if (mmio->device->ops->config_read != NULL)
-            mmio->device->ops->config_read(mmio->device, (uint32_t)(offset - VIRTIO_MMIO_CONFIG), data, length);
-        return;
-    }
-    /* Registers are read and written whole (4.2.2.2). */
-    if (length != sizeof(uint32_t) || offset % sizeof(uint32_t) != 0)
-        return;
-
-    uint32_t value = register_read(mmio, offset);
-    memcpy(data, &value, sizeof(value));
+    memcpy(data, mmio->page + offset, length);
 }
 
 static void mmio_write(void *device, uint64_t offset, const uint8_t *data, uint32_t length)
@@ -292,14 +331,35 @@ static void mmio_write(void *device, uint64_t offset, const uint8_t *data, uint3
     uint32_t value;
 
     if (offset >= VIRTIO_MMIO_CONFIG) {
-        if (mmio->device->ops->config_write != NULL && status_between(mmio, VIRTIO_CONFIG_S_DRIVER, 0))
+        if (mmio->device->ops->config_write != NULL && status_between(mmio, VIRTIO_CONFIG_S_DRIVER, 0)) {
             mmio->device->ops->config_write(mmio->device, (uint32_t)(offset - VIRTIO_MMIO_CONFIG), data, length);
+            virtio_mmio_show_config(mmio);
+        }
         return;
     }
+    /* Registers are written whole (4.2.2.2). */
     if (length != sizeof(value) || offset % sizeof(value) != 0)
         return;
     memcpy(&value, data, sizeof(value));
     register_write(mmio, offset, value);
+    if (offset != VIRTIO_MMIO_QUEUE_NOTIFY)
+        virtio_mmio_show(mmio);
 }
 
-const struct bus_ops virtio_mmio_bus_ops = {.read = mmio_read, .write = mmio_write};
+/* An acknowledgement touches nothing but the page: who gives it, with each interrupt, need not wait for the device. */
+static bool mmio_write_at_once(void *device, uint64_t offset, const uint8_t *data, uint32_t length)
+{
+    uint32_t value;
+
+    if (offset != VIRTIO_MMIO_INTERRUPT_ACK || length != sizeof(value))
+        return false;
+    memcpy(&value, data, sizeof(value));
+    acknowledge(device, value);
+    return true;
+}
+
+const struct bus_ops virtio_mmio_bus_ops = {
+    .read = mmio_read,
+    .write = mmio_write,
+    .write_at_once = mmio_write_at_once,
+};
