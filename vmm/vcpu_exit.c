@@ -1,7 +1,6 @@
 #include "vmm/vcpu_exit.h"
 
 #include "vmm/arch/arch.h"
-#include "vmm/base/cleanup.h"
 #include "vmm/base/log.h"
 #include "vmm/exit_code.h"
 #include "vmm/mapped_file.h"
@@ -178,34 +177,37 @@ static bool handle_fail_entry(struct vcpu *vcpu)
     return end_guest(vcpu, EXIT_CODE_ERROR, reason);
 }
 
-static bool handle_interrupted(struct vcpu *vcpu)
+static bool handle_unexpected(struct vcpu *vcpu)
 {
-    (void)vcpu;
-    return true;
+    char reason[REASON_MAX];
+
+    snprintf(reason, sizeof(reason), "unexpected KVM exit %u", vcpu->run->exit_reason);
+    return end_guest(vcpu, EXIT_CODE_ERROR, reason);
 }
 
 /* By exit reason. What is not here, KVM was never asked for. */
-static bool (*const handlers[])(struct vcpu *vcpu) = {
-    [KVM_EXIT_IO] = handle_port,
-    [KVM_EXIT_MMIO] = handle_mmio,
-    [KVM_EXIT_INTR] = handle_interrupted,
-    [KVM_EXIT_HLT] = handle_halt,
-    [KVM_EXIT_SHUTDOWN] = handle_shutdown,
-    [KVM_EXIT_SYSTEM_EVENT] = handle_system_event,
-    [KVM_EXIT_INTERNAL_ERROR] = handle_internal_error,
-    [KVM_EXIT_FAIL_ENTRY] = handle_fail_entry,
-};
-
 bool vcpu_exit_handle(struct vcpu *vcpu)
 {
-    uint32_t exit_reason = vcpu->run->exit_reason;
-
-    if (exit_reason < array_length(handlers) && handlers[exit_reason] != NULL)
-        return handlers[exit_reason](vcpu);
-
-    char reason[REASON_MAX];
-    snprintf(reason, sizeof(reason), "unexpected KVM exit %u", exit_reason);
-    return end_guest(vcpu, EXIT_CODE_ERROR, reason);
+    switch (vcpu->run->exit_reason) {
+    case KVM_EXIT_IO:
+        return handle_port(vcpu);
+    case KVM_EXIT_MMIO:
+        return handle_mmio(vcpu);
+    case KVM_EXIT_INTR:
+        return true;
+    case KVM_EXIT_HLT:
+        return handle_halt(vcpu);
+    case KVM_EXIT_SHUTDOWN:
+        return handle_shutdown(vcpu);
+    case KVM_EXIT_SYSTEM_EVENT:
+        return handle_system_event(vcpu);
+    case KVM_EXIT_INTERNAL_ERROR:
+        return handle_internal_error(vcpu);
+    case KVM_EXIT_FAIL_ENTRY:
+        return handle_fail_entry(vcpu);
+    default:
+        return handle_unexpected(vcpu);
+    }
 }
 
 /* Newer than the headers of many hosts: flags, address and size follow, 64 bits each. */
