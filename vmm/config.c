@@ -12,6 +12,22 @@ bool device_id_is_spelled(const char *text)
     return true;
 }
 
+size_t drive_find(const struct vm_config *config, const char *drive_id)
+{
+    for (size_t i = 0; i < config->drive_count && drive_id != NULL; i++)
+        if (strcmp(config->drives[i].drive_id, drive_id) == 0)
+            return i;
+    return config->drive_count;
+}
+
+size_t network_interface_find(const struct vm_config *config, const char *iface_id)
+{
+    for (size_t i = 0; i < config->network_interface_count && iface_id != NULL; i++)
+        if (strcmp(config->network_interfaces[i].iface_id, iface_id) == 0)
+            return i;
+    return config->network_interface_count;
+}
+
 void machine_config_default(struct machine_config *config)
 {
     *config = (struct machine_config){.vcpu_count = 1, .mem_size_mib = MEM_SIZE_MIB_DEFAULT};

@@ -407,6 +407,10 @@ static inline bool network_interface_is_vhost_user(const struct network_interfac
 /* Whether `text` is made of letters, digits, '_', '-', '.' and '/' alone, as a device's id is. */
 bool device_id_is_spelled(const char *text);
 
+/* Where in its array what has this id is; the end of it when nothing has, or `id` is NULL. */
+size_t drive_find(const struct vm_config *config, const char *drive_id);
+size_t network_interface_find(const struct vm_config *config, const char *iface_id);
+
 void machine_config_default(struct machine_config *config);
 
 void string_list_free(struct string_list *list);

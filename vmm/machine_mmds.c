@@ -42,15 +42,6 @@ const struct mmds_value *machine_mmds(const struct machine *machine)
     return machine->mmds != NULL ? machine->mmds->contents : NULL;
 }
 
-static size_t interface_find(const struct vm_config *config, const char *iface_id)
-{
-    size_t i = 0;
-
-    while (i < config->network_interface_count && strcmp(config->network_interfaces[i].iface_id, iface_id) != 0)
-        i++;
-    return i;
-}
-
 /* 169.254/16 but for its first and last 256 addresses (RFC 3927). */
 static bool address_parse(const char *text, uint32_t *address)
 {
@@ -78,7 +69,7 @@ static struct error *check_mmds_config(const struct machine *machine, const stru
         return error_new(ERROR_INPUT, "network_interfaces: none, expected the id of one at least");
     for (size_t i = 0; i < config->network_interfaces.count; i++) {
         const char *iface_id = config->network_interfaces.items[i];
-        size_t place = interface_find(&machine->config, iface_id);
+        size_t place = network_interface_find(&machine->config, iface_id);
 
         if (place == machine->config.network_interface_count)
             return error_new(ERROR_INPUT, "network_interfaces[%zu]: '%s', expected the id of a configured interface", i,

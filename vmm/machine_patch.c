@@ -53,23 +53,21 @@ struct error *machine_patch_drive(struct machine *machine, struct drive_update *
 
     if (error != NULL)
         return error;
-    for (size_t i = 0; i < all->drive_count; i++) {
-        struct drive_config *config = &all->drives[i];
 
-        if (update->drive_id == NULL || strcmp(config->drive_id, update->drive_id) != 0)
-            continue;
-        error = update_drive(virtio_mmio_device(machine->drives[i]), config, update);
-        if (error != NULL)
-            return error;
-        if (update->path_on_host != NULL) {
-            free(config->path_on_host);
-            config->path_on_host = take_pointer(&update->path_on_host);
-        }
-        machine_rate_limiter_config_update(&config->rate_limiter, &update->rate_limiter);
-        drive_update_free(update);
-        return NULL;
+    size_t place = drive_find(all, update->drive_id);
+    struct drive_config *config = &all->drives[place];
+    if (place == all->drive_count)
+        return error_new(ERROR_INPUT, "drive_id: '%s', expected the id of a configured drive", update->drive_id);
+    error = update_drive(virtio_mmio_device(machine->drives[place]), config, update);
+    if (error != NULL)
+        return error;
+    if (update->path_on_host != NULL) {
+        free(config->path_on_host);
+        config->path_on_host = take_pointer(&update->path_on_host);
     }
-    return error_new(ERROR_INPUT, "drive_id: '%s', expected the id of a configured drive", update->drive_id);
+    machine_rate_limiter_config_update(&config->rate_limiter, &update->rate_limiter);
+    drive_update_free(update);
+    return NULL;
 }
 
 struct error *machine_patch_network_interface(struct machine *machine, struct network_interface_update *update)
@@ -79,22 +77,19 @@ struct error *machine_patch_network_interface(struct machine *machine, struct ne
 
     if (error != NULL)
         return error;
-    for (size_t i = 0; i < all->network_interface_count; i++) {
-        struct network_interface_config *config = &all->network_interfaces[i];
 
-        if (update->iface_id == NULL || strcmp(config->iface_id, update->iface_id) != 0)
-            continue;
-        error = network_interface_is_vhost_user(config)
-                    ? error_new(ERROR_INPUT,
-                                "rx_rate_limiter: interface '%s' is a vhost-user back end's and takes no limits",
-                                config->iface_id)
-                    : virtio_net_update(virtio_mmio_device(machine->network_interfaces[i]), update);
-        if (error != NULL)
-            return error;
-        machine_rate_limiter_config_update(&config->rx_rate_limiter, &update->rx_rate_limiter);
-        machine_rate_limiter_config_update(&config->tx_rate_limiter, &update->tx_rate_limiter);
-        network_interface_update_free(update);
-        return NULL;
-    }
-    return error_new(ERROR_INPUT, "iface_id: '%s', expected the id of a configured interface", update->iface_id);
+    size_t place = network_interface_find(all, update->iface_id);
+    struct network_interface_config *config = &all->network_interfaces[place];
+    if (place == all->network_interface_count)
+        return error_new(ERROR_INPUT, "iface_id: '%s', expected the id of a configured interface", update->iface_id);
+    if (network_interface_is_vhost_user(config))
+        return error_new(ERROR_INPUT, "rx_rate_limiter: interface '%s' is a vhost-user back end's and takes no limits",
+                         config->iface_id);
+    error = virtio_net_update(virtio_mmio_device(machine->network_interfaces[place]), update);
+    if (error != NULL)
+        return error;
+    machine_rate_limiter_config_update(&config->rx_rate_limiter, &update->rx_rate_limiter);
+    machine_rate_limiter_config_update(&config->tx_rate_limiter, &update->tx_rate_limiter);
+    network_interface_update_free(update);
+    return NULL;
 }

@@ -164,21 +164,8 @@ struct error *machine_check_room(const struct machine *machine, const char *what
                      VIRTIO_DEVICES_MAX);
 }
 
-static size_t drive_find(const struct vm_config *config, const char *drive_id)
-{
-    size_t i = 0;
-
-    while (i < config->drive_count && strcmp(config->drives[i].drive_id, drive_id) != 0)
-        i++;
-    return i;
-}
-
 static struct error *check_drive(const struct machine *machine, const struct drive_config *config, size_t place)
 {
-    struct error *error = machine_check_id("drive_id", config->drive_id);
-
-    if (error != NULL)
-        return error;
     if ((config->path_on_host == NULL) == (config->socket == NULL))
         return error_new(ERROR_INPUT, "path_on_host: %s, expected either it or socket",
                          config->socket == NULL ? "missing" : "given beside socket");
@@ -254,15 +241,6 @@ struct error *machine_put_drive(struct machine *machine, struct drive_config *co
         drive_move_to_front(machine, place);
     machine_prepare_later(machine);
     return NULL;
-}
-
-static size_t network_interface_find(const struct vm_config *config, const char *iface_id)
-{
-    size_t i = 0;
-
-    while (i < config->network_interface_count && strcmp(config->network_interfaces[i].iface_id, iface_id) != 0)
-        i++;
-    return i;
 }
 
 static struct error *check_network_interface(const struct machine *machine,

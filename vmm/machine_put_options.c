@@ -32,14 +32,13 @@ struct error *machine_put_drive_options(struct machine *machine, struct drive_op
 {
     const struct vm_config *config = &machine->config;
     struct error *error = machine_check_not_started(machine, "drives");
-    size_t place = 0;
+    size_t place;
 
     if (error == NULL)
         error = machine_check_id("drive_id", options->drive_id);
     if (error != NULL)
         return error;
-    while (place < config->drive_count && strcmp(config->drives[place].drive_id, options->drive_id) != 0)
-        place++;
+    place = drive_find(config, options->drive_id);
     if (place == config->drive_count)
         return error_new(ERROR_INPUT, "drive_id: '%s', expected the id of a configured drive", options->drive_id);
 
@@ -61,15 +60,13 @@ struct error *machine_put_network_options(struct machine *machine, struct networ
     struct vm_config *config = &machine->config;
     struct error *error = machine_check_not_started(machine, "network-interfaces");
     struct virtio_mmio *transport;
-    size_t place = 0;
+    size_t place;
 
     if (error == NULL)
         error = machine_check_id("iface_id", options->iface_id);
     if (error != NULL)
         return error;
-    while (place < config->network_interface_count &&
-           strcmp(config->network_interfaces[place].iface_id, options->iface_id) != 0)
-        place++;
+    place = network_interface_find(config, options->iface_id);
     if (place == config->network_interface_count)
         return error_new(ERROR_INPUT, "iface_id: '%s', expected the id of a configured interface", options->iface_id);
 
