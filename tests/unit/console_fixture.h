@@ -153,3 +153,5 @@ static inline bool is_taken(int port)
 struct reading {
     size_t done;
 };
+
+#define console_test(function) cmocka_unit_test_setup_teardown(function, setup, teardown)

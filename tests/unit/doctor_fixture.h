@@ -49,3 +49,5 @@ void expect_all(const struct expectation *expectations, size_t count);
     {                                                                                                                  \
         "/proc/cpuinfo", "processor\t: 0\nflags\t\t: fpu " flags " de\n\nprocessor\t: 1\n"                             \
     }
+
+#define doctor_test(function) cmocka_unit_test_setup(function, answers_reset)

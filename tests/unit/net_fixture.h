@@ -130,3 +130,5 @@ static inline void limit_ops(struct rate_limiter_config *limiter, uint64_t size,
         .ops = {.present = true, .size = size, .refill_time = refill_time},
     };
 }
+
+#define net_test(function) cmocka_unit_test_setup_teardown(function, setup, teardown)

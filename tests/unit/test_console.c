@@ -239,18 +239,15 @@ static void test_receive_buffer_that_cannot_be_written_stops_the_device(void **s
     console_driver_settle(&console);
 }
 
-TEST_MAIN(cmocka_unit_test_setup_teardown(test_driver_is_told_of_every_port_in_order, setup, teardown),
-          cmocka_unit_test_setup_teardown(test_config_space_has_the_number_of_ports, setup, teardown),
-          cmocka_unit_test_setup_teardown(test_port_that_the_driver_could_not_make_is_left_alone, setup, teardown),
-          cmocka_unit_test_setup_teardown(test_messages_wait_for_buffers, setup, teardown),
-          cmocka_unit_test_setup_teardown(test_hostile_messages_are_ignored_and_owe_nothing, setup, teardown),
-          cmocka_unit_test_setup_teardown(test_flood_of_messages_does_not_pile_up, setup, teardown),
-          cmocka_unit_test_setup_teardown(test_control_buffer_without_room_for_a_message_stops_the_device, setup,
-                                          teardown),
-          cmocka_unit_test_setup_teardown(test_paused_device_touches_nothing_and_loses_nothing, setup, teardown),
-          cmocka_unit_test_setup_teardown(test_next_driver_finds_the_peers_of_the_last, setup, teardown),
-          cmocka_unit_test_setup_teardown(test_driver_without_multiport_has_the_first_port, setup, teardown),
-          cmocka_unit_test_setup_teardown(test_notifications_are_asked_for_only_when_the_queue_is_empty, setup,
-                                          teardown),
-          cmocka_unit_test_setup_teardown(test_broken_queue_stops_the_device_until_reset, setup, teardown),
-          cmocka_unit_test_setup_teardown(test_receive_buffer_that_cannot_be_written_stops_the_device, setup, teardown))
+TEST_MAIN(console_test(test_driver_is_told_of_every_port_in_order),
+          console_test(test_config_space_has_the_number_of_ports),
+          console_test(test_port_that_the_driver_could_not_make_is_left_alone),
+          console_test(test_messages_wait_for_buffers), console_test(test_hostile_messages_are_ignored_and_owe_nothing),
+          console_test(test_flood_of_messages_does_not_pile_up),
+          console_test(test_control_buffer_without_room_for_a_message_stops_the_device),
+          console_test(test_paused_device_touches_nothing_and_loses_nothing),
+          console_test(test_next_driver_finds_the_peers_of_the_last),
+          console_test(test_driver_without_multiport_has_the_first_port),
+          console_test(test_notifications_are_asked_for_only_when_the_queue_is_empty),
+          console_test(test_broken_queue_stops_the_device_until_reset),
+          console_test(test_receive_buffer_that_cannot_be_written_stops_the_device))

@@ -327,20 +327,17 @@ static void test_peer_that_takes_no_more_output_may_still_send(void **state)
     assert_guest_reads(IN, 0, 10);
 }
 
-TEST_MAIN(
-    cmocka_unit_test_setup_teardown(test_bytes_pass_both_ways, setup, teardown),
-    cmocka_unit_test_setup_teardown(test_input_waits_until_the_guest_opens_the_port, setup, teardown),
-    cmocka_unit_test_setup_teardown(test_input_waits_until_the_driver_knows_that_the_port_is_open, setup, teardown),
-    cmocka_unit_test_setup_teardown(test_end_of_input_comes_after_the_last_byte_and_output_goes_on, setup, teardown),
-    cmocka_unit_test_setup_teardown(test_what_a_peer_left_behind_is_delivered, setup, teardown),
-    cmocka_unit_test_setup_teardown(test_peer_that_goes_without_reading_loses_none_of_its_bytes, setup, teardown),
-    cmocka_unit_test_setup_teardown(test_input_waits_for_buffers_without_being_polled, setup, teardown),
-    cmocka_unit_test_setup_teardown(test_output_before_the_first_peer_is_kept, setup, teardown),
-    cmocka_unit_test_setup_teardown(test_output_after_the_peer_went_is_dropped_and_counted, setup, teardown),
-    cmocka_unit_test_setup_teardown(test_slow_reader_holds_its_own_port_back_and_no_byte_comes_twice, setup, teardown),
-    cmocka_unit_test_setup_teardown(test_chain_of_many_buffers_goes_on_where_it_stopped, setup, teardown),
-    cmocka_unit_test_setup_teardown(test_chain_that_shrinks_under_way_is_done_with, setup, teardown),
-    cmocka_unit_test_setup_teardown(test_terminal_never_waits, setup, teardown),
-    cmocka_unit_test_setup_teardown(test_second_peer_has_its_turn_when_the_first_is_gone, setup, teardown),
-    cmocka_unit_test_setup_teardown(test_dead_peer_that_nobody_listens_to_makes_room, setup, teardown),
-    cmocka_unit_test_setup_teardown(test_peer_that_takes_no_more_output_may_still_send, setup, teardown))
+TEST_MAIN(console_test(test_bytes_pass_both_ways), console_test(test_input_waits_until_the_guest_opens_the_port),
+          console_test(test_input_waits_until_the_driver_knows_that_the_port_is_open),
+          console_test(test_end_of_input_comes_after_the_last_byte_and_output_goes_on),
+          console_test(test_what_a_peer_left_behind_is_delivered),
+          console_test(test_peer_that_goes_without_reading_loses_none_of_its_bytes),
+          console_test(test_input_waits_for_buffers_without_being_polled),
+          console_test(test_output_before_the_first_peer_is_kept),
+          console_test(test_output_after_the_peer_went_is_dropped_and_counted),
+          console_test(test_slow_reader_holds_its_own_port_back_and_no_byte_comes_twice),
+          console_test(test_chain_of_many_buffers_goes_on_where_it_stopped),
+          console_test(test_chain_that_shrinks_under_way_is_done_with), console_test(test_terminal_never_waits),
+          console_test(test_second_peer_has_its_turn_when_the_first_is_gone),
+          console_test(test_dead_peer_that_nobody_listens_to_makes_room),
+          console_test(test_peer_that_takes_no_more_output_may_still_send))

@@ -236,15 +236,11 @@ static void test_wrong_ports_are_refused(void **state)
     assert_refused(ERROR_INPUT, "has 65 bytes: expected 1 to 64");
 }
 
-TEST_MAIN(cmocka_unit_test_setup_teardown(test_file_gets_what_the_guest_writes_at_its_end, setup, teardown),
-          cmocka_unit_test_setup_teardown(test_file_takes_no_more_than_it_may, setup, teardown),
-          cmocka_unit_test_setup_teardown(test_full_disk_drops_output_and_counts_it, setup, teardown),
-          cmocka_unit_test_setup_teardown(test_fifo_drops_while_nobody_reads_and_waits_for_a_slow_reader, setup,
-                                          teardown),
-          cmocka_unit_test_setup_teardown(test_socket_is_its_owners_alone_and_gone_at_the_end, setup, teardown),
-          cmocka_unit_test_setup_teardown(test_file_that_is_not_ours_any_more_stays, setup, teardown),
-          cmocka_unit_test_setup_teardown(test_socket_left_by_the_dead_is_replaced, setup, teardown),
-          cmocka_unit_test_setup_teardown(test_socket_of_the_living_is_refused_and_they_notice_nothing, setup,
-                                          teardown),
-          cmocka_unit_test_setup_teardown(test_path_that_cannot_be_used_is_named, setup, teardown),
-          cmocka_unit_test_setup_teardown(test_wrong_ports_are_refused, setup, teardown))
+TEST_MAIN(console_test(test_file_gets_what_the_guest_writes_at_its_end),
+          console_test(test_file_takes_no_more_than_it_may), console_test(test_full_disk_drops_output_and_counts_it),
+          console_test(test_fifo_drops_while_nobody_reads_and_waits_for_a_slow_reader),
+          console_test(test_socket_is_its_owners_alone_and_gone_at_the_end),
+          console_test(test_file_that_is_not_ours_any_more_stays),
+          console_test(test_socket_left_by_the_dead_is_replaced),
+          console_test(test_socket_of_the_living_is_refused_and_they_notice_nothing),
+          console_test(test_path_that_cannot_be_used_is_named), console_test(test_wrong_ports_are_refused))

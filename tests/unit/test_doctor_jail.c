@@ -168,8 +168,6 @@ static void test_seccomp_needs_its_actions(void **state)
     EXPECT_ALL(rows);
 }
 
-TEST_MAIN(cmocka_unit_test_setup(test_cgroup_needs_its_controllers, answers_reset),
-          cmocka_unit_test_setup(test_delegation_matters_to_ordinary_users, answers_reset),
-          cmocka_unit_test_setup(test_each_lock_on_user_namespaces_is_found, answers_reset),
-          cmocka_unit_test_setup(test_landlock_is_told_from_absent_and_turned_off, answers_reset),
-          cmocka_unit_test_setup(test_seccomp_needs_its_actions, answers_reset))
+TEST_MAIN(doctor_test(test_cgroup_needs_its_controllers), doctor_test(test_delegation_matters_to_ordinary_users),
+          doctor_test(test_each_lock_on_user_namespaces_is_found),
+          doctor_test(test_landlock_is_told_from_absent_and_turned_off), doctor_test(test_seccomp_needs_its_actions))

@@ -139,8 +139,6 @@ static void test_kernel_version_tells_what_is_missing(void **state)
     EXPECT_ALL(rows);
 }
 
-TEST_MAIN(cmocka_unit_test_setup(test_kvm_is_judged_by_its_guest, answers_reset),
-          cmocka_unit_test_setup(test_missing_kvm_device_is_told_with_its_reason, answers_reset),
-          cmocka_unit_test_setup(test_kvm_device_is_judged_by_group_and_mode, answers_reset),
-          cmocka_unit_test_setup(test_virtual_host_is_noted, answers_reset),
-          cmocka_unit_test_setup(test_kernel_version_tells_what_is_missing, answers_reset))
+TEST_MAIN(doctor_test(test_kvm_is_judged_by_its_guest), doctor_test(test_missing_kvm_device_is_told_with_its_reason),
+          doctor_test(test_kvm_device_is_judged_by_group_and_mode), doctor_test(test_virtual_host_is_noted),
+          doctor_test(test_kernel_version_tells_what_is_missing))

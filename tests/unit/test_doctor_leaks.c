@@ -131,7 +131,6 @@ static void test_memory_that_leaves_its_guest_is_noted(void **state)
     EXPECT_ALL(rows);
 }
 
-TEST_MAIN(cmocka_unit_test_setup(test_mitigations_turned_off_are_a_problem, answers_reset),
-          cmocka_unit_test_setup(test_open_vulnerabilities_are_named, answers_reset),
-          cmocka_unit_test_setup(test_smt_is_worse_on_processors_that_leak_between_threads, answers_reset),
-          cmocka_unit_test_setup(test_memory_that_leaves_its_guest_is_noted, answers_reset))
+TEST_MAIN(doctor_test(test_mitigations_turned_off_are_a_problem), doctor_test(test_open_vulnerabilities_are_named),
+          doctor_test(test_smt_is_worse_on_processors_that_leak_between_threads),
+          doctor_test(test_memory_that_leaves_its_guest_is_noted))

@@ -129,7 +129,5 @@ static void test_io_uring_is_told_from_absent_and_forbidden(void **state)
     expect_all(&absent, 1);
 }
 
-TEST_MAIN(cmocka_unit_test_setup(test_small_limits_are_found, answers_reset),
-          cmocka_unit_test_setup(test_memory_settings_are_read, answers_reset),
-          cmocka_unit_test_setup(test_devices_are_tried, answers_reset),
-          cmocka_unit_test_setup(test_io_uring_is_told_from_absent_and_forbidden, answers_reset))
+TEST_MAIN(doctor_test(test_small_limits_are_found), doctor_test(test_memory_settings_are_read),
+          doctor_test(test_devices_are_tried), doctor_test(test_io_uring_is_told_from_absent_and_forbidden))

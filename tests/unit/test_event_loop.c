@@ -395,17 +395,15 @@ static void test_patient_thread_that_rests_becomes_eager(void **state)
     assert_int_equal(fixture.second_calls, 1);
 }
 
-TEST_MAIN(cmocka_unit_test_setup_teardown(test_thick_wakeups_make_the_thread_patient_for_a_moment, setup, teardown),
-          cmocka_unit_test_setup_teardown(test_patient_thread_that_rests_becomes_eager, setup, teardown),
-          cmocka_unit_test_setup_teardown(test_edge_is_not_lost_when_another_thread_adds_its_source, setup, teardown),
-          cmocka_unit_test_setup_teardown(test_others_are_served_while_a_source_comes_and_goes, setup, teardown),
-          cmocka_unit_test_setup_teardown(test_edge_is_told_once, setup, teardown),
-          cmocka_unit_test_setup_teardown(test_edge_that_was_fetched_when_the_loop_stopped_is_told_when_it_runs_again,
-                                          setup, teardown),
-          cmocka_unit_test_setup_teardown(test_edge_is_not_lost_when_another_thread_removes_a_source, setup, teardown),
-          cmocka_unit_test_setup_teardown(test_removed_source_gets_no_event_already_fetched, setup, teardown),
-          cmocka_unit_test_setup_teardown(test_timer_never_fires_early, setup, teardown),
-          cmocka_unit_test_setup_teardown(test_task_waits_until_no_source_is_ready, setup, teardown),
-          cmocka_unit_test_setup_teardown(test_timer_that_sets_itself_again_leaves_descriptors_their_turn, setup,
-                                          teardown),
-          cmocka_unit_test_setup_teardown(test_timer_set_by_another_thread_wakes_the_loop, setup, teardown))
+#define loop_test(function) cmocka_unit_test_setup_teardown(function, setup, teardown)
+
+TEST_MAIN(loop_test(test_thick_wakeups_make_the_thread_patient_for_a_moment),
+          loop_test(test_patient_thread_that_rests_becomes_eager),
+          loop_test(test_edge_is_not_lost_when_another_thread_adds_its_source),
+          loop_test(test_others_are_served_while_a_source_comes_and_goes), loop_test(test_edge_is_told_once),
+          loop_test(test_edge_that_was_fetched_when_the_loop_stopped_is_told_when_it_runs_again),
+          loop_test(test_edge_is_not_lost_when_another_thread_removes_a_source),
+          loop_test(test_removed_source_gets_no_event_already_fetched), loop_test(test_timer_never_fires_early),
+          loop_test(test_task_waits_until_no_source_is_ready),
+          loop_test(test_timer_that_sets_itself_again_leaves_descriptors_their_turn),
+          loop_test(test_timer_set_by_another_thread_wakes_the_loop))

@@ -261,20 +261,13 @@ static void test_device_that_cannot_have_its_offloads_refuses_the_driver(void **
     assert_int_equal(METRIC_TOTAL(net.activate_fails), 1);
 }
 
-TEST_MAIN(cmocka_unit_test_setup_teardown(test_notification_without_a_frame_is_counted, setup, teardown),
-          cmocka_unit_test_setup_teardown(test_limited_frames_are_late_but_never_lost, setup, teardown),
-          cmocka_unit_test_setup_teardown(test_new_limit_lets_waiting_frames_pass, setup, teardown),
-          cmocka_unit_test_setup_teardown(test_paused_device_touches_nothing_and_loses_nothing, setup, teardown),
-          cmocka_unit_test_setup_teardown(test_reset_device_works_again, setup, teardown),
-          cmocka_unit_test_setup_teardown(test_buffers_given_before_the_driver_was_ready_are_found, setup, teardown),
-          cmocka_unit_test_setup_teardown(test_receive_buffer_without_room_for_a_frame_stops_the_device, setup,
-                                          teardown),
-          cmocka_unit_test_setup_teardown(test_mergeable_buffer_without_room_for_the_header_stops_the_device, setup,
-                                          teardown),
-          cmocka_unit_test_setup_teardown(test_broken_queue_stops_the_device, setup, teardown),
-          cmocka_unit_test_setup_teardown(test_mac_address_must_be_six_bytes, setup, teardown),
-          cmocka_unit_test_setup_teardown(test_mtu_must_be_within_bounds, setup, teardown),
-          cmocka_unit_test_setup_teardown(test_config_space_has_what_was_given, setup, teardown),
-          cmocka_unit_test_setup_teardown(test_only_what_was_given_is_offered, setup, teardown),
-          cmocka_unit_test_setup_teardown(test_device_that_cannot_have_its_offloads_refuses_the_driver, setup,
-                                          teardown))
+TEST_MAIN(net_test(test_notification_without_a_frame_is_counted), net_test(test_limited_frames_are_late_but_never_lost),
+          net_test(test_new_limit_lets_waiting_frames_pass),
+          net_test(test_paused_device_touches_nothing_and_loses_nothing), net_test(test_reset_device_works_again),
+          net_test(test_buffers_given_before_the_driver_was_ready_are_found),
+          net_test(test_receive_buffer_without_room_for_a_frame_stops_the_device),
+          net_test(test_mergeable_buffer_without_room_for_the_header_stops_the_device),
+          net_test(test_broken_queue_stops_the_device), net_test(test_mac_address_must_be_six_bytes),
+          net_test(test_mtu_must_be_within_bounds), net_test(test_config_space_has_what_was_given),
+          net_test(test_only_what_was_given_is_offered),
+          net_test(test_device_that_cannot_have_its_offloads_refuses_the_driver))

@@ -153,10 +153,9 @@ static void test_interface_no_longer_leads_to_the_metadata_service(void **state)
     assert_int_equal(recv(host, answer, sizeof(answer), 0), HEADER + sizeof(arp_request));
 }
 
-TEST_MAIN(cmocka_unit_test_setup_teardown(test_metadata_service_says_again_what_the_guest_did_not_hear, setup,
-                                          teardown),
-          cmocka_unit_test_setup_teardown(test_frames_for_the_metadata_service_never_reach_the_tap, setup, teardown),
-          cmocka_unit_test_setup_teardown(test_metadata_service_waits_for_receive_buffers, setup, teardown),
-          cmocka_unit_test_setup_teardown(test_metadata_service_answers_though_the_tap_is_gone, setup, teardown),
-          cmocka_unit_test_setup_teardown(test_metadata_service_keeps_to_the_limits, setup, teardown),
-          cmocka_unit_test_setup_teardown(test_interface_no_longer_leads_to_the_metadata_service, setup, teardown))
+TEST_MAIN(net_test(test_metadata_service_says_again_what_the_guest_did_not_hear),
+          net_test(test_frames_for_the_metadata_service_never_reach_the_tap),
+          net_test(test_metadata_service_waits_for_receive_buffers),
+          net_test(test_metadata_service_answers_though_the_tap_is_gone),
+          net_test(test_metadata_service_keeps_to_the_limits),
+          net_test(test_interface_no_longer_leads_to_the_metadata_service))

@@ -291,19 +291,15 @@ static void test_driver_is_not_asked_for_notifications_while_buffers_last(void *
     assert_int_equal(guest_ring_avail_event(ring), 3);
 }
 
-TEST_MAIN(
-    cmocka_unit_test_setup_teardown(test_device_holds_what_frames_may_still_go_to, setup, teardown),
-    cmocka_unit_test_setup_teardown(test_frame_fills_one_buffer, setup, teardown),
-    cmocka_unit_test_setup_teardown(test_frame_that_just_fits_is_whole_and_a_longer_one_is_dropped, setup, teardown),
-    cmocka_unit_test_setup_teardown(test_mergeable_frame_spans_buffers_that_appear_together, setup, teardown),
-    cmocka_unit_test_setup_teardown(test_every_buffer_of_the_ring_serves_and_no_frame_is_seen_half, setup, teardown),
-    cmocka_unit_test_setup_teardown(test_chains_of_many_small_buffers_all_serve, setup, teardown),
-    cmocka_unit_test_setup_teardown(test_header_may_be_split_anywhere, setup, teardown),
-    cmocka_unit_test_setup_teardown(test_tap_is_not_polled_while_there_are_no_buffers, setup, teardown),
-    cmocka_unit_test_setup_teardown(test_frame_waits_until_the_driver_has_given_enough_buffers, setup, teardown),
-    cmocka_unit_test_setup_teardown(test_driver_with_few_buffers_gets_frames_all_the_same, setup, teardown),
-    cmocka_unit_test_setup_teardown(test_mergeable_frame_longer_than_the_buffers_is_held_until_there_are_more, setup,
-                                    teardown),
-    cmocka_unit_test_setup_teardown(test_held_frame_for_which_no_buffers_come_is_the_only_one_lost, setup, teardown),
-    cmocka_unit_test_setup_teardown(test_reset_forgets_a_held_frame, setup, teardown),
-    cmocka_unit_test_setup_teardown(test_driver_is_not_asked_for_notifications_while_buffers_last, setup, teardown))
+TEST_MAIN(net_test(test_device_holds_what_frames_may_still_go_to), net_test(test_frame_fills_one_buffer),
+          net_test(test_frame_that_just_fits_is_whole_and_a_longer_one_is_dropped),
+          net_test(test_mergeable_frame_spans_buffers_that_appear_together),
+          net_test(test_every_buffer_of_the_ring_serves_and_no_frame_is_seen_half),
+          net_test(test_chains_of_many_small_buffers_all_serve), net_test(test_header_may_be_split_anywhere),
+          net_test(test_tap_is_not_polled_while_there_are_no_buffers),
+          net_test(test_frame_waits_until_the_driver_has_given_enough_buffers),
+          net_test(test_driver_with_few_buffers_gets_frames_all_the_same),
+          net_test(test_mergeable_frame_longer_than_the_buffers_is_held_until_there_are_more),
+          net_test(test_held_frame_for_which_no_buffers_come_is_the_only_one_lost),
+          net_test(test_reset_forgets_a_held_frame),
+          net_test(test_driver_is_not_asked_for_notifications_while_buffers_last))

@@ -110,8 +110,7 @@ static void test_tap_that_vanishes_drops_frames_and_is_not_polled(void **state)
     assert_false(driver.failed);
 }
 
-TEST_MAIN(cmocka_unit_test_setup_teardown(test_frame_reaches_the_tap_as_the_guest_wrote_it, setup, teardown),
-          cmocka_unit_test_setup_teardown(test_largest_frame_passes_both_ways, setup, teardown),
-          cmocka_unit_test_setup_teardown(test_malformed_frames_are_dropped_and_counted, setup, teardown),
-          cmocka_unit_test_setup_teardown(test_full_tap_keeps_frames_in_order_and_is_not_polled, setup, teardown),
-          cmocka_unit_test_setup_teardown(test_tap_that_vanishes_drops_frames_and_is_not_polled, setup, teardown))
+TEST_MAIN(net_test(test_frame_reaches_the_tap_as_the_guest_wrote_it), net_test(test_largest_frame_passes_both_ways),
+          net_test(test_malformed_frames_are_dropped_and_counted),
+          net_test(test_full_tap_keeps_frames_in_order_and_is_not_polled),
+          net_test(test_tap_that_vanishes_drops_frames_and_is_not_polled))
