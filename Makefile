@@ -133,8 +133,8 @@ machine_tests := $(patsubst %.c,$(OUT)/%,$(wildcard tests/machine/test_*.c))
 jail_support := $(patsubst %.c,$(OUT)/%.o,$(filter-out $(wildcard tests/jail/test_*.c),$(wildcard tests/jail/*.c)))
 test_libraries := $(OUT)/libapi.a $(OUT)/libcli.a $(OUT)/libclient.a $(OUT)/libinit.a $(OUT)/libjailer.a $(OUT)/libvmm.a $(OUT)/libbase.a
 test_support := $(patsubst %.c,$(OUT)/%.o,$(filter-out $(wildcard tests/unit/test_*.c),$(wildcard tests/unit/*.c)))
-# Machine and jail tests talk to whole processes: of the units they take the frame only, and of the libraries the client.
-machine_support := $(OUT)/tests/unit/harness.o \
+# Machine and jail tests talk to whole processes: of the units they take the frame and taps, of the libraries the client.
+machine_support := $(addprefix $(OUT)/tests/unit/,harness.o host_tap.o) \
     $(patsubst %.c,$(OUT)/%.o,$(filter-out $(wildcard tests/machine/test_*.c),$(wildcard tests/machine/*.c)))
 machine_libraries := $(OUT)/libapi.a $(OUT)/libclient.a $(OUT)/libvmm.a $(OUT)/libbase.a
 

@@ -1,13 +1,11 @@
 /* The real mayfly-vmm in the jail: it boots freestanding guests with every device, from the API and from a file. */
 #include "tests/jail/jail.h"
 #include "tests/machine/machine.h"
+#include "tests/unit/host_tap.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
-#include <linux/if.h>
-#include <linux/if_packet.h>
 #include <linux/if_tun.h>
 #include <poll.h>
 #include <sched.h>
@@ -437,36 +435,22 @@ static void test_console_ports_open_in_the_jail(void **state)
 /* A tap of the jail's user in a network namespace that this process is in. */
 static void make_tap(void)
 {
-    struct ifreq request = {.ifr_name = "tap0", .ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR};
-    cleanup_fd int tun = -1;
-    cleanup_fd int control = -1;
-
     assert_int_equal(unshare(CLONE_NEWNET), 0);
-    tun = open("/dev/net/tun", O_RDWR | O_CLOEXEC);
+    cleanup_fd int tun = host_tap_open("tap0", IFF_VNET_HDR, true);
     assert_true(tun >= 0);
-    assert_int_equal(ioctl(tun, TUNSETIFF, &request), 0);
     assert_int_equal(ioctl(tun, TUNSETOWNER, (unsigned long)JAIL_UID), 0);
-    assert_int_equal(ioctl(tun, TUNSETPERSIST, 1ul), 0);
-    control = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    request = (struct ifreq){.ifr_name = "tap0", .ifr_flags = IFF_UP};
-    assert_int_equal(ioctl(control, SIOCSIFFLAGS, &request), 0);
+    host_link_set("tap0", true);
 }
 
 static void test_guest_reaches_a_tap_of_the_network_namespace(void **state)
 {
-    struct sockaddr_ll address = {.sll_family = AF_PACKET, .sll_protocol = htons(0x88b5)};
-    struct ifreq request = {.ifr_name = "tap0"};
     cleanup_fd int host = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
     char netns[64];
     char frame[2000] = {0};
 
     (void)state;
     make_tap();
-    cleanup_fd int wire = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, htons(0x88b5));
-    assert_true(wire >= 0);
-    assert_int_equal(ioctl(wire, SIOCGIFINDEX, &request), 0);
-    address.sll_ifindex = request.ifr_ifindex;
-    assert_int_equal(bind(wire, (struct sockaddr *)&address, sizeof(address)), 0);
+    cleanup_fd int wire = host_packet_socket("tap0", 0x88b5);
     cleanup_fd int inside = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
     assert_int_equal(setns(host, CLONE_NEWNET), 0); /* the jailer starts on the host's side */
     snprintf(netns, sizeof(netns), "/proc/%d/fd/%d", getpid(), inside);

@@ -1,23 +1,18 @@
 #include "tests/machine/every_device.h"
 
-#include <fcntl.h>
+#include "tests/unit/host_tap.h"
+
 #include <linux/if_tun.h>
-#include <net/if.h>
 #include <sched.h>
 #include <stdio.h>
-#include <sys/ioctl.h>
-#include <unistd.h>
 
 static const char limits[] = "{\"ops\":{\"size\":10,\"refill_time\":100}}";
 
 bool every_device_tap(void)
 {
-    struct ifreq request = {.ifr_name = "tap0", .ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR};
+    cleanup_fd int tun = unshare(CLONE_NEWNET) == 0 ? host_tap_open("tap0", IFF_VNET_HDR, true) : -1;
 
-    if (unshare(CLONE_NEWNET) != 0)
-        return false;
-    cleanup_fd int tun = open("/dev/net/tun", O_RDWR | O_CLOEXEC);
-    return tun >= 0 && ioctl(tun, TUNSETIFF, &request) == 0 && ioctl(tun, TUNSETPERSIST, 1) == 0;
+    return tun >= 0;
 }
 
 static void put_drive(struct vm *vm, const char *id, const char *io_engine)

@@ -1,19 +1,15 @@
 /* A network interface on a tap, in a network namespace of this test's own. */
 #include "tests/machine/machine.h"
+#include "tests/unit/host_tap.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <linux/if_packet.h>
 #include <linux/if_tun.h>
-#include <linux/rtnetlink.h>
-#include <net/if.h>
 #include <poll.h>
 #include <sched.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -23,33 +19,14 @@ enum { ETHERTYPE_EXPERIMENT = 0x88b5, HEADER = 14, FRAME_MAX = 2000 };
 
 static const char tap[] = "tap0";
 
-static struct ifreq request_for_tap(void)
-{
-    struct ifreq request = {0};
-
-    memcpy(request.ifr_name, tap, sizeof(tap));
-    return request;
-}
-
 /* Makes a tap that outlives its descriptor, up, in a new network namespace; false when this user may not. */
-static bool make_tap_with(short more_flags)
+static bool make_tap_with(int more_flags)
 {
-    struct ifreq request = request_for_tap();
-    cleanup_fd int tun = -1;
-    cleanup_fd int control = -1;
+    cleanup_fd int tun = unshare(CLONE_NEWNET) == 0 ? host_tap_open(tap, IFF_VNET_HDR | more_flags, true) : -1;
 
-    if (unshare(CLONE_NEWNET) != 0)
-        return false;
-    tun = open("/dev/net/tun", O_RDWR | O_CLOEXEC);
     if (tun < 0)
         return false;
-    request.ifr_flags = (short)(IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | more_flags);
-    assert_int_equal(ioctl(tun, TUNSETIFF, &request), 0);
-    assert_int_equal(ioctl(tun, TUNSETPERSIST, 1), 0);
-    control = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    request = request_for_tap();
-    request.ifr_flags = IFF_UP;
-    assert_int_equal(ioctl(control, SIOCSIFFLAGS, &request), 0);
+    host_link_set(tap, true);
     return true;
 }
 
@@ -64,38 +41,6 @@ static void need_tap(void)
         print_message("skipped: a tap in a network namespace needs root and /dev/net/tun: %s\n", strerror(errno));
         skip();
     }
-}
-
-/* The host's end: a socket that sees the frames of our ethertype. */
-static int open_wire(void)
-{
-    int fd = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, htons(ETHERTYPE_EXPERIMENT));
-    struct ifreq request = request_for_tap();
-    struct sockaddr_ll address = {.sll_family = AF_PACKET, .sll_protocol = htons(ETHERTYPE_EXPERIMENT)};
-
-    assert_true(fd >= 0);
-    assert_int_equal(ioctl(fd, SIOCGIFINDEX, &request), 0);
-    address.sll_ifindex = request.ifr_ifindex;
-    assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof(address)), 0);
-    return fd;
-}
-
-/*
- * A tap drops what is sent to it until the kernel has noticed that somebody opened it: a worker does that, when it
- * comes to it.
- */
-static void await_carrier(struct vm *vm, int wire)
-{
-    uint64_t deadline = clock_monotonic_us() + MACHINE_PATIENCE_MS * 1000ull;
-    struct ifreq request;
-
-    do {
-        if (clock_monotonic_us() > deadline)
-            vm_fail(vm, "%s is not running", tap);
-        sched_yield();
-        request = request_for_tap();
-        assert_int_equal(ioctl(wire, SIOCGIFFLAGS, &request), 0);
-    } while ((request.ifr_flags & IFF_RUNNING) == 0);
 }
 
 static size_t receive_frame(struct vm *vm, int wire, uint8_t frame[FRAME_MAX])
@@ -134,14 +79,14 @@ static void exchange(const char *more, const char *cmdline, const char *expected
 
     need_tap();
     vm = vm_start();
-    wire = open_wire();
+    wire = host_packet_socket(tap, ETHERTYPE_EXPERIMENT);
     vm_put(vm, "/network-interfaces/eth0", "{\"iface_id\":\"eth0\",\"host_dev_name\":\"%s\"%s}", tap, more);
     vm_boot(vm, "net", cmdline);
     vm_expect(vm, expected);
     vm_expect(vm, "sent\n");
     assert_int_equal(receive_frame(vm, wire, frame), 64);
     assert_memory_equal(frame + HEADER, "hi", 2);
-    await_carrier(vm, wire);
+    host_tap_await(tap);
     for (size_t i = 0; i < array_length(lengths); i++) {
         send_frame(wire, lengths[i], (uint8_t)('a' + i));
         assert_int_equal(receive_frame(vm, wire, frame), lengths[i]);
@@ -195,34 +140,6 @@ static void test_wrong_frames_harm_nobody(void **state)
     vm_expect_exit(vm, 0);
 }
 
-static void set_tap(short flags)
-{
-    cleanup_fd int control = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    struct ifreq request = request_for_tap();
-
-    request.ifr_flags = flags;
-    assert_int_equal(ioctl(control, SIOCSIFFLAGS, &request), 0);
-}
-
-static void delete_tap(void)
-{
-    cleanup_fd int netlink = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
-    struct {
-        struct nlmsghdr header;
-        struct ifinfomsg link;
-    } message = {
-        .header = {.nlmsg_len = sizeof(message), .nlmsg_type = RTM_DELLINK, .nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK},
-        .link = {.ifi_family = AF_UNSPEC, .ifi_index = (int)if_nametoindex(tap)}};
-    struct {
-        struct nlmsghdr header;
-        struct nlmsgerr error;
-    } answer;
-
-    assert_int_equal(send(netlink, &message, sizeof(message), 0), sizeof(message));
-    assert_true(recv(netlink, &answer, sizeof(answer), 0) > 0);
-    assert_int_equal(answer.error.error, 0);
-}
-
 static void test_tap_that_goes_down_and_up_and_away_leaves_the_guest_running(void **state)
 {
     struct vm *vm;
@@ -231,22 +148,22 @@ static void test_tap_that_goes_down_and_up_and_away_leaves_the_guest_running(voi
     (void)state;
     need_tap();
     vm = vm_start();
-    cleanup_fd int wire = open_wire();
+    cleanup_fd int wire = host_packet_socket(tap, ETHERTYPE_EXPERIMENT);
     vm_put(vm, "/network-interfaces/eth0", "{\"iface_id\":\"eth0\",\"host_dev_name\":\"%s\"}", tap);
     vm_boot(vm, "net", "blind");
     vm_expect(vm, "sent\n");
     assert_int_equal(receive_frame(vm, wire, frame), 64);
-    set_tap(0);
+    host_link_set(tap, false);
     free(vm_get(vm, "/"));
-    set_tap(IFF_UP);
+    host_link_set(tap, true);
     fd_close(&wire); /* it has been told that the network was down */
-    wire = open_wire();
-    await_carrier(vm, wire);
+    wire = host_packet_socket(tap, ETHERTYPE_EXPERIMENT);
+    host_tap_await(tap);
     send_frame(wire, 60, 'a');
     assert_int_equal(receive_frame(vm, wire, frame), 60);
     send_frame(wire, 60, 'q');
     vm_expect(vm, "waiting\n");
-    delete_tap();
+    host_tap_delete(tap);
     free(vm_get(vm, "/"));
     vm_patch(vm, "/vm", "{\"state\":\"Paused\"}");
     vm_patch(vm, "/vm", "{\"state\":\"Resumed\"}");
@@ -269,7 +186,7 @@ static void test_two_pairs_of_queues_take_turns(void **state)
         skip();
     }
     vm = vm_start();
-    cleanup_fd int wire = open_wire();
+    cleanup_fd int wire = host_packet_socket(tap, ETHERTYPE_EXPERIMENT);
     vm_put(vm, "/network-interfaces/eth0", "{\"iface_id\":\"eth0\",\"host_dev_name\":\"%s\"}", tap);
     vm_put(vm, "/mayfly/network-interfaces/eth0", "{\"iface_id\":\"eth0\",\"queues\":2}");
     vm_put(vm, "/network-interfaces/eth0",
@@ -278,7 +195,7 @@ static void test_two_pairs_of_queues_take_turns(void **state)
     vm_expect(vm, "pairs 0\nsent\n");
     assert_int_equal(receive_frame(vm, wire, frame), 64);
     assert_int_equal(receive_frame(vm, wire, frame), 64);
-    await_carrier(vm, wire);
+    host_tap_await(tap);
     for (uint8_t i = 0; i < 6; i++) {
         send_frame(wire, 60, i);
         assert_int_equal(receive_frame(vm, wire, frame), 60);

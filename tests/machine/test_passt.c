@@ -1,17 +1,16 @@
 /* The real passt behind a network interface, in a network namespace of this test's own. */
 #include "tests/machine/machine.h"
+#include "tests/unit/host_tap.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/if_tun.h>
 #include <net/if.h>
 #include <net/route.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
@@ -49,19 +48,13 @@ static void set(int control, const char *name, unsigned long what, const char *a
 /* passt takes a default route for granted: a tap that nobody listens on has it. False when this user may not. */
 static bool make_network(void)
 {
-    struct ifreq tap = {.ifr_flags = IFF_TAP | IFF_NO_PI};
     struct sockaddr_in any = internet("0.0.0.0", 0), gateway = internet("198.51.100.254", 0);
     struct rtentry route = {.rt_flags = RTF_UP | RTF_GATEWAY};
-    cleanup_fd int tun = -1, control = -1;
+    cleanup_fd int tun = unshare(CLONE_NEWNET) == 0 ? host_tap_open(uplink, 0, true) : -1;
+    cleanup_fd int control = -1;
 
-    if (unshare(CLONE_NEWNET) != 0)
-        return false;
-    tun = open("/dev/net/tun", O_RDWR | O_CLOEXEC);
     if (tun < 0)
         return false;
-    strcpy(tap.ifr_name, uplink);
-    assert_int_equal(ioctl(tun, TUNSETIFF, &tap), 0);
-    assert_int_equal(ioctl(tun, TUNSETPERSIST, 1), 0);
     control = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     set(control, "lo", SIOCSIFFLAGS, NULL);
     set(control, uplink, SIOCSIFADDR, host_address);

@@ -1,6 +1,7 @@
 #include "tests/unit/harness.h"
 
 #include "tests/unit/guest_ring.h"
+#include "tests/unit/host_tap.h"
 #include "tests/unit/settle.h"
 
 #include "vmm/backend/tap.h"
@@ -12,7 +13,6 @@
 #include <fcntl.h>
 #include <linux/if_packet.h>
 #include <linux/if_tun.h>
-#include <linux/rtnetlink.h>
 #include <linux/virtio_net.h>
 #include <net/ethernet.h>
 #include <net/if.h>
@@ -22,7 +22,6 @@
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 /*
@@ -69,70 +68,9 @@ static void write_file(const char *path, const char *text)
         print_message("%s: %s\n", path, strerror(errno));
 }
 
-static int make_tap(int flags, bool persistent)
-{
-    struct ifreq request = {.ifr_flags = (short)(IFF_TAP | IFF_NO_PI | flags)};
-    int fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC);
-
-    strcpy(request.ifr_name, TAP);
-    if (fd >= 0 && (ioctl(fd, TUNSETIFF, &request) < 0 || ioctl(fd, TUNSETPERSIST, persistent) < 0))
-        fd_close(&fd);
-    return fd;
-}
-
-static void set_up(bool up)
-{
-    struct ifreq request = {.ifr_flags = (short)(up ? IFF_UP : 0)};
-    cleanup_fd int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-
-    strcpy(request.ifr_name, TAP);
-    assert_int_equal(ioctl(fd, SIOCSIFFLAGS, &request), 0);
-}
-
-/* IF_OPER_UP of <linux/if.h>, which does not go together with <net/if.h>. */
-enum { OPERATIONAL = 6 };
-
-/* IFLA_OPERSTATE of the tap, as a netlink socket tells it. */
-static uint8_t operational_state(int netlink)
-{
-    struct {
-        struct nlmsghdr header;
-        struct ifinfomsg link;
-    } request = {.header = {.nlmsg_len = sizeof(request), .nlmsg_type = RTM_GETLINK, .nlmsg_flags = NLM_F_REQUEST},
-                 .link = {.ifi_index = (int)if_nametoindex(TAP)}};
-    uint8_t reply[16384];
-    struct rtattr attribute;
-
-    assert_int_equal(send(netlink, &request, sizeof(request), 0), sizeof(request));
-    ssize_t length = recv(netlink, reply, sizeof(reply), 0);
-    for (size_t at = sizeof(request); length > 0 && at + sizeof(attribute) < (size_t)length;
-         at += RTA_ALIGN(attribute.rta_len)) {
-        memcpy(&attribute, reply + at, sizeof(attribute));
-        if (attribute.rta_type == IFLA_OPERSTATE)
-            return reply[at + sizeof(attribute)];
-        assert_true(attribute.rta_len >= sizeof(attribute));
-    }
-    fail_msg("the link has no operational state");
-    return 0;
-}
-
-/*
- * The kernel brings an attached tap's queue up a little later: what is sent before is lost, and nobody is told. State
- * and queue change under one lock, which set_up takes as well.
- */
-static void wait_until_operational(void)
-{
-    cleanup_fd int netlink = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
-
-    assert_true(netlink >= 0);
-    while (operational_state(netlink) != OPERATIONAL)
-        sched_yield();
-    set_up(true);
-}
-
 static void delete_tap(void)
 {
-    int fd = make_tap(IFF_VNET_HDR, false);
+    int fd = host_tap_open(TAP, IFF_VNET_HDR, false);
 
     assert_true(fd >= 0);
     fd_close(&fd);
@@ -146,7 +84,7 @@ static void enter_namespace(void)
     }
     write_file("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1"); /* the host's own frames are only noise here */
 
-    int fd = make_tap(0, false);
+    int fd = host_tap_open(TAP, 0, false);
     if (fd < 0)
         snprintf(why_not, sizeof(why_not), "no taps: %s", strerror(errno));
     fd_close(&fd);
@@ -154,15 +92,11 @@ static void enter_namespace(void)
 
 static int packet_socket(void)
 {
-    struct sockaddr_ll address = {
-        .sll_family = AF_PACKET, .sll_protocol = htons(ETH_P_ALL), .sll_ifindex = (int)if_nametoindex(TAP)};
-    int fd = socket(AF_PACKET, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC, htons(ETH_P_ALL));
+    int fd = host_packet_socket(TAP, ETH_P_ALL);
     int yes = 1;
 
-    assert_true(fd >= 0);
     assert_int_equal(setsockopt(fd, SOL_PACKET, PACKET_VNET_HDR, &yes, sizeof(yes)), 0);
     assert_int_equal(setsockopt(fd, SOL_PACKET, PACKET_IGNORE_OUTGOING, &yes, sizeof(yes)), 0);
-    assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof(address)), 0);
     return fd;
 }
 
@@ -174,11 +108,11 @@ static int setup(void **state)
     host = -1;
     guest_driver_setup(&driver);
     if (why_not[0] == '\0') {
-        int fd = make_tap(IFF_VNET_HDR, true);
+        int fd = host_tap_open(TAP, IFF_VNET_HDR, true);
 
         assert_true(fd >= 0);
         fd_close(&fd);
-        set_up(true);
+        host_link_set(TAP, true);
     }
     return 0;
 }
@@ -199,7 +133,7 @@ static void start(uint64_t features)
 
     assert_no_error(virtio_net_new(&config, driver.loop, &device));
     guest_driver_start(&driver, device, features);
-    wait_until_operational();
+    host_tap_await(TAP);
     host = packet_socket();
     guest_driver_settle(&driver);
 }
@@ -336,7 +270,7 @@ static void test_tap_that_another_has_is_an_error(void **state)
 
     (void)state;
     SKIP_WITHOUT_TAP();
-    fd = make_tap(IFF_VNET_HDR, true);
+    fd = host_tap_open(TAP, IFF_VNET_HDR, true);
     assert_true(fd >= 0);
     assert_refused(ERROR_HOST, "host_dev_name: \"" TAP "\": another process has this tap");
     fd_close(&fd);
@@ -487,32 +421,16 @@ static void test_frames_to_a_tap_that_is_down_are_dropped(void **state)
     SKIP_WITHOUT_TAP();
     start(0);
     give_buffers(2, 1526);
-    set_up(false);
+    host_link_set(TAP, false);
     guest_send(TX_GPA, fill_plain(guest_at(&driver.memory, TX_GPA, 2000), HEADER, 100));
     guest_driver_settle(&driver);
     assert_int_equal(METRIC_TOTAL(net.tap_write_fails), 1);
 
-    set_up(true);
+    host_link_set(TAP, true);
     fd_close(&host);
     host = packet_socket();
     guest_send(TX_GPA, fill_plain(guest_at(&driver.memory, TX_GPA, 2000), HEADER, 100));
     assert_int_equal(host_receive(), PACKET_HEADER + 100);
-}
-
-static void remove_link(void)
-{
-    struct {
-        struct nlmsghdr header;
-        struct ifinfomsg link;
-    } request = {
-        .header = {.nlmsg_len = sizeof(request), .nlmsg_type = RTM_DELLINK, .nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK},
-        .link = {.ifi_index = (int)if_nametoindex(TAP)},
-    };
-    cleanup_fd int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
-
-    assert_int_equal(send(fd, &request, sizeof(request), 0), sizeof(request));
-    assert_true(recv(fd, answer, sizeof(answer), 0) > 0);
-    assert_int_equal(if_nametoindex(TAP), 0);
 }
 
 static void test_tap_deleted_under_the_guest_is_not_polled(void **state)
@@ -521,7 +439,7 @@ static void test_tap_deleted_under_the_guest_is_not_polled(void **state)
     SKIP_WITHOUT_TAP();
     start(0);
     give_buffers(2, 1526);
-    remove_link();
+    host_tap_delete(TAP);
     guest_driver_settle(&driver);
     guest_send(TX_GPA, fill_plain(guest_at(&driver.memory, TX_GPA, 2000), HEADER, 100));
     guest_driver_settle(&driver);
@@ -529,22 +447,24 @@ static void test_tap_deleted_under_the_guest_is_not_polled(void **state)
     assert_false(driver.failed);
 }
 
+#define tap_test(function) cmocka_unit_test_setup_teardown(function, setup, teardown)
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_missing_tap_is_an_error_and_is_not_made, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_name_that_no_interface_can_have_is_an_error, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_interface_that_is_no_tap_is_an_error, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_tap_that_another_has_is_an_error, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_tap_is_free_again_when_the_device_is_gone, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_frames_pass_both_ways, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_segment_of_the_guest_leaves_with_its_header, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_segment_reaches_a_guest_that_agreed_whole, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_segment_reaches_a_guest_that_did_not_agree_in_pieces, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_offloads_of_the_last_driver_do_not_bind_the_next, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_header_that_contradicts_the_frame_is_malformed, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_frames_to_a_tap_that_is_down_are_dropped, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_tap_deleted_under_the_guest_is_not_polled, setup, teardown),
+        tap_test(test_missing_tap_is_an_error_and_is_not_made),
+        tap_test(test_name_that_no_interface_can_have_is_an_error),
+        tap_test(test_interface_that_is_no_tap_is_an_error),
+        tap_test(test_tap_that_another_has_is_an_error),
+        tap_test(test_tap_is_free_again_when_the_device_is_gone),
+        tap_test(test_frames_pass_both_ways),
+        tap_test(test_segment_of_the_guest_leaves_with_its_header),
+        tap_test(test_segment_reaches_a_guest_that_agreed_whole),
+        tap_test(test_segment_reaches_a_guest_that_did_not_agree_in_pieces),
+        tap_test(test_offloads_of_the_last_driver_do_not_bind_the_next),
+        tap_test(test_header_that_contradicts_the_frame_is_malformed),
+        tap_test(test_frames_to_a_tap_that_is_down_are_dropped),
+        tap_test(test_tap_deleted_under_the_guest_is_not_polled),
     };
 
     enter_namespace();
