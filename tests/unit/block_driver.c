@@ -35,6 +35,12 @@ void block_make_file(char *path, const char *directory, uint64_t size)
     }
 }
 
+void block_use_memory(void)
+{
+    unlink(block.path);
+    block_make_file(block.path, "/dev/shm", FILE_SIZE);
+}
+
 static int setup(enum io_engine engine)
 {
     memset(&block, 0, sizeof(block));

@@ -43,6 +43,9 @@ uint8_t block_pattern(uint64_t offset);
 /* Makes one in `directory`; stores its path, for which there is room as in block.path. */
 void block_make_file(char *path, const char *directory, uint64_t size);
 
+/* From here on the file is in memory: how long a disk takes to flush, while others write to it, is nobody's failure. */
+void block_use_memory(void);
+
 /* The device of block.config; the test is skipped where the host has no io_uring. */
 struct virtio_device *block_make_device(void);
 /* Makes it and activates it. */

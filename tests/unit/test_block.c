@@ -5,7 +5,6 @@
 #include "vmm/metrics.h"
 #include "vmm/virtio/devices.h"
 
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -209,17 +208,10 @@ static void test_read_only_drive_refuses_every_change(void **state)
 
 /* Flush, identity, unknown */
 
-/* In memory: how long a disk takes to flush, while others write to it, is nobody's failure. */
-static void use_file_in_memory(void)
-{
-    unlink(block.path);
-    block_make_file(block.path, "/dev/shm", FILE_SIZE);
-}
-
 static void test_flush_succeeds_with_either_cache_type(void **state)
 {
     (void)state;
-    use_file_in_memory();
+    block_use_memory();
     block_start();
     assert_int_equal(block_write_sectors(0, 1), VIRTIO_BLK_S_OK);
     assert_int_equal(block_request(VIRTIO_BLK_T_FLUSH, 0, 0, 0, NULL), VIRTIO_BLK_S_OK);
@@ -295,88 +287,6 @@ static void test_malformed_requests_are_answered_as_far_as_possible(void **state
     guest_driver_notify(driver, 0);
     guest_driver_wait_used(driver, 0, NULL);
     assert_int_equal(*(uint8_t *)block_at(DATA_GPA + SECTOR, 1), VIRTIO_BLK_S_IOERR);
-    assert_block_alive();
-}
-
-/* Discard and write zeroes */
-
-static uint64_t allocated_bytes(void)
-{
-    struct stat status;
-
-    assert_int_equal(stat(block.path, &status), 0);
-    return (uint64_t)status.st_blocks * 512;
-}
-
-static void test_discard_gives_blocks_back(void **state)
-{
-    cleanup_fd int fd = open(block.path, O_RDONLY | O_CLOEXEC);
-
-    (void)state;
-    block_start();
-    assert_int_equal(fsync(fd), 0); /* not sync(2): all that others write would be waited for */
-    uint64_t before = allocated_bytes();
-    assert_int_equal(block_forget(VIRTIO_BLK_T_DISCARD, 1024, 512, 0), VIRTIO_BLK_S_OK);
-    assert_true(allocated_bytes() + 512 * SECTOR <= before + 4096);
-    assert_block_file_has(1024 * SECTOR, 4096, 0);
-    assert_block_file_has((1024 + 512) * SECTOR - 4096, 4096, 0);
-    assert_block_file_kept(1023 * SECTOR, SECTOR);
-    assert_block_file_kept((1024 + 512) * SECTOR, SECTOR);
-    assert_int_equal(METRIC_TOTAL(block.discard_count), 1);
-}
-
-static void test_write_zeroes_zeroes_with_and_without_unmap(void **state)
-{
-    (void)state;
-    block_start();
-    assert_int_equal(block_forget(VIRTIO_BLK_T_WRITE_ZEROES, 9, 5, 0), VIRTIO_BLK_S_OK);
-    assert_int_equal(block_forget(VIRTIO_BLK_T_WRITE_ZEROES, 21, 3, VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP),
-                     VIRTIO_BLK_S_OK);
-    assert_block_file_kept(8 * SECTOR, SECTOR);
-    assert_block_file_has(9 * SECTOR, 5 * SECTOR, 0);
-    assert_block_file_kept(14 * SECTOR, 7 * SECTOR);
-    assert_block_file_has(21 * SECTOR, 3 * SECTOR, 0);
-    assert_block_file_kept(24 * SECTOR, SECTOR);
-    assert_int_equal(METRIC_TOTAL(block.write_zeroes_count), 2);
-}
-
-/* tmpfs can punch holes but not zero a range: the zeros are written. */
-static void test_write_zeroes_writes_where_nothing_else_works(void **state)
-{
-    (void)state;
-    use_file_in_memory();
-    block_start();
-    assert_int_equal(block_forget(VIRTIO_BLK_T_WRITE_ZEROES, 5, 1001, 0), VIRTIO_BLK_S_OK);
-    assert_block_file_kept(0, 5 * SECTOR);
-    for (uint64_t sector = 5; sector < 1006; sector++)
-        assert_block_file_has(sector * SECTOR, SECTOR, 0);
-    assert_block_file_kept(1006 * SECTOR, SECTOR);
-    assert_block_alive();
-}
-
-static void test_wrong_segments_are_refused(void **state)
-{
-    static const struct virtio_blk_discard_write_zeroes ranges[] = {
-        {FILE_SECTORS, 1, 0}, {FILE_SECTORS - 1, 2, 0}, {UINT64_MAX, 1, 0}, {0, UINT32_MAX, 0}, {1, FILE_SECTORS, 0}};
-
-    (void)state;
-    block_start();
-    for (size_t i = 0; i < array_length(ranges); i++) {
-        assert_int_equal(block_forget(VIRTIO_BLK_T_DISCARD, ranges[i].sector, ranges[i].num_sectors, 0),
-                         VIRTIO_BLK_S_IOERR);
-        assert_int_equal(block_forget(VIRTIO_BLK_T_WRITE_ZEROES, ranges[i].sector, ranges[i].num_sectors, 0),
-                         VIRTIO_BLK_S_IOERR);
-    }
-    /* Flags that mean nothing here (5.2.6.2), no segment, half a segment, two. */
-    assert_int_equal(block_forget(VIRTIO_BLK_T_DISCARD, 0, 1, VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP), VIRTIO_BLK_S_UNSUPP);
-    assert_int_equal(block_forget(VIRTIO_BLK_T_WRITE_ZEROES, 0, 1, 2), VIRTIO_BLK_S_UNSUPP);
-    block_fill(DATA_GPA, 32, 0);
-    assert_int_equal(block_request(VIRTIO_BLK_T_DISCARD, 0, 0, 0, NULL), VIRTIO_BLK_S_IOERR);
-    assert_int_equal(block_request(VIRTIO_BLK_T_DISCARD, 0, DATA_GPA, 8, NULL), VIRTIO_BLK_S_IOERR);
-    assert_int_equal(block_request(VIRTIO_BLK_T_WRITE_ZEROES, 0, DATA_GPA, 32, NULL), VIRTIO_BLK_S_IOERR);
-    assert_int_equal(block_forget(VIRTIO_BLK_T_DISCARD, 5, 0, 0), VIRTIO_BLK_S_OK);
-    assert_block_file_kept(0, 4096);
-    assert_block_file_kept(FILE_SIZE - 4096, 4096);
     assert_block_alive();
 }
 
@@ -508,8 +418,6 @@ TEST_MAIN(BLOCK_TEST(test_config_tells_capacity_and_limits), BLOCK_TEST(test_fea
           BLOCK_TEST(test_driver_that_cannot_flush_gets_durable_writes),
           BLOCK_TEST(test_identity_is_made_of_device_and_inode), BLOCK_TEST(test_unknown_requests_are_unsupported),
           BLOCK_TEST(test_malformed_requests_are_answered_as_far_as_possible),
-          BLOCK_TEST(test_discard_gives_blocks_back), BLOCK_TEST(test_write_zeroes_zeroes_with_and_without_unmap),
-          BLOCK_TEST(test_write_zeroes_writes_where_nothing_else_works), BLOCK_TEST(test_wrong_segments_are_refused),
           BLOCK_TEST(test_file_truncated_under_the_guest_is_an_io_error),
           BLOCK_TEST(test_write_that_fails_half_way_is_not_repeated), BLOCK_TEST(test_wrong_files_are_refused_by_name),
           BLOCK_TEST(test_update_changes_file_capacity_and_identity),
