@@ -1,64 +1,13 @@
-#include "tests/unit/harness.h"
-
-#include "tests/unit/vsock_driver.h"
-
-#include "vmm/metrics.h"
-#include "vmm/virtio/vsock.h"
+#include "tests/unit/vsock_hostile_fixture.h"
 
 #include <errno.h>
 #include <linux/virtio_ring.h>
-#include <stdio.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 
 /* Guests and host peers that break the rules of vsock, or stretch them. */
 
 #define CHAIN_GPA 0xa00000ULL
-
-static struct vsock_driver vsock;
-static uint8_t bytes[65536];
-
-static struct vsock *inside(void)
-{
-    return container_of(vsock.driver.device, struct vsock, device);
-}
-
-static int setup(void **state)
-{
-    struct rlimit files;
-
-    (void)state;
-    assert_int_equal(getrlimit(RLIMIT_NOFILE, &files), 0);
-    files.rlim_cur = files.rlim_max < 4096 ? files.rlim_max : 4096;
-    assert_int_equal(setrlimit(RLIMIT_NOFILE, &files), 0);
-    vsock_driver_setup(&vsock);
-    vsock_driver_start(&vsock, SEQPACKET_FEATURE);
-    return 0;
-}
-
-/* Nothing is left of any connection, whatever happened. */
-static int teardown(void **state)
-{
-    (void)state;
-    guest_driver_reset(&vsock.driver);
-    assert_int_equal(inside()->connection_count, 0);
-    assert_int_equal(inside()->buffers_given, 0);
-    assert_int_equal(inside()->kept, 0);
-    assert_true(list_is_empty(&inside()->connections) && list_is_empty(&inside()->pending) &&
-                list_is_empty(&inside()->expiring) && list_is_empty(&inside()->connecting) &&
-                list_is_empty(&inside()->greeting));
-    for (size_t i = 0; i < VSOCK_BUCKETS; i++)
-        assert_null(inside()->buckets[i]);
-    assert_int_equal(metrics.vsock.conns_added, metrics.vsock.conns_removed);
-    vsock_driver_teardown(&vsock);
-    return 0;
-}
-
-static void give(void)
-{
-    vsock_driver_give(&vsock, BUFFERS, BUFFER_SIZE);
-}
 
 /* Sends a chain of `length` bytes that begins with the header as it stands. */
 static void say_raw(uint32_t length, uint32_t second)
@@ -434,112 +383,6 @@ static void test_receive_buffer_without_room_for_data_ends_all(void **state)
     expect_failure(fd);
 }
 
-/* --- Anything at all --- */
-
-static uint32_t random_state;
-
-static uint32_t chance(uint32_t limit)
-{
-    random_state = random_state * 1664525 + 1013904223;
-    return (random_state >> 8) % limit;
-}
-
-static void random_packet(void)
-{
-    static const uint32_t lengths[] = {0, 0, 0, 1, 100, 5000, 65536};
-
-    vsock.header.type = chance(8) == 0 ? (uint16_t)chance(4) : chance(2) == 0 ? SEQPACKET : STREAM;
-    vsock.header.buf_alloc = chance(4) == 0 ? chance(10000) : GUEST_BUFFER;
-    vsock.header.fwd_cnt = chance(4) == 0 ? chance(100000) : 0;
-    vsock_driver_say(&vsock, chance(6), chance(3) == 0 ? (1u << 30) + chance(40) : PORT + chance(3),
-                     (uint16_t)chance(9), chance(4), bytes, lengths[chance(array_length(lengths))]);
-}
-
-static void random_peer(int *fd)
-{
-    char line[32];
-
-    if (*fd < 0) {
-        bool stream = chance(2) == 0;
-
-        if (inside()->listener_failed)
-            return;
-        *fd = host_connect(stream ? vsock.path : vsock.seqpacket, stream ? SOCK_STREAM : SOCK_SEQPACKET);
-        snprintf(line, sizeof(line), "CONNECT %u\n", chance(6));
-        host_say(*fd, line);
-        return;
-    }
-    switch (chance(5)) {
-    case 0:
-        if (send(*fd, bytes, 1 + chance(30000), MSG_NOSIGNAL) < 0)
-            fd_close(fd);
-        break;
-    case 1:
-        while (recv(*fd, bytes, sizeof(bytes), 0) > 0)
-            ;
-        break;
-    case 2:
-        shutdown(*fd, chance(2) == 0 ? SHUT_WR : SHUT_RD);
-        break;
-    case 3:
-        fd_close(fd);
-        break;
-    default:
-        break;
-    }
-}
-
-static void test_no_sequence_of_packets_and_peers_does_harm(void **state)
-{
-    enum { ROUNDS = 1500, PEERS = 6 };
-    struct virtio_vsock_hdr header;
-    int peers[PEERS];
-    int listeners[] = {host_listen(&vsock, PORT, SOCK_STREAM), host_listen(&vsock, PORT + 1, SOCK_SEQPACKET)};
-    int accepted[PEERS];
-
-    (void)state;
-    memset(peers, -1, sizeof(peers));
-    memset(accepted, -1, sizeof(accepted));
-    for (random_state = 1; random_state == 1; chance(2))
-        ;
-    for (unsigned round = 0; round < ROUNDS; round++) {
-        unsigned slot = chance(PEERS);
-
-        random_packet();
-        random_peer(&peers[slot]);
-        slot = chance(PEERS);
-        if (accepted[slot] < 0)
-            accepted[slot] = accept4(listeners[chance(2)], NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-        else
-            random_peer(&accepted[slot]);
-        if (chance(3) == 0)
-            vsock_driver_give(&vsock, 1 + chance(8), HEADER + 1 + chance(4000));
-        while (vsock_driver_hear(&vsock, &header))
-            if (header.op == VIRTIO_VSOCK_OP_REQUEST && chance(2) == 0) {
-                vsock.header.type = header.type;
-                SAY(header.dst_port, header.src_port, RESPONSE);
-            }
-        assert_false(vsock.driver.failed);
-        assert_true(inside()->connection_count < 400);
-        if (round % 500 == 499) {
-            guest_driver_reset(&vsock.driver);
-            assert_int_equal(inside()->connection_count, 0);
-            assert_int_equal(inside()->kept, 0);
-            guest_driver_restart(&vsock.driver, SEQPACKET_FEATURE | 1ULL << VIRTIO_RING_F_EVENT_IDX);
-            vsock.given = 0;
-        }
-    }
-    for (unsigned i = 0; i < PEERS; i++) {
-        fd_close(&peers[i]);
-        fd_close(&accepted[i]);
-    }
-    fd_close(&listeners[0]);
-    fd_close(&listeners[1]);
-    host_forget(&vsock, PORT);
-    host_forget(&vsock, PORT + 1);
-}
-
-#define vsock_test(function) cmocka_unit_test_setup_teardown(function, setup, teardown)
 /* What a broken device does on the loop's next turn, a pause must not put off until the guest resets it. */
 static void test_host_peers_of_a_broken_device_see_the_end_although_it_is_paused(void **state)
 {
@@ -575,5 +418,4 @@ TEST_MAIN(vsock_test(test_host_peers_of_a_broken_device_see_the_end_although_it_
           vsock_test(test_ports_of_a_closing_connection_may_be_used_again),
           vsock_test(test_credit_that_cannot_be_is_none), vsock_test(test_broken_transmit_queue_ends_all),
           vsock_test(test_broken_receive_queue_ends_all),
-          vsock_test(test_receive_buffer_without_room_for_data_ends_all),
-          vsock_test(test_no_sequence_of_packets_and_peers_does_harm))
+          vsock_test(test_receive_buffer_without_room_for_data_ends_all))
