@@ -6,6 +6,7 @@
  * bytes are used up are right.
  */
 #include "tests/fuzz/fuzz.h"
+#include "tests/machine/send_descriptors.h"
 
 #include "vmm/backend/unix_socket.h"
 #include "vmm/base/cleanup.h"
@@ -55,26 +56,10 @@ static int some_fd(uint8_t which)
     return fd;
 }
 
+/* To one that nobody reads from, or who is gone, it is lost. */
 static void send_with(int socket, const void *bytes, size_t size, const int *fds, size_t fd_count)
 {
-    union {
-        char room[CMSG_SPACE(FDS_MAX * sizeof(int))];
-        struct cmsghdr alignment;
-    } control = {0};
-    struct iovec iov = {.iov_base = (void *)(uintptr_t)bytes, .iov_len = size};
-    struct msghdr header = {.msg_iov = &iov, .msg_iovlen = 1};
-
-    if (fd_count > 0) {
-        header.msg_control = &control;
-        header.msg_controllen = CMSG_SPACE(fd_count * sizeof(int));
-        struct cmsghdr *rights = CMSG_FIRSTHDR(&header);
-        rights->cmsg_level = SOL_SOCKET;
-        rights->cmsg_type = SCM_RIGHTS;
-        rights->cmsg_len = CMSG_LEN(fd_count * sizeof(int));
-        memcpy(CMSG_DATA(rights), fds, fd_count * sizeof(int));
-    }
-    /* One that nobody reads from, or who is gone, loses what it says. */
-    fuzz_require(sendmsg(socket, &header, MSG_NOSIGNAL | MSG_DONTWAIT) <= (ssize_t)size);
+    fuzz_require(send_descriptors(socket, bytes, size, fds, fd_count, MSG_DONTWAIT) <= (ssize_t)size);
 }
 
 static void hang_up(void)

@@ -1,6 +1,7 @@
 #include "tests/machine/fake_backend.h"
 
 #include "tests/machine/fake_backend_devices.h"
+#include "tests/machine/send_descriptors.h"
 #include "tests/unit/harness.h"
 
 #include <fcntl.h>
@@ -16,7 +17,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { HEADER = sizeof(struct vhost_user_header), FDS_MAX = 8 };
+enum { HEADER = sizeof(struct vhost_user_header), FDS_MAX = SEND_DESCRIPTORS_MAX };
 
 struct region {
     struct vhost_user_region told;
@@ -143,27 +144,6 @@ static ssize_t receive(struct vhost_user_message *message, int fds[FDS_MAX])
     return got;
 }
 
-static void send_with_fds(const struct vhost_user_message *message, size_t size, const int *fds, size_t count)
-{
-    union {
-        char room[CMSG_SPACE(FDS_MAX * sizeof(int))];
-        struct cmsghdr alignment;
-    } control = {0};
-    struct iovec iov = {.iov_base = (void *)(uintptr_t)message, .iov_len = size};
-    struct msghdr header = {.msg_iov = &iov, .msg_iovlen = 1};
-
-    if (count > 0) {
-        header.msg_control = &control;
-        header.msg_controllen = CMSG_SPACE(count * sizeof(int));
-        struct cmsghdr *rights = CMSG_FIRSTHDR(&header);
-        rights->cmsg_level = SOL_SOCKET;
-        rights->cmsg_type = SCM_RIGHTS;
-        rights->cmsg_len = CMSG_LEN(count * sizeof(int));
-        memcpy(CMSG_DATA(rights), fds, count * sizeof(int));
-    }
-    sendmsg(front.socket, &header, MSG_NOSIGNAL);
-}
-
 static void answer_with(struct vhost_user_message *message, size_t size, const int *fds, size_t count)
 {
     const int gifts[] = {0, 1, 2};
@@ -185,7 +165,7 @@ static void answer_with(struct vhost_user_message *message, size_t size, const i
         size = HEADER + 3;
         break;
     case BACKEND_ANSWERS_UNASKED:
-        send_with_fds(message, size, NULL, 0);
+        send_descriptors(front.socket, message, size, NULL, 0, 0);
         break;
     case BACKEND_GIVES_DESCRIPTORS:
         fds = gifts;
@@ -194,7 +174,7 @@ static void answer_with(struct vhost_user_message *message, size_t size, const i
     default:
         break;
     }
-    send_with_fds(message, size, fds, count);
+    send_descriptors(front.socket, message, size, fds, count, 0);
 }
 
 static void answer(struct vhost_user_message *message, size_t size)
