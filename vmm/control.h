@@ -1,6 +1,7 @@
 /*
  * What can be asked of a machine. The API maps requests onto these calls and nothing else. All run on the event
- * loop's thread; none blocks for longer than a file system call.
+ * loop's thread, and wait for nobody but the host's files, vCPUs that are to leave the guest, and back ends of
+ * vhost-user devices, which have their time (vmm/devices.md).
  *
  * Life cycle: not started -> running <-> paused -> gone. The route table of the API refuses requests that are wrong
  * for the state before they come here; the calls check again only where the machine would be harmed.

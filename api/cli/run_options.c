@@ -150,7 +150,8 @@ struct error *run_options_parse_memory(const char *text, uint64_t *mib)
     return NULL;
 }
 
-struct error *run_options_parse_timeout(const char *text, uint64_t *timeout_ms)
+/* "90", "1500ms", "90s", "5m" or "1h", in milliseconds. */
+static struct error *parse_timeout(const char *text, uint64_t *timeout_ms)
 {
     static const struct {
         const char *name;
@@ -336,7 +337,7 @@ static struct error *take_option(struct run_options *options, int option, const 
         options->hostname = value;
         return NULL;
     case OPTION_TIMEOUT:
-        return run_options_parse_timeout(value, &options->timeout_ms);
+        return parse_timeout(value, &options->timeout_ms);
     case OPTION_TIMELINE:
         options->timeline = true;
         options->timeline_path = value;

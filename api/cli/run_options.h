@@ -59,7 +59,4 @@ void run_options_free(struct run_options *options);
 /* "512", "512M" or "2G", in MiB. */
 struct error *run_options_parse_memory(const char *text, uint64_t *mib);
 
-/* "90", "1500ms", "90s", "5m" or "1h", in milliseconds: --timeout. */
-struct error *run_options_parse_timeout(const char *text, uint64_t *timeout_ms);
-
 extern const char run_help[];

@@ -8,7 +8,6 @@
 #include <stdint.h>
 
 #define checked_add(a, b, result) (!__builtin_add_overflow(a, b, result))
-#define checked_sub(a, b, result) (!__builtin_sub_overflow(a, b, result))
 #define checked_mul(a, b, result) (!__builtin_mul_overflow(a, b, result))
 
 /* Whether [offset, offset + length) lies within [0, size). An empty range at `size` does. */
