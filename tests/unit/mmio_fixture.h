@@ -65,6 +65,7 @@ static inline void fake_notify(struct virtio_device *device, unsigned index)
 {
     struct virtqueue_chain chain;
 
+    assert_in_range(index, 0, QUEUES - 1);
     fixture.notified[index]++;
     switch (virtqueue_pop(&device->queues[index], &chain)) {
     case VIRTQUEUE_CHAIN:

@@ -111,6 +111,23 @@ static void test_config_space_is_written_by_a_driver_only(void **state)
     write_sized(VIRTIO_MMIO_CONFIG + 10, 0x11223344, 4);
     assert_int_equal(fixture.config[10], 0x44);
     assert_int_equal(fixture.config[11], 0x33);
+    write_sized(VIRTIO_MMIO_CONFIG, 0xee, 1);
+    assert_int_equal(fixture.config[0], 0xee);
+}
+
+static void test_config_space_that_a_device_does_not_have_is_left_alone(void **state)
+{
+    struct virtio_ops ops = fake_ops;
+
+    (void)state;
+    ops.config_read = NULL;
+    ops.config_write = NULL;
+    fixture.device.ops = &ops;
+    bring_up();
+    write_sized(VIRTIO_MMIO_CONFIG, 0xff, 1);
+    assert_int_equal(fixture.config[0], 1);
+    assert_int_equal(read_sized(VIRTIO_MMIO_CONFIG, 4), 0);
+    fixture.device.ops = &fake_ops;
 }
 
 static void test_config_change_makes_another_generation(void **state)
@@ -232,6 +249,7 @@ TEST_MAIN(MMIO_TEST(test_all_queues_but_the_prompt_ones_have_a_doorbell),
           MMIO_TEST(test_features_are_settled_after_features_ok), MMIO_TEST(test_config_space_is_read_in_any_width),
           MMIO_TEST(test_config_space_is_written_by_a_driver_only),
           MMIO_TEST(test_expected_change_of_config_is_shown_without_a_word),
+          MMIO_TEST(test_config_space_that_a_device_does_not_have_is_left_alone),
           MMIO_TEST(test_config_change_makes_another_generation),
           MMIO_TEST(test_registers_are_written_whole_and_aligned), MMIO_TEST(test_transport_survives_random_accesses),
           MMIO_TEST(test_connect_to_what_is_no_vm_names_the_device), MMIO_TEST(test_connect_to_one_vm_after_another))

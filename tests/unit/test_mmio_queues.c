@@ -41,6 +41,28 @@ static void test_ready_queue_keeps_its_place(void **state)
     assert_int_equal(fixture.queues[0].descriptor_gpa, 0x8000);
 }
 
+/* Each register is half an address, and has nothing to do with the others. */
+static void test_queue_addresses_are_written_in_halves(void **state)
+{
+    const struct virtqueue *queue = &fixture.queues[1];
+
+    (void)state;
+    negotiate(0);
+    write32(VIRTIO_MMIO_QUEUE_SEL, 1);
+    write32(VIRTIO_MMIO_QUEUE_USED_HIGH, 6);
+    write32(VIRTIO_MMIO_QUEUE_USED_LOW, 0x6000);
+    write32(VIRTIO_MMIO_QUEUE_AVAIL_HIGH, 5);
+    write32(VIRTIO_MMIO_QUEUE_AVAIL_LOW, 0x5000);
+    write32(VIRTIO_MMIO_QUEUE_DESC_HIGH, 4);
+    write32(VIRTIO_MMIO_QUEUE_DESC_LOW, 0x4000);
+    write32(VIRTIO_MMIO_QUEUE_NUM, 8);
+    assert_int_equal(queue->descriptor_gpa, 0x400004000);
+    assert_int_equal(queue->driver_gpa, 0x500005000);
+    assert_int_equal(queue->device_gpa, 0x600006000);
+    assert_int_equal(queue->size, 8);
+    assert_int_equal(fixture.queues[0].descriptor_gpa, 0);
+}
+
 static void test_registers_of_a_queue_that_is_not_there_are_ignored(void **state)
 {
     (void)state;
@@ -153,6 +175,55 @@ static void test_pause_holds_notifications_and_resume_looks_again(void **state)
     assert_true(guest_ring_has_used(&fixture.rings[1]));
 }
 
+static unsigned resumes;
+
+static void count_resume(struct virtio_device *device)
+{
+    (void)device;
+    resumes++;
+}
+
+/* Who has a way of its own to go on looks at its queues itself; one that failed waits for its reset, one without a
+ * driver for a driver. */
+static void test_resume_is_for_devices_that_work(void **state)
+{
+    struct virtio_ops ops = fake_ops;
+
+    (void)state;
+    resumes = 0;
+    ops.resume = count_resume;
+    fixture.device.ops = &ops;
+    bring_up();
+    virtio_mmio_pause(fixture.transport);
+    virtio_mmio_resume(fixture.transport);
+    assert_int_equal(resumes, 1);
+    assert_int_equal(fixture.notified[0], 0);
+
+    virtio_device_fail(&fixture.device, "something");
+    virtio_mmio_pause(fixture.transport);
+    virtio_mmio_resume(fixture.transport);
+    set_status(0);
+    virtio_mmio_pause(fixture.transport);
+    virtio_mmio_resume(fixture.transport);
+    assert_int_equal(resumes, 1);
+    fixture.device.ops = &fake_ops;
+}
+
+/* Its interrupts come past us: once it works, there may always be a used buffer; before, there cannot be. */
+static void test_device_served_elsewhere_may_always_have_used_buffers(void **state)
+{
+    (void)state;
+    fixture.device.served_elsewhere = true;
+    fixture.device.features |= 1ULL << VIRTIO_F_VERSION_1;
+    negotiate(OFFERED);
+    assert_int_equal(read32(VIRTIO_MMIO_INTERRUPT_STATUS), 0);
+    bring_up();
+    assert_int_equal(read32(VIRTIO_MMIO_INTERRUPT_STATUS), VIRTIO_MMIO_INT_VRING);
+    virtio_device_config_changed(&fixture.device);
+    write32(VIRTIO_MMIO_INTERRUPT_ACK, VIRTIO_MMIO_INT_VRING);
+    assert_int_equal(read32(VIRTIO_MMIO_INTERRUPT_STATUS), VIRTIO_MMIO_INT_VRING | VIRTIO_MMIO_INT_CONFIG);
+}
+
 static void test_pause_of_an_inactive_device_is_nothing(void **state)
 {
     (void)state;
@@ -165,11 +236,13 @@ static void test_pause_of_an_inactive_device_is_nothing(void **state)
 }
 
 TEST_MAIN(MMIO_TEST(test_queues_are_laid_out_between_features_ok_and_driver_ok_only),
-          MMIO_TEST(test_ready_queue_keeps_its_place),
+          MMIO_TEST(test_ready_queue_keeps_its_place), MMIO_TEST(test_queue_addresses_are_written_in_halves),
           MMIO_TEST(test_registers_of_a_queue_that_is_not_there_are_ignored),
           MMIO_TEST(test_notify_reaches_the_queue_it_names), MMIO_TEST(test_notify_is_ignored_when_nobody_listens),
           MMIO_TEST(test_interrupt_status_is_kept_until_acknowledged),
           MMIO_TEST(test_used_buffers_of_another_process_may_be_there_at_any_time),
           MMIO_TEST(test_no_interrupt_without_used_buffers), MMIO_TEST(test_broken_queue_stops_the_device_until_reset),
           MMIO_TEST(test_pause_holds_notifications_and_resume_looks_again),
+          MMIO_TEST(test_resume_is_for_devices_that_work),
+          MMIO_TEST(test_device_served_elsewhere_may_always_have_used_buffers),
           MMIO_TEST(test_pause_of_an_inactive_device_is_nothing))

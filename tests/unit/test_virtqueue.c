@@ -65,6 +65,76 @@ static void test_queue_rejects_areas_that_are_misaligned_or_not_memory(void **st
     activate(0);
 }
 
+/* Each area counts from its first byte to its last, and only while the driver says that it is there. */
+static void test_queue_knows_where_its_areas_are(void **state)
+{
+    const struct {
+        uint64_t gpa, length;
+    } areas[] = {{ring->descriptor_gpa, SIZE * 16}, {ring->driver_gpa, 6 + SIZE * 2}, {ring->device_gpa, 6 + SIZE * 8}};
+
+    (void)state;
+    /* Far from each other, so that each is found for itself. */
+    queue->descriptor_gpa = 0x100000;
+    queue->driver_gpa = 0x200000;
+    queue->device_gpa = 0x300000;
+    const uint64_t starts[] = {queue->descriptor_gpa, queue->driver_gpa, queue->device_gpa};
+    activate(0);
+    for (size_t i = 0; i < array_length(starts); i++) {
+        uint64_t start = starts[i], end = start + areas[i].length;
+
+        assert_false(virtqueue_overlaps(queue, start - 0x1000, 0x1000));
+        assert_true(virtqueue_overlaps(queue, start - 0x1000, 0x1001));
+        assert_true(virtqueue_overlaps(queue, start, 1));
+        assert_true(virtqueue_overlaps(queue, end - 1, 0x1000));
+        assert_false(virtqueue_overlaps(queue, end, 0x1000));
+        assert_true(virtqueue_overlaps(queue, start - 0x1000, 0x3000));
+    }
+    assert_true(virtqueue_overlaps(queue, 0, UINT32_MAX));
+    queue->ready = false;
+    assert_false(virtqueue_overlaps(queue, 0, UINT32_MAX));
+}
+
+static void test_queue_works_while_it_has_chains_that_were_not_given_back(void **state)
+{
+    const struct guest_buffer buffer = {DATA_GPA, 8, true};
+
+    (void)state;
+    activate(0);
+    assert_false(virtqueue_is_working(queue));
+    guest_ring_add(ring, &buffer, 1);
+    assert_false(virtqueue_is_working(queue));
+    assert_pops();
+    assert_true(virtqueue_is_working(queue));
+    virtqueue_push(queue, chain->head, 8);
+    assert_false(virtqueue_is_working(queue));
+}
+
+/* Another process had three of four chains, and gave back the first. */
+static void test_queue_goes_on_behind_what_another_process_took(void **state)
+{
+    const struct guest_buffer buffer = {DATA_GPA, 8, true};
+    uint16_t heads[4], used_head;
+    uint32_t length;
+
+    (void)state;
+    activate(0);
+    for (size_t i = 0; i < array_length(heads); i++)
+        heads[i] = guest_ring_add(ring, &buffer, 1);
+    assert_pops();
+    virtqueue_push(queue, heads[0], 8);
+    queue->next_used = queue->next_available = 0;
+    virtqueue_take_over(queue, 2);
+    assert_true(virtqueue_is_working(queue));
+    assert_pops();
+    assert_int_equal(chain->head, heads[3]);
+    virtqueue_push(queue, heads[2], 16);
+    assert_true(guest_ring_take_used(ring, &used_head, &length));
+    assert_int_equal(used_head, heads[0]);
+    assert_true(guest_ring_take_used(ring, &used_head, &length));
+    assert_int_equal(used_head, heads[2]);
+    assert_int_equal(length, 16);
+}
+
 /* Chains of drivers that keep the rules */
 
 static void test_queue_hands_out_buffers_in_order(void **state)
@@ -270,6 +340,9 @@ static void test_queue_orders_data_between_threads(void **state)
 TEST_MAIN(QUEUE_TEST(test_queue_activates_within_memory),
           QUEUE_TEST(test_queue_rejects_sizes_that_are_no_power_of_two_or_too_large),
           QUEUE_TEST(test_queue_rejects_areas_that_are_misaligned_or_not_memory),
+          QUEUE_TEST(test_queue_knows_where_its_areas_are),
+          QUEUE_TEST(test_queue_works_while_it_has_chains_that_were_not_given_back),
+          QUEUE_TEST(test_queue_goes_on_behind_what_another_process_took),
           QUEUE_TEST(test_queue_hands_out_buffers_in_order), QUEUE_TEST(test_queue_takes_a_chain_as_long_as_the_ring),
           QUEUE_TEST(test_queue_walks_indirect_tables_at_any_alignment),
           QUEUE_TEST(test_queue_takes_direct_descriptors_before_an_indirect_one),
