@@ -7,6 +7,8 @@
 #include <linux/virtio_config.h>
 #include <linux/virtio_ring.h>
 #include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
 enum { POLL_US = 1000, PATIENCE_US = 20000000 };
 
@@ -206,11 +208,41 @@ static const struct virtio_transport_ops counting_transport = {
     .fail = note_failure,
 };
 
+static void probe_ready(struct event_source *source, uint32_t events)
+{
+    (void)source;
+    (void)events;
+}
+
+static void probe_expired(struct event_timer *timer)
+{
+    (void)timer;
+}
+
+/* The source that was added last, and the timer that comes after all that are due. */
+static void look_into_loop(struct event_loop *loop, const struct event_source **source,
+                           const struct event_timer **timer)
+{
+    struct event_source new_source = {.fd = eventfd(0, EFD_CLOEXEC), .ready = probe_ready};
+    struct event_timer new_timer = {.expired = probe_expired};
+
+    assert_no_error(event_source_add(loop, &new_source, 0));
+    *source = new_source.next;
+    event_source_remove(&new_source);
+    close(new_source.fd);
+    event_timer_set(loop, &new_timer, 0);
+    *timer = new_timer.next;
+    event_timer_cancel(&new_timer);
+}
+
 void guest_driver_setup(struct guest_driver *driver)
 {
+    const struct event_timer *timer;
+
     memset(driver, 0, sizeof(*driver));
     guest_memory_setup(&driver->memory);
     assert_no_error(event_loop_new(&driver->loop));
+    look_into_loop(driver->loop, &driver->first_source, &timer);
 }
 
 void guest_driver_restart(struct guest_driver *driver, uint64_t features)
@@ -258,10 +290,17 @@ void guest_driver_reset(struct guest_driver *driver)
         virtqueue_reset(&device->queues[i]);
 }
 
+/* What a device leaves behind in the loop would be called when the device is gone. */
 void guest_driver_teardown(struct guest_driver *driver)
 {
+    const struct event_source *source;
+    const struct event_timer *timer;
+
     if (driver->device != NULL)
         driver->device->ops->destroy(driver->device);
+    look_into_loop(driver->loop, &source, &timer);
+    assert_ptr_equal(source, driver->first_source);
+    assert_null(timer);
     event_loop_free(driver->loop);
     guest_memory_unmap(&driver->memory);
     driver->device = NULL;

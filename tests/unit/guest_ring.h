@@ -82,7 +82,8 @@ struct guest_driver {
     struct guest_ring rings[GUEST_DRIVER_QUEUES_MAX];
     unsigned queue_signals[GUEST_DRIVER_QUEUES_MAX]; /* interrupts so far */
     unsigned config_signals;
-    bool failed; /* DEVICE_NEEDS_RESET */
+    bool failed;                             /* DEVICE_NEEDS_RESET */
+    const struct event_source *first_source; /* the loop's own */
 
     /* guest_driver_run_until */
     struct event_timer poll;
@@ -99,7 +100,7 @@ void guest_driver_start(struct guest_driver *driver, struct virtio_device *devic
 /* What the transport does on a reset; guest_driver_restart activates again with fresh rings. */
 void guest_driver_reset(struct guest_driver *driver);
 void guest_driver_restart(struct guest_driver *driver, uint64_t features);
-/* Destroys device, loop and memory. */
+/* Destroys device, loop and memory. Fails the test when something is left in the loop. */
 void guest_driver_teardown(struct guest_driver *driver);
 
 /* Notifies queue `index`, unless the device failed (the transport would not pass it on either). */

@@ -116,7 +116,19 @@ static void ring_is_written(int number, siginfo_t *info, void *context)
     guest_ring_publish(ring, 0);
 }
 
-/* `provoke` has the device look at queue `index`, which is empty; then it gets no notification any more. */
+static unsigned interrupts(void)
+{
+    unsigned sum = 0;
+
+    for (unsigned i = 0; i < driver.device->queue_count; i++)
+        sum += driver.queue_signals[i];
+    return sum;
+}
+
+/*
+ * `provoke` has the device look at queue `index`, which is empty; then it gets no notification any more. The guest is
+ * interrupted when its request is there again.
+ */
 static void hears_of_what_comes_while_it_asks(unsigned index, void (*provoke)(void))
 {
     struct guest_ring *ring = &driver.rings[index];
@@ -124,6 +136,8 @@ static void hears_of_what_comes_while_it_asks(unsigned index, void (*provoke)(vo
 
     assert_int_equal(ring->used->idx, ring->available->idx);
     assert_int_equal((uintptr_t)ring->used % RING_BYTES, 0);
+    guest_ring_used_event(ring, ring->used->idx);
+    unsigned before_it = interrupts();
     assert_int_equal(sigaction(SIGSEGV, &action, &before), 0);
     watched = ring;
     assert_int_equal(mprotect(ring->used, RING_BYTES, PROT_READ), 0);
@@ -133,6 +147,7 @@ static void hears_of_what_comes_while_it_asks(unsigned index, void (*provoke)(vo
     assert_int_equal(sigaction(SIGSEGV, &before, NULL), 0);
     assert_false(driver.failed);
     assert_int_equal(ring->used->idx, ring->available->idx);
+    assert_true(interrupts() > before_it);
 }
 
 static void notify_without_need(void)
