@@ -2,8 +2,11 @@
 
 #include "vmm/guest_memory.h"
 
+#include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 /* Two regions with a hole between them, as with more than 3 GiB. */
 static struct guest_memory memory;
@@ -90,6 +93,71 @@ static void test_clear_brings_zeros_at_the_same_address(void **state)
         assert_int_equal(first[i], 0);
 }
 
+/* Whether the mapping that has `place` is left out of core dumps. */
+static bool is_left_out_of_dumps(const void *place)
+{
+    FILE *maps = fopen("/proc/self/smaps", "re");
+    char line[512];
+    bool here = false, left_out = false;
+
+    assert_non_null(maps);
+    while (fgets(line, sizeof(line), maps) != NULL) {
+        unsigned long start, end;
+
+        if (sscanf(line, "%lx-%lx ", &start, &end) == 2)
+            here = (uintptr_t)place >= start && (uintptr_t)place < end;
+        else if (here && strncmp(line, "VmFlags:", 8) == 0)
+            left_out = strstr(line, " dd") != NULL;
+    }
+    fclose(maps);
+    return left_out;
+}
+
+/* What a guest has in its memory must not be in the dump of a VMM that crashed. */
+static void test_guest_memory_is_in_no_core_dump(void **state)
+{
+    struct guest_memory shared = {.regions = {{.gpa = 0, .size = 0x4000}}, .count = 1};
+
+    (void)state;
+    assert_false(is_left_out_of_dumps(&shared));
+    assert_true(is_left_out_of_dumps(memory.regions[0].hva));
+    assert_no_error(guest_memory_clear(&memory, HUGE_PAGES_NONE));
+    assert_true(is_left_out_of_dumps(memory.regions[1].hva));
+    assert_true(guest_pages_map(memory.regions[0].hva + 0x1000, 0x1000, HUGE_PAGES_NONE));
+    assert_true(is_left_out_of_dumps(memory.regions[0].hva + 0x1000));
+    assert_no_error(guest_memory_map_shared(&shared, HUGE_PAGES_NONE));
+    assert_true(is_left_out_of_dumps(shared.regions[0].hva));
+    guest_memory_unmap(&shared);
+}
+
+/* Others have it mapped: they must see the zeros, too, and keep what they have mapped. */
+static void test_shared_memory_is_cleared_for_all_and_its_file_closed(void **state)
+{
+    struct guest_memory shared = {.regions = {{.gpa = 0, .size = 0x4000}, {.gpa = 0x100000, .size = 0x2000}},
+                                  .count = 2};
+
+    (void)state;
+    assert_no_error(guest_memory_map_shared(&shared, HUGE_PAGES_NONE));
+    int fd = shared.shared_fd;
+    uint8_t *other = mmap(NULL, 0x6000, PROT_READ, MAP_SHARED, fd, 0), *first = shared.regions[0].hva;
+    assert_ptr_not_equal(other, MAP_FAILED);
+    memset(first, 0xff, 0x4000);
+    memset(shared.regions[1].hva, 0xee, 0x2000);
+    assert_int_equal(other[0x3fff], 0xff);
+    assert_int_equal(other[0x4000], 0xee);
+    assert_int_equal(ftruncate(fd, 0x1000), -1);
+    assert_int_equal(ftruncate(fd, 0x10000), -1);
+    assert_no_error(guest_memory_clear(&shared, HUGE_PAGES_NONE));
+    assert_ptr_equal(shared.regions[0].hva, first);
+    for (size_t i = 0; i < 0x6000; i++)
+        assert_int_equal(other[i], 0);
+    assert_int_equal(shared.regions[1].hva[0x1fff], 0);
+    munmap(other, 0x6000);
+    guest_memory_unmap(&shared);
+    assert_false(shared.shared);
+    assert_int_equal(fcntl(fd, F_GETFD), -1);
+}
+
 static void test_too_much_memory_is_an_error_that_names_the_field(void **state)
 {
     struct guest_memory too_much = {.regions = {{.size = 0x1000}, {.gpa = 0x1000, .size = 1ull << 62}}, .count = 2};
@@ -126,7 +194,9 @@ static void test_regions_start_where_huge_pages_do(void **state)
     guest_memory_unmap(&several);
 }
 
-TEST_MAIN(cmocka_unit_test(test_regions_start_where_huge_pages_do), TEST(test_range_within_a_region_has_a_host_address),
+TEST_MAIN(TEST(test_guest_memory_is_in_no_core_dump),
+          cmocka_unit_test(test_shared_memory_is_cleared_for_all_and_its_file_closed),
+          cmocka_unit_test(test_regions_start_where_huge_pages_do), TEST(test_range_within_a_region_has_a_host_address),
           TEST(test_range_outside_or_across_regions_has_none), TEST(test_refused_copy_copies_nothing),
           TEST(test_copy_goes_there_and_back), TEST(test_clear_brings_zeros_at_the_same_address),
           cmocka_unit_test(test_memory_that_cannot_be_cleared_leaves_no_gap),

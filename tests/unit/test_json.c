@@ -97,6 +97,38 @@ static void test_nul_characters_are_refused(void **state)
     assert_error(decode("{\"kernel\\u0000\": 1}", 19), ERROR_INPUT, "NUL");
 }
 
+/* Every two bytes, and what may stand on either side of each limit (Unicode, table 3-7). */
+static void test_utf8_is_what_unicode_says(void **state)
+{
+    static const struct {
+        const char *text;
+        bool right;
+    } cases[] = {
+        {"\340\240\200", true},      {"\340\237\277", false},     {"\340\240", false},
+        {"\341\200\200", true},      {"\341\277\277", true},      {"\341\300\200", false},
+        {"\341\200\300", false},     {"\341\200\177", false},     {"\355\237\277", true},
+        {"\355\240\200", false},     {"\356\200\200", true},      {"\357\277\277", true},
+        {"\360\220\200\200", true},  {"\360\217\277\277", false}, {"\360\220\200", false},
+        {"\361\200\200\200", true},  {"\363\277\277\277", true},  {"\361\200\300\200", false},
+        {"\361\200\200\300", false}, {"\364\217\277\277", true},  {"\364\220\200\200", false},
+        {"\365\200\200\200", false}, {"a\303\244b", true},
+    };
+
+    (void)state;
+    for (unsigned first = 0; first < 256; first++)
+        for (unsigned second = 0; second < 256; second++) {
+            const char text[2] = {(char)first, (char)second};
+            bool plain = first < 0x80 && second < 0x80;
+            bool pair = first >= 0xc2 && first <= 0xdf && second >= 0x80 && second <= 0xbf;
+
+            assert_int_equal(json_is_utf8(text, 1), first < 0x80);
+            assert_int_equal(json_is_utf8(text, 2), plain || pair);
+        }
+    for (size_t i = 0; i < array_length(cases); i++)
+        if (json_is_utf8(cases[i].text, strlen(cases[i].text)) != cases[i].right)
+            fail_msg("case %zu", i);
+}
+
 static void test_strings_that_are_not_utf8_are_refused(void **state)
 {
     static const char *const wrong[] = {
@@ -160,7 +192,7 @@ static void test_written_strings_are_escaped(void **state)
 TEST_MAIN(cmocka_unit_test(test_text_that_is_no_object_is_refused),
           cmocka_unit_test(test_every_other_kind_of_top_value_is_named),
           cmocka_unit_test(test_deep_nesting_is_refused_at_its_first_step),
-          cmocka_unit_test(test_nul_characters_are_refused),
+          cmocka_unit_test(test_nul_characters_are_refused), cmocka_unit_test(test_utf8_is_what_unicode_says),
           cmocka_unit_test(test_strings_that_are_not_utf8_are_refused),
           cmocka_unit_test(test_field_repeated_under_an_escape_is_still_repeated),
           cmocka_unit_test(test_written_strings_are_escaped))

@@ -282,6 +282,62 @@ static void test_changed_token_is_not_valid(void **state)
     assert_int_equal(get_with("X-metadata-token", token, now_us), 401);
 }
 
+/* Before the first token there is no key; one made with no key at all must not do. */
+static void test_token_made_without_the_key_is_not_valid(void **state)
+{
+    struct mmds forger = {.has_key = true};
+    char token[MMDS_TOKEN_LENGTH + 2] = {0};
+
+    (void)state;
+    mmds.version = MMDS_V2;
+    assert_true(mmds_token_make(&forger, 60, now_us, token));
+    assert_true(mmds_token_is_valid(&forger, token, MMDS_TOKEN_LENGTH, now_us));
+    assert_int_equal(get_with("X-metadata-token", token, now_us), 401);
+    assert_false(mmds_token_is_valid(&mmds, token, MMDS_TOKEN_LENGTH, now_us));
+    /* Longer or shorter by what is not looked at. */
+    assert_false(mmds_token_is_valid(&forger, token, MMDS_TOKEN_LENGTH - 1, now_us));
+    assert_false(mmds_token_is_valid(&forger, token, MMDS_TOKEN_LENGTH + 1, now_us));
+    assert_false(mmds_token_is_valid(&forger, token, 0, now_us));
+}
+
+/* Keys are random, and each service has one for all of its tokens. */
+static void test_no_two_services_share_a_key(void **state)
+{
+    struct mmds other = {0};
+    char first[MMDS_TOKEN_LENGTH + 1], second[MMDS_TOKEN_LENGTH + 1];
+
+    (void)state;
+    assert_true(mmds_token_make(&mmds, 60, now_us, first));
+    assert_true(mmds_token_make(&mmds, 61, now_us, second));
+    assert_true(mmds_token_is_valid(&mmds, first, MMDS_TOKEN_LENGTH, now_us));
+    assert_true(mmds_token_make(&other, 60, now_us, second));
+    assert_string_not_equal(first, second);
+    assert_false(mmds_token_is_valid(&mmds, second, MMDS_TOKEN_LENGTH, now_us));
+}
+
+/* Digits that stand for the same numbers, or are none. */
+static void test_token_is_written_in_one_way_only(void **state)
+{
+    char token[MMDS_TOKEN_LENGTH + 1], other[MMDS_TOKEN_LENGTH + 1];
+    static const char wrong[] = {'/', ':', '`', 'g', ' ', '\xff'};
+    struct mmds known = {.has_key = true};
+
+    (void)state;
+    assert_true(mmds_token_make(&known, 60, now_us, token));
+    for (size_t i = 0; i < MMDS_TOKEN_LENGTH; i++)
+        if (token[i] >= 'a') {
+            memcpy(other, token, sizeof(other));
+            other[i] = (char)(token[i] - 'a' + 'A');
+            assert_false(mmds_token_is_valid(&known, other, MMDS_TOKEN_LENGTH, now_us));
+        }
+    for (size_t i = 0; i < MMDS_TOKEN_LENGTH; i++)
+        for (size_t j = 0; j < array_length(wrong); j++) {
+            memcpy(other, token, sizeof(other));
+            other[i] = wrong[j];
+            assert_false(mmds_token_is_valid(&known, other, MMDS_TOKEN_LENGTH, now_us));
+        }
+}
+
 static void test_version_1_serves_all_and_counts_who_has_no_token(void **state)
 {
     char token[MMDS_TOKEN_LENGTH + 1];
@@ -457,7 +513,9 @@ TEST_MAIN(mmds_test(test_names_are_listed_and_strings_are_given), mmds_test(test
           mmds_test(test_request_is_taken_when_it_is_whole_and_by_itself),
           mmds_test(test_nonsense_is_refused_and_ends_the_connection),
           mmds_test(test_request_without_an_end_is_too_long), mmds_test(test_token_opens_version_2_until_it_expires),
-          mmds_test(test_changed_token_is_not_valid), mmds_test(test_version_1_serves_all_and_counts_who_has_no_token),
+          mmds_test(test_changed_token_is_not_valid), mmds_test(test_token_made_without_the_key_is_not_valid),
+          mmds_test(test_no_two_services_share_a_key), mmds_test(test_token_is_written_in_one_way_only),
+          mmds_test(test_version_1_serves_all_and_counts_who_has_no_token),
           mmds_test(test_token_is_refused_for_what_is_wrong_with_the_request),
           mmds_test(test_siphash_is_the_one_that_others_compute), mmds_test(test_patch_merges),
           mmds_test(test_contents_beyond_the_limit_change_nothing), mmds_test(test_patch_needs_contents),

@@ -102,6 +102,23 @@ static void test_config_space_is_read_in_any_width(void **state)
     assert_int_equal(read_sized(VIRTIO_MMIO_SIZE - 4, 4), 0);
 }
 
+/* What lies behind the config space in our memory is none of the guest's business. */
+static void test_nothing_beyond_config_space_is_told(void **state)
+{
+    uint8_t ours[64], told[8];
+
+    (void)state;
+    memset(ours, 0x55, sizeof(ours));
+    for (uint32_t size = 0; size <= 12; size++)
+        for (uint32_t offset = 0; offset <= 40; offset++)
+            for (uint32_t length = 0; length <= sizeof(told); length++) {
+                memset(told, 0xaa, sizeof(told));
+                virtio_config_copy(ours, size, offset, told, length);
+                for (uint32_t i = 0; i < sizeof(told); i++)
+                    assert_int_equal(told[i], i >= length ? 0xaa : offset + i < size ? 0x55 : 0);
+            }
+}
+
 static void test_config_space_is_written_by_a_driver_only(void **state)
 {
     (void)state;
@@ -247,7 +264,7 @@ TEST_MAIN(MMIO_TEST(test_all_queues_but_the_prompt_ones_have_a_doorbell),
           MMIO_TEST(test_absent_shared_memory_reads_all_ones), MMIO_TEST(test_features_ok_needs_version_1),
           MMIO_TEST(test_features_ok_needs_a_subset_of_the_offer),
           MMIO_TEST(test_features_are_settled_after_features_ok), MMIO_TEST(test_config_space_is_read_in_any_width),
-          MMIO_TEST(test_config_space_is_written_by_a_driver_only),
+          MMIO_TEST(test_config_space_is_written_by_a_driver_only), MMIO_TEST(test_nothing_beyond_config_space_is_told),
           MMIO_TEST(test_expected_change_of_config_is_shown_without_a_word),
           MMIO_TEST(test_config_space_that_a_device_does_not_have_is_left_alone),
           MMIO_TEST(test_config_change_makes_another_generation),

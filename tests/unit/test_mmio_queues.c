@@ -175,6 +175,26 @@ static void test_pause_holds_notifications_and_resume_looks_again(void **state)
     assert_true(guest_ring_has_used(&fixture.rings[1]));
 }
 
+/* One notification more, and what was on its way, change nothing that the driver sees. */
+static void test_failed_device_gives_nothing_back(void **state)
+{
+    struct virtqueue_chain chain;
+
+    (void)state;
+    bring_up();
+    add_request(0);
+    assert_int_equal(virtqueue_pop(&fixture.queues[0], &chain), VIRTQUEUE_CHAIN);
+    uint64_t before = metrics.interrupt_triggers;
+    virtio_device_fail(&fixture.device, "something");
+    virtio_device_fail(&fixture.device, "something else");
+    assert_int_equal(metrics.interrupt_triggers, before + 1);
+    virtqueue_push(&fixture.queues[0], chain.head, 0);
+    virtio_device_signal(&fixture.device, 0);
+    virtio_device_signal_all(&fixture.device);
+    assert_false(guest_ring_has_used(&fixture.rings[0]));
+    assert_int_equal(metrics.interrupt_triggers, before + 1);
+}
+
 static unsigned resumes;
 
 static void count_resume(struct virtio_device *device)
@@ -243,6 +263,6 @@ TEST_MAIN(MMIO_TEST(test_queues_are_laid_out_between_features_ok_and_driver_ok_o
           MMIO_TEST(test_used_buffers_of_another_process_may_be_there_at_any_time),
           MMIO_TEST(test_no_interrupt_without_used_buffers), MMIO_TEST(test_broken_queue_stops_the_device_until_reset),
           MMIO_TEST(test_pause_holds_notifications_and_resume_looks_again),
-          MMIO_TEST(test_resume_is_for_devices_that_work),
+          MMIO_TEST(test_failed_device_gives_nothing_back), MMIO_TEST(test_resume_is_for_devices_that_work),
           MMIO_TEST(test_device_served_elsewhere_may_always_have_used_buffers),
           MMIO_TEST(test_pause_of_an_inactive_device_is_nothing))

@@ -29,7 +29,8 @@ static void test_absent_limiter_lets_everything_through(void **state)
     for (int i = 0; i < 1000; i++)
         assert_int_equal(rate_limiter_take(&limiter, UINT64_MAX, START), 0);
     limit(bucket(0, 100), bucket(100, 0));
-    assert_int_equal(rate_limiter_take(&limiter, UINT64_MAX, START), 0);
+    for (uint64_t i = 0; i < 200; i++)
+        assert_int_equal(rate_limiter_take(&limiter, UINT64_MAX, START + i), 0);
 }
 
 static void test_full_bucket_empties_and_tells_when_to_try_again(void **state)
@@ -66,6 +67,39 @@ static void test_request_larger_than_the_bucket_passes_when_full_and_leaves_a_de
     /* 4000 in debt: 400 ms, and a tenth more for the request itself. */
     assert_int_equal(rate_limiter_take(&limiter, 100, START + 100), START + 100 + 410000);
     assert_int_equal(rate_limiter_take(&limiter, 100, START + 100 + 410000), 0);
+}
+
+/* In however many parts it is paid back, and whatever is asked for meanwhile. */
+static void test_debt_is_paid_back_to_the_microsecond(void **state)
+{
+    static const uint64_t moments[] = {1, 99, 100, 12345, 100000, 399999, 400000, 400001, 405000, 409999};
+
+    (void)state;
+    limit(bucket(1000, 100), none);
+    assert_int_equal(rate_limiter_take(&limiter, 5000, START), 0);
+    for (size_t i = 0; i < array_length(moments); i++) {
+        assert_int_equal(rate_limiter_take(&limiter, 100, START + moments[i]), START + 410000);
+        assert_true(limiter.bandwidth.debt == 0 || limiter.bandwidth.tokens == 0);
+    }
+    assert_int_equal(rate_limiter_take(&limiter, 100, START + 410000), 0);
+    assert_int_equal(limiter.bandwidth.tokens, 0);
+    /* All at once. */
+    assert_int_equal(rate_limiter_take(&limiter, 3000, START + 510000), 0);
+    assert_int_equal(limiter.bandwidth.debt, 2000);
+    assert_int_equal(rate_limiter_take(&limiter, 500, START + 510000 + 250000), 0);
+    assert_int_equal(limiter.bandwidth.debt, 0);
+    assert_int_equal(limiter.bandwidth.tokens, 0);
+}
+
+static void test_bucket_never_holds_more_than_its_size(void **state)
+{
+    (void)state;
+    limit(bucket(1000, 100), none);
+    assert_int_equal(rate_limiter_take(&limiter, 500, START), 0);
+    /* 300 are missing then, and 400 come. */
+    assert_int_equal(rate_limiter_take(&limiter, 0, START + 20000), 0);
+    assert_int_equal(rate_limiter_take(&limiter, 1000, START + 60000), 0);
+    assert_int_equal(rate_limiter_take(&limiter, 1, START + 60000), START + 60100);
 }
 
 static void test_long_run_rate_is_exact(void **state)
@@ -171,7 +205,8 @@ TEST_MAIN(cmocka_unit_test(test_absent_limiter_lets_everything_through),
           cmocka_unit_test(test_full_bucket_empties_and_tells_when_to_try_again),
           cmocka_unit_test(test_refused_request_takes_nothing_from_either_bucket),
           cmocka_unit_test(test_request_larger_than_the_bucket_passes_when_full_and_leaves_a_debt),
-          cmocka_unit_test(test_long_run_rate_is_exact),
+          cmocka_unit_test(test_debt_is_paid_back_to_the_microsecond),
+          cmocka_unit_test(test_bucket_never_holds_more_than_its_size), cmocka_unit_test(test_long_run_rate_is_exact),
           cmocka_unit_test(test_frequent_questions_do_not_change_the_rate),
           cmocka_unit_test(test_one_time_burst_is_spent_first_and_never_comes_back),
           cmocka_unit_test(test_bucket_never_overflows), cmocka_unit_test(test_clock_that_stands_still_adds_nothing),

@@ -270,6 +270,34 @@ static void test_chain_copies_across_buffers(void **state)
     assert_memory_equal(guest_at(&fixture.memory, DATA_GPA + 200, 6), "vwxyz\0", 6);
 }
 
+/* However much the chain has: `length` bytes are copied, wherever it ends. */
+static void test_chain_copies_no_more_than_asked_for(void **state)
+{
+    const struct guest_buffer buffers[] = {
+        {DATA_GPA, 4, false}, {DATA_GPA + 0x10, 16, false}, {DATA_GPA + 0x100, 4, true}, {DATA_GPA + 0x200, 16, true}};
+
+    (void)state;
+    activate(0);
+    memset(guest_at(&fixture.memory, DATA_GPA, 0x20), 'g', 0x20);
+    guest_ring_add(ring, buffers, 4);
+    assert_pops();
+    for (size_t offset = 0; offset < 5; offset++)
+        for (size_t length = 0; length <= 20 - offset; length++) {
+            const char *written = guest_at(&fixture.memory, DATA_GPA + 0x200, 20);
+            char text[32];
+
+            memset(text, '.', sizeof(text));
+            assert_int_equal(virtqueue_chain_read(chain, offset, text, length), length);
+            for (size_t i = 0; i < sizeof(text); i++)
+                assert_int_equal(text[i], i < length ? 'g' : '.');
+
+            memset(guest_at(&fixture.memory, DATA_GPA + 0x100, 0x200), '.', 0x200);
+            assert_int_equal(virtqueue_chain_write(chain, offset, "0123456789abcdefghij", length), length);
+            for (size_t i = 0; i < 20; i++)
+                assert_int_equal(written[i] != '.', i + 4 >= offset && i + 4 < offset + length);
+        }
+}
+
 static void test_iovec_slice_skips_and_limits(void **state)
 {
     char bytes[30];
@@ -348,4 +376,5 @@ TEST_MAIN(QUEUE_TEST(test_queue_activates_within_memory),
           QUEUE_TEST(test_queue_takes_direct_descriptors_before_an_indirect_one),
           QUEUE_TEST(test_queue_leaves_empty_buffers_out), QUEUE_TEST(test_queue_goes_round_past_the_index_wrap),
           QUEUE_TEST(test_unpopped_chain_comes_again), QUEUE_TEST(test_chain_copies_across_buffers),
-          QUEUE_TEST(test_iovec_slice_skips_and_limits), QUEUE_TEST(test_queue_orders_data_between_threads))
+          QUEUE_TEST(test_chain_copies_no_more_than_asked_for), QUEUE_TEST(test_iovec_slice_skips_and_limits),
+          QUEUE_TEST(test_queue_orders_data_between_threads))

@@ -6,12 +6,17 @@
 /* Breaking is for good: not even a good chain afterwards is taken. */
 static void assert_breaks(void)
 {
+    uint16_t used = ring->used->idx;
+
     assert_int_equal(virtqueue_pop(queue, chain), VIRTQUEUE_BROKEN);
     assert_true(queue->broken);
     guest_ring_descriptor(ring, 0, DATA_GPA, 16, 0, 0);
     guest_ring_publish(ring, 0);
     assert_int_equal(virtqueue_pop(queue, chain), VIRTQUEUE_BROKEN);
     assert_false(virtqueue_arm(queue));
+    virtqueue_push(queue, 0, 8);
+    assert_int_equal(ring->used->idx, used);
+    assert_int_equal(ring->used->ring[used % SIZE].len, 0);
     assert_false(virtqueue_needs_signal(queue));
 }
 
