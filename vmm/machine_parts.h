@@ -40,7 +40,6 @@ struct machine {
     struct event_task prepare_task;
     struct event_timer prepare_timer;
     bool size_settled; /* a machine-config was put, or is not expected any more */
-    struct event_task started_task;
     struct event_timer metrics_timer;
     int metrics_fd;
     struct event_source termination; /* signalfd for SIGTERM and SIGINT */
