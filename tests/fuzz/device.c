@@ -152,6 +152,8 @@ static void action_chain(struct script *script)
             descriptor.flags |= VRING_DESC_F_NEXT;
         if (i == 0)
             fuzz_bytes(&script->input, guest_memory_at(&memory, gpa, 64), (length & 0x4000) ? 64 : 16);
+        if (i == 0 && script->ops->request != NULL)
+            script->ops->request(&script->input, queue, guest_memory_at(&memory, gpa, FUZZ_REQUEST_SIZE));
         *descriptor_of(queue, index) = descriptor;
         gpa += descriptor.len;
     }

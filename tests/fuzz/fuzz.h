@@ -30,11 +30,18 @@ int fuzz_dial(const char *path);
  * negotiates, builds descriptor chains, writes registers, config space and guest memory as it likes, while the host's
  * side makes events.
  */
+enum { FUZZ_REQUEST_SIZE = 128 };
+
 struct fuzz_device_ops {
     /* NULL: there is none this time. */
     struct virtio_device *(*make)(struct event_loop *loop);
     /* Adds to the guest's memory what the device has of it. NULL: nothing. */
     void (*attach)(struct guest_memory *memory);
+    /*
+     * Makes the bytes at the beginning of a chain, which are `input`'s so far, a request that the device would listen
+     * to, if it is one of queue `queue`. NULL: a fuzzer comes upon such by itself.
+     */
+    void (*request)(struct fuzz_input *input, unsigned queue, uint8_t bytes[FUZZ_REQUEST_SIZE]);
     /* Something happens on the host's side, as `input` says. NULL: nothing ever does. */
     void (*host_event)(struct fuzz_input *input);
     /* After the device is gone: gives back what make and host_event opened. NULL: nothing. */

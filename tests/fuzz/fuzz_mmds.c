@@ -44,14 +44,36 @@ static void segment_frame(struct mmds_net *net, struct fuzz_input *input, size_t
     mmds_net_receive(net, frame, frame_write_segment(frame, guest_mac, guest, &segment), now_us);
 }
 
+static void set(struct mmds_value *object, const char *name, struct mmds_value *member)
+{
+    fuzz_require(member != NULL && mmds_object_set(object, name, 1, member));
+}
+
+/* {"a": "hello", "b": {"c": 1}, "d": ["x", true]} */
+static struct mmds_value *metadata(void)
+{
+    struct mmds_value *all = mmds_value_new(MMDS_OBJECT, NULL, 0);
+    struct mmds_value *object = mmds_value_new(MMDS_OBJECT, NULL, 0);
+    struct mmds_value *array = mmds_value_new(MMDS_ARRAY, NULL, 0);
+
+    fuzz_require(all != NULL && object != NULL && array != NULL);
+    fuzz_require(mmds_array_add(array, mmds_value_new(MMDS_STRING, "x\n", 2)) &&
+                 mmds_array_add(array, mmds_value_new(MMDS_TRUE, NULL, 0)));
+    set(object, "c", mmds_value_new(MMDS_NUMBER, "1", 1));
+    set(all, "a", mmds_value_new(MMDS_STRING, "hello", 5));
+    set(all, "b", object);
+    set(all, "d", array);
+    return all;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct fuzz_input input = {data, size};
-    struct mmds mmds = {.limit = 51200, .contents = mmds_value_new(MMDS_OBJECT, NULL, 0)};
+    struct mmds mmds = {.limit = 51200, .contents = metadata()};
     struct mmds_net *net = mmds_net_new(&mmds, address);
     uint64_t now_us = 1000000;
 
-    fuzz_require(net != NULL && mmds_object_set(mmds.contents, "a", 1, mmds_value_new(MMDS_STRING, "hello", 5)));
+    fuzz_require(net != NULL);
     server_sequence = 0;
     if (size > 0)
         mmds.version = (data[size - 1] & 1) != 0 ? MMDS_V2 : MMDS_V1;

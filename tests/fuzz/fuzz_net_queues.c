@@ -6,11 +6,13 @@
 #include "tests/fuzz/fuzz.h"
 
 #include "vmm/base/cleanup.h"
+#include "vmm/mmds/frame.h"
 #include "vmm/mmds/mmds.h"
 #include "vmm/virtio/devices.h"
 #include "vmm/virtio/net.h"
 
 #include <errno.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -125,6 +127,35 @@ static struct virtio_device *make(struct event_loop *loop)
     return net;
 }
 
+/* A frame for the metadata service: a segment, or a question for its address. Its headers are right. */
+static void frame(struct fuzz_input *input, unsigned queue, uint8_t bytes[FUZZ_REQUEST_SIZE])
+{
+    static const uint8_t guest_mac[6] = {6, 0, 0xac, 0x10, 0, 2}, question[] = {0, 1, 8, 0, 6, 4, 0, 1};
+    const struct frame_peer peer = {.mac = {6, 1, 0x23, 0x45, 0x67, 1}, .port = 80, .address = ADDRESS};
+    uint8_t *at = bytes + HEADER_SIZE;
+    uint8_t what;
+
+    if ((kind & METADATA) == 0 || queue % 2 != TX)
+        return;
+    what = fuzz_u8(input);
+    memset(bytes, 0, FUZZ_REQUEST_SIZE);
+    if ((what & 0x80) != 0) {
+        frame_write_arp(at, guest_mac, ADDRESS + 1, &peer);
+        memcpy(at + ETH_HLEN, question, sizeof(question));
+        return;
+    }
+    const struct segment segment = {.peer = peer,
+                                    .port = (uint16_t)(40000 + (what >> 5)),
+                                    .flags = what & 0x1f,
+                                    .window = fuzz_u8(input),
+                                    .mss = (what & SEGMENT_SYN) != 0 ? 536 : 0,
+                                    .sequence = fuzz_u8(input),
+                                    .acknowledged = fuzz_u32(input),
+                                    .data = (const uint8_t *)"GET /latest HTTP/1.1\r\n\r\n",
+                                    .length = fuzz_u8(input) % 25};
+    frame_write_segment(at, guest_mac, ADDRESS + 1, &segment);
+}
+
 static void host_event(struct fuzz_input *input)
 {
     uint8_t what = fuzz_u8(input), bytes[2048] = {0};
@@ -164,7 +195,7 @@ static void end(void)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    static const struct fuzz_device_ops ops = {.make = make, .host_event = host_event, .end = end};
+    static const struct fuzz_device_ops ops = {.make = make, .request = frame, .host_event = host_event, .end = end};
 
     if (size == 0)
         return 0;

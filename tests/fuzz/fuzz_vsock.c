@@ -4,7 +4,9 @@
 #include "vmm/base/cleanup.h"
 #include "vmm/virtio/devices.h"
 
+#include <linux/virtio_vsock.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -37,6 +39,28 @@ static struct virtio_device *make(struct event_loop *loop)
     streams = listen_at("vsock_1", SOCK_STREAM);
     messages = listen_at("vsock_2", SOCK_SEQPACKET);
     return device;
+}
+
+/* A packet between ports that somebody has: callers' connections are numbered from 1 << 30 on. */
+static void packet(struct fuzz_input *input, unsigned queue, uint8_t bytes[FUZZ_REQUEST_SIZE])
+{
+    static const uint32_t host_ports[] = {1, 2, 1u << 30, (1u << 30) + 1};
+    struct virtio_vsock_hdr header = {.src_cid = 3, .dst_cid = 2};
+    uint8_t what, more;
+
+    if (queue != 1)
+        return;
+    what = fuzz_u8(input);
+    more = fuzz_u8(input);
+    header.op = what & 7;
+    header.type = (what & 8) ? VIRTIO_VSOCK_TYPE_SEQPACKET : VIRTIO_VSOCK_TYPE_STREAM;
+    header.src_port = 7 + (what >> 4 & 3);
+    header.dst_port = host_ports[what >> 6];
+    header.flags = more & 3;
+    header.len = header.op == VIRTIO_VSOCK_OP_RW ? (uint32_t)(more >> 2) << 5 : 0;
+    header.buf_alloc = (more & 4) ? 4096 : (uint32_t)more << 8;
+    header.fwd_cnt = fuzz_u8(input);
+    memcpy(bytes, &header, sizeof(header));
 }
 
 static void talk(int *peer, uint8_t what, const uint8_t *bytes, size_t length)
@@ -81,7 +105,7 @@ static void end(void)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    static const struct fuzz_device_ops ops = {.make = make, .host_event = host_event, .end = end};
+    static const struct fuzz_device_ops ops = {.make = make, .request = packet, .host_event = host_event, .end = end};
 
     return fuzz_device(&ops, data, size);
 }
