@@ -99,6 +99,12 @@ static int root_mount(const struct cmdline *cmdline, const char *target, struct 
         }
         type = superblock_type(head, (size_t)got);
         if (type == NULL) {
+            const char *mistaken = superblock_mistaken(head, (size_t)got);
+
+            if (mistaken != NULL) {
+                return failure_set(failure, FAILURE_OTHER, "root=%s: %s, expected erofs, squashfs or ext4",
+                                   cmdline->root, mistaken);
+            }
             return failure_set(failure, FAILURE_OTHER,
                                "root=%s: neither erofs, squashfs nor ext4 (rootfstype= names another)", cmdline->root);
         }

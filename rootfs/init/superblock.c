@@ -37,6 +37,34 @@ const char *superblock_type(const unsigned char *bytes, size_t length)
     return NULL;
 }
 
+const char *superblock_mistaken(const unsigned char *bytes, size_t length)
+{
+    static const struct {
+        const char *words;
+        size_t offset;
+        unsigned char size;
+        unsigned char magic[5];
+    } kinds[] = {
+        {"a qcow2 image (qemu-img convert -O raw makes a plain one)", 0, 4, {'Q', 'F', 'I', 0xfb}},
+        {"a tar archive (rootfs/build makes an image of its files)", 257, 5, {'u', 's', 't', 'a', 'r'}},
+        {"compressed by gzip", 0, 2, {0x1f, 0x8b}},
+        {"compressed by xz", 0, 5, {0xfd, '7', 'z', 'X', 'Z'}},
+        {"compressed by zstd", 0, 4, {0x28, 0xb5, 0x2f, 0xfd}},
+        {"a disk with partitions (root=PARTUUID=ID names one)", 510, 2, {0x55, 0xaa}},
+    };
+
+    if (length == 0) {
+        return "smaller than a sector";
+    }
+    for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
+        if (length >= kinds[i].offset + kinds[i].size &&
+            memcmp(bytes + kinds[i].offset, kinds[i].magic, kinds[i].size) == 0) {
+            return kinds[i].words;
+        }
+    }
+    return NULL;
+}
+
 /* UEFI 2.10, 5.3: the header is in LBA 1, the GUID's first three fields are little-endian. */
 static unsigned gpt_partition(const unsigned char *disk, size_t length, const char *uuid)
 {

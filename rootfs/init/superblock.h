@@ -12,6 +12,9 @@
  * NULL when it is none that the guest kernel knows. */
 const char *superblock_type(const unsigned char *bytes, size_t length);
 
+/* What else they are, in words that tell what to do, of the things that are taken for a file system's image; or NULL. */
+const char *superblock_mistaken(const unsigned char *bytes, size_t length);
+
 /*
  * The number, from 1, of the partition that `uuid` names, in a disk whose first `length` bytes are
  * at `bytes`; 0 when there is none. `uuid` is a GPT partition's GUID, or an MBR's disk signature

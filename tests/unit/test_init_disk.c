@@ -46,6 +46,36 @@ static void test_file_systems_are_told_by_their_magic(void **state)
     assert_string_equal(superblock_type(disk, SUPERBLOCK_BYTES), "erofs");
 }
 
+static void test_what_is_taken_for_an_image_is_told(void **state)
+{
+    static const struct {
+        size_t at;
+        const char *magic, *says;
+    } kinds[] = {
+        {0, "QFI\xfb", "a qcow2 image"},
+        {257, "ustar", "a tar archive"},
+        {0, "\x1f\x8b", "gzip"},
+        {0,
+         "\xfd"
+         "7zXZ",
+         "xz"},
+        {0, "\x28\xb5\x2f\xfd", "zstd"},
+        {510, "\x55\xaa", "with partitions"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < array_length(kinds); i++) {
+        memset(disk, 0, sizeof(disk));
+        assert_null(superblock_mistaken(disk, SUPERBLOCK_BYTES));
+        memcpy(disk + kinds[i].at, kinds[i].magic, strlen(kinds[i].magic));
+        assert_null(superblock_type(disk, SUPERBLOCK_BYTES));
+        assert_non_null(superblock_mistaken(disk, SUPERBLOCK_BYTES));
+        assert_non_null(strstr(superblock_mistaken(disk, SUPERBLOCK_BYTES), kinds[i].says));
+        assert_null(superblock_mistaken(disk, kinds[i].at + 1));
+    }
+    assert_string_equal(superblock_mistaken(disk, 0), "smaller than a sector");
+}
+
 static void test_short_device_has_no_file_system(void **state)
 {
     (void)state;
@@ -131,6 +161,7 @@ static void test_mount_line_cut_short_is_none(void **state)
 }
 
 TEST_MAIN(cmocka_unit_test(test_file_systems_are_told_by_their_magic),
+          cmocka_unit_test(test_what_is_taken_for_an_image_is_told),
           cmocka_unit_test(test_short_device_has_no_file_system),
           cmocka_unit_test(test_gpt_partition_is_found_by_guid_in_any_case),
           cmocka_unit_test(test_gpt_with_odd_header_is_left_alone),
