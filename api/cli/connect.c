@@ -75,23 +75,28 @@ static struct error *parse(struct connect_options *options, int argc, char **arg
     return NULL;
 }
 
-/* Reads the answer to CONNECT, and no byte of what follows it. Returns 1, 0 for a refusal, -1 when time is up. */
-static int read_answer(int fd, uint64_t deadline_us)
+enum answer { AGREES, REFUSES, SILENT, SOMEBODY_ELSE };
+
+/* Reads the answer to CONNECT, "OK" and the guest's port, and no byte of what follows it. */
+static enum answer read_answer(int fd, uint64_t deadline_us)
 {
+    static const char agreement[] = "OK ";
     char byte = '\0';
 
-    while (byte != '\n') {
+    for (size_t at = 0; byte != '\n';) {
         struct pollfd wait = {.fd = fd, .events = POLLIN};
         uint64_t now = clock_monotonic_us();
 
         if (now >= deadline_us)
-            return -1;
+            return SILENT;
         if (poll(&wait, 1, (int)((deadline_us - now) / 1000 + 1)) == 0)
             continue;
         if (recv(fd, &byte, 1, 0) <= 0)
-            return 0;
+            return REFUSES;
+        if (at < strlen(agreement) && byte != agreement[at++])
+            return SOMEBODY_ELSE;
     }
-    return 1;
+    return AGREES;
 }
 
 /* Tries until the guest agrees. */
@@ -104,19 +109,22 @@ static struct error *reach(const struct connect_options *options, int *fd)
     for (;;) {
         cleanup_fd int made = -1;
         struct error *error = socket_connect_when_ready(options->path, -1, deadline_us, &made);
-        int answer = 0;
+        enum answer answer = REFUSES;
 
         if (error != NULL)
             return error;
         if (send(made, line, (size_t)length, MSG_NOSIGNAL) == length)
             answer = read_answer(made, deadline_us);
-        if (answer > 0) {
+        if (answer == AGREES) {
             *fd = take_fd(&made);
             return NULL;
         }
-        if (answer < 0 || clock_monotonic_us() + RETRY_US > deadline_us)
+        if (answer == SOMEBODY_ELSE)
+            return error_new(ERROR_INPUT, "%s: does not answer as a guest's socket, expected that of a vsock device",
+                             options->path);
+        if (answer == SILENT || clock_monotonic_us() + RETRY_US > deadline_us)
             return error_new(ERROR_HOST, "port %u: the guest %s", options->port,
-                             answer < 0 ? "does not answer" : "does not listen there");
+                             answer == SILENT ? "does not answer" : "does not listen there");
         nanosleep(&(struct timespec){.tv_nsec = RETRY_US * 1000}, NULL);
     }
 }

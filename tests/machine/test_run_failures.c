@@ -7,6 +7,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -195,6 +197,50 @@ static void test_answer_that_cannot_be_written_is_no_success(void **state)
     }
 }
 
+/* In the child: `mayfly connect` to the socket at `path`; its exit code is that of the process. */
+static pid_t start_connect(const char *path, int errors)
+{
+    pid_t pid = fork();
+
+    if (pid == 0) {
+        dup2(open("/dev/null", O_RDONLY | O_CLOEXEC), STDIN_FILENO);
+        dup2(errors, STDERR_FILENO);
+        execl(mayfly(), "mayfly", "connect", path, "52", NULL);
+        _exit(99);
+    }
+    return pid;
+}
+
+static void test_socket_that_is_no_guests_is_told(void **state)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    cleanup_fd int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), peer = -1;
+    char asked[32] = "", said[256] = "";
+    int errors[2], status;
+
+    (void)state;
+    strcpy(current.directory, "/tmp/mayfly-test-XXXXXX");
+    assert_non_null(mkdtemp(current.directory));
+    snprintf(address.sun_path, sizeof(address.sun_path), "%s/socket", current.directory);
+    assert_int_equal(bind(listener, (const struct sockaddr *)&address, sizeof(address)), 0);
+    assert_int_equal(listen(listener, 1), 0);
+    assert_int_equal(pipe2(errors, O_CLOEXEC), 0);
+
+    pid_t pid = start_connect(address.sun_path, errors[1]);
+    close(errors[1]);
+    peer = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+    assert_true(read(peer, asked, sizeof(asked) - 1) > 0);
+    assert_string_equal(asked, "CONNECT 52\n");
+    assert_int_equal(write(peer, "220 mail\n", 9), 9);
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 125);
+    assert_true(read(errors[0], said, sizeof(said) - 1) > 0);
+    close(errors[0]);
+    assert_non_null(strstr(said, "does not answer as a guest's socket"));
+    unlink(address.sun_path);
+}
+
 static pid_t first_child(pid_t of)
 {
     char path[64], text[256] = "";
@@ -315,6 +361,6 @@ TEST_MAIN(cli_test(test_guest_that_dies_is_125_with_its_last_words),
           cli_test(test_guest_that_hangs_can_be_interrupted), cli_test(test_guest_that_hangs_has_its_time),
           cli_test(test_command_has_its_time), cli_test(test_time_that_is_not_up_changes_nothing),
           cli_test(test_failures_before_the_start_name_the_thing),
-          cli_test(test_answer_that_cannot_be_written_is_no_success), cli_test(test_killed_mayfly_leaves_no_vmm),
-          cli_test(test_killed_vmm_is_told_and_leaves_nothing),
+          cli_test(test_answer_that_cannot_be_written_is_no_success), cli_test(test_socket_that_is_no_guests_is_told),
+          cli_test(test_killed_mayfly_leaves_no_vmm), cli_test(test_killed_vmm_is_told_and_leaves_nothing),
           cli_test(test_virtiofsd_that_is_killed_is_told_and_followed_by_another))
