@@ -4,12 +4,15 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/magic.h>
 #include <mntent.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
+#include <sys/xattr.h>
+#include <unistd.h>
 
 enum { VANISHED_MAX = 64 };
 
@@ -162,4 +165,14 @@ struct error *cgroup_join(const struct cgroup *cgroup)
             return error;
     }
     return NULL;
+}
+
+void cgroup_note_root(const struct cgroup *cgroup, int root)
+{
+    char link[32], path[PATH_MAX];
+
+    snprintf(link, sizeof(link), "/proc/self/fd/%d", root);
+    ssize_t length = readlink(link, path, sizeof(path));
+    for (size_t i = 0; length > 0 && i < cgroup->count; i++)
+        fsetxattr(cgroup->groups[i], JAIL_CGROUP_ROOT, path, (size_t)length, 0);
 }

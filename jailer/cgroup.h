@@ -29,6 +29,9 @@ struct error *cgroup_create(const struct jail_config *config, struct cgroup *cgr
  */
 struct error *cgroup_join(const struct cgroup *cgroup);
 
+/* Notes in the groups whose they are, for `mayfly gc`; `root` is the jail's root folder. Where that fails, none is. */
+void cgroup_note_root(const struct cgroup *cgroup, int root);
+
 /* Shared by both versions. */
 
 typedef struct error *cgroup_prepare(int parent, int child, const void *argument);

@@ -38,6 +38,9 @@ enum jail_mode {
 /* The file in <base>/<exec name>/<id> that says "a jail of mayfly-jailer's"; it holds the parent cgroup. */
 #define JAIL_MARKER "jail"
 
+/* The extended attribute of a jail's cgroups that has the path of its root: who removes jails by hand leaves them. */
+#define JAIL_CGROUP_ROOT "trusted.mayfly.root"
+
 /* One `--cgroup file=value`. */
 struct cgroup_setting {
     const char *file; /* "cpu.shares": the part before the first dot is the controller */

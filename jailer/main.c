@@ -223,8 +223,13 @@ static struct error *create_cgroup(struct jail *jail)
         return NULL;
     }
 
-    if (config->mode == JAIL_ROOT)
-        return cgroup_create(config, &jail->cgroup, &jail->undo);
+    if (config->mode == JAIL_ROOT) {
+        struct error *error = cgroup_create(config, &jail->cgroup, &jail->undo);
+
+        if (error == NULL)
+            cgroup_note_root(&jail->cgroup, jail->root_fd);
+        return error;
+    }
     struct error *error = cgroup_delegated_create(config, &jail->delegated, &jail->cgroup, &jail->undo);
     if (error == NULL && !jail->cgroup.limits_processes)
         config->limits.processes = JAIL_PIDS_MAX_DEFAULT; /* counted in the user namespace alone */

@@ -26,8 +26,9 @@ static const char gc_help[] =
     "Usage: mayfly gc [--dry-run] [--json] [--base DIR]...\n"
     "\n"
     "Removes what microVMs that ended left on the host because whoever had started them was\n"
-    "killed, too: jails (folder and cgroups) and folders of sockets. Those that live, that are\n"
-    "being built, or that mayfly-jailer has not made are left alone: it may run at any time.\n"
+    "killed, too: jails (folder and cgroups) and folders of sockets; and the cgroups of jails\n"
+    "whose folder was removed by hand. Those that live, that are being built, or that\n"
+    "mayfly-jailer has not made are left alone: it may run at any time.\n"
     "Whatever is in a dead jail's root goes with it.\n"
     "\n"
     "  --base DIR         folder of jails; may be repeated (default /run/mayfly and\n"
@@ -168,13 +169,30 @@ static struct error *parse(struct gc *gc, int argc, char **argv)
     return NULL;
 }
 
+static void note_group(void *context, const char *group)
+{
+    note_removed(context, group);
+}
+
+static void look_at_groups(struct gc *gc, const char *base)
+{
+    cleanup_free char *real = base == NULL ? NULL : realpath(base, NULL);
+
+    if (base == NULL || real != NULL)
+        jail_remove_orphan_cgroups(real, gc->dry_run, note_group, gc);
+}
+
 static void look_everywhere(struct gc *gc)
 {
     const char *const usual[] = {run_jail_base(), "/srv/jailer"};
     size_t usual_count = geteuid() == 0 ? 2 : 1;
 
-    for (size_t i = 0; i < gc->base_count; i++)
+    for (size_t i = 0; i < gc->base_count; i++) {
+        look_at_groups(gc, gc->bases[i]);
         look_at_base(gc, gc->bases[i]);
+    }
+    if (gc->base_count == 0)
+        look_at_groups(gc, NULL);
     for (size_t i = 0; gc->base_count == 0 && i < usual_count; i++)
         look_at_base(gc, usual[i]);
     look_at_runs(gc, getenv("XDG_RUNTIME_DIR"));

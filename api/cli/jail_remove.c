@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <sys/xattr.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -23,6 +24,7 @@
 
 enum {
     DEPTH_MAX = 32,
+    GROUP_DEPTH_MAX = 3, /* of the cgroups that jails' groups are looked for in */
     /* A dead VMM's last threads leave its cgroup a little after its descriptors are closed. */
     EMPTY_PATIENCE_US = 2000000,
     EMPTY_LOOK_US = 200,
@@ -83,6 +85,76 @@ void jail_remove_parent_cgroups(const char *parent)
 {
     if (parent[0] != '\0' && parent[0] != '/' && strstr(parent, "..") == NULL)
         error_free(for_each_group(parent, remove_if_empty));
+}
+
+struct orphans {
+    const char *base; /* NULL: of any */
+    bool dry_run;
+    void (*tell)(void *context, const char *group);
+    void *context;
+};
+
+static bool is_below(const char *path, const char *base)
+{
+    size_t length = base == NULL ? 0 : strlen(base);
+
+    return base == NULL || (strncmp(path, base, length) == 0 && path[length] == '/');
+}
+
+static bool has_no_process(const char *group)
+{
+    char path[PATH_MAX], byte;
+
+    if (snprintf(path, sizeof(path), "%s/cgroup.procs", group) >= (int)sizeof(path))
+        return false;
+    cleanup_fd int fd = open(path, O_RDONLY | O_CLOEXEC);
+    return fd >= 0 && read(fd, &byte, 1) == 0;
+}
+
+/* A jail's folder is there before its groups are; while its VMM lives they cannot be removed. */
+static void look_at_group(const struct orphans *orphans, const char *group, const char *root)
+{
+    if (access(root, F_OK) == 0 || errno != ENOENT || !is_below(root, orphans->base))
+        return;
+    if (orphans->dry_run ? has_no_process(group) : rmdir(group) == 0)
+        orphans->tell(orphans->context, group);
+}
+
+static void look_for_orphans(const struct orphans *orphans, const char *parent, unsigned depth)
+{
+    DIR *directory = opendir(parent);
+    struct dirent *entry;
+
+    while (directory != NULL && (entry = readdir(directory)) != NULL) {
+        char group[PATH_MAX], root[PATH_MAX];
+
+        if (entry->d_type != DT_DIR || entry->d_name[0] == '.' ||
+            snprintf(group, sizeof(group), "%s/%s", parent, entry->d_name) >= (int)sizeof(group))
+            continue;
+        ssize_t length = getxattr(group, JAIL_CGROUP_ROOT, root, sizeof(root) - 1);
+        root[length > 0 ? length : 0] = '\0';
+        if (length > 0)
+            look_at_group(orphans, group, root);
+        else if (depth < GROUP_DEPTH_MAX)
+            look_for_orphans(orphans, group, depth + 1);
+    }
+    if (directory != NULL)
+        closedir(directory);
+}
+
+void jail_remove_orphan_cgroups(const char *base, bool dry_run, void (*tell)(void *context, const char *group),
+                                void *context)
+{
+    const struct orphans orphans = {base, dry_run, tell, context};
+    FILE *mounts = setmntent("/proc/self/mounts", "re");
+    struct mntent entry;
+    char line[PATH_MAX];
+
+    while (mounts != NULL && getmntent_r(mounts, &entry, line, sizeof(line)) != NULL)
+        if (strcmp(entry.mnt_type, "cgroup") == 0 || strcmp(entry.mnt_type, "cgroup2") == 0)
+            look_for_orphans(&orphans, entry.mnt_dir, 0);
+    if (mounts != NULL)
+        endmntent(mounts);
 }
 
 /* --- The folder --- */

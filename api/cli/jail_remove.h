@@ -23,5 +23,12 @@ enum jail_state {
  */
 struct error *jail_remove(int exec, const char *exec_name, const char *id, bool dry_run, enum jail_state *state);
 
+/*
+ * Removes the cgroups of jails whose folder somebody has removed by hand, as callers of Firecracker's jailer do; of
+ * those below `base` (an absolute path), or all (NULL). Calls `tell` for each that is gone, or (dry run) would be.
+ */
+void jail_remove_orphan_cgroups(const char *base, bool dry_run, void (*tell)(void *context, const char *group),
+                                void *context);
+
 /* Removes the cgroups that jails of `parent` were in, where no jail is left in them. */
 void jail_remove_parent_cgroups(const char *parent);

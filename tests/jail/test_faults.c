@@ -34,10 +34,12 @@ static const long exempt[] = {
 /*
  * The jail is as strong without them: what cleans up; fcntl (libc sets close-on-exec a second time); stat of devices
  * that a host may lack, and whether a user may open them or manage a cgroup; statfs of the usual cgroup mounts, which
- * are then looked up (lseek: reading the list); the jailer's own CPU time.
+ * are then looked up (lseek: reading the list); the jailer's own CPU time; what a cgroup's jail is called (readlink,
+ * fsetxattr).
  */
-static const long harmless[] = {SYS_open,       SYS_munmap, SYS_rt_sigaction,  SYS_fcntl, SYS_stat,   SYS_statfs,
-                                SYS_faccessat2, SYS_lseek,  SYS_clock_gettime, SYS_umask, SYS_madvise};
+static const long harmless[] = {SYS_open,    SYS_munmap,     SYS_rt_sigaction, SYS_fcntl,         SYS_stat,
+                                SYS_statfs,  SYS_faccessat2, SYS_lseek,        SYS_clock_gettime, SYS_umask,
+                                SYS_madvise, SYS_readlink,   SYS_fsetxattr};
 
 static bool is_among(long number, const long *numbers, size_t count)
 {

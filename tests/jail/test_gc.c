@@ -188,6 +188,33 @@ static void test_what_is_mounted_in_a_dead_jail_is_kept_and_told(void **state)
     assert_nothing_left(jail);
 }
 
+/* As those do who know Firecracker's jailer, which makes no cgroup that it was not told of. */
+static void test_cgroup_of_a_jail_that_was_removed_by_hand_goes(void **state)
+{
+    struct jail *jail = *state;
+    char output[4096], group[600], command[600];
+    pid_t pid = start_jail(jail);
+
+    snprintf(group, sizeof(group), "%s", jail_cgroup(jail, "pids", ""));
+    if (access(group, F_OK) != 0) {
+        end_jail(pid);
+        print_message("skipped: no cgroup of version 1 with the controller pids\n");
+        skip();
+    }
+    snprintf(command, sizeof(command), "rm -r %s", jail_path(jail, "base/%s", jail->exec_name));
+    assert_int_equal(system(command), 0);
+    assert_int_equal(gc(jail, NULL, output), 0);
+    assert_int_equal(access(group, F_OK), 0); /* it lives */
+    end_jail(pid);
+    assert_int_equal(gc(jail, "--dry-run", output), 0);
+    assert_says(output, "would remove /sys/fs/cgroup/pids/");
+    assert_int_equal(access(group, F_OK), 0);
+    assert_int_equal(gc(jail, NULL, output), 0);
+    assert_says(output, "removed /sys/fs/cgroup/pids/");
+    assert_int_equal(access(group, F_OK), -1);
+    jail_remove(jail);
+}
+
 /* It runs without a pause while jails begin and end: no start fails, and the one that lives on is left alone. */
 static void test_jails_begin_and_live_beside_it(void **state)
 {
@@ -227,4 +254,5 @@ static void test_jails_begin_and_live_beside_it(void **state)
 JAIL_MAIN(jail_test(test_a_dead_jail_goes_and_a_live_one_stays), jail_test(test_what_a_restart_of_the_host_left_goes),
           jail_test(test_what_others_made_is_not_touched), jail_test(test_what_a_taken_vmm_left_leads_nowhere),
           jail_test(test_what_is_mounted_in_a_dead_jail_is_kept_and_told),
+          jail_test(test_cgroup_of_a_jail_that_was_removed_by_hand_goes),
           jail_test(test_jails_begin_and_live_beside_it))
