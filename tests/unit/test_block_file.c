@@ -1,7 +1,10 @@
 #include "tests/unit/harness.h"
 
+#include "tests/unit/block_driver.h"
+
 #include "vmm/backend/file.h"
 #include "vmm/backend/file_ring.h"
+#include "vmm/virtio/block.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -203,7 +206,38 @@ static void test_failure_of_an_abandoned_request_is_no_failure_of_the_disk(void 
     unlink(path);
 }
 
-TEST_MAIN(cmocka_unit_test(test_failure_of_an_abandoned_request_is_no_failure_of_the_disk),
+/* Who cannot flush relies on each write (5.2.6.2); unless the caller said that nothing need be safe. */
+static void test_write_of_a_driver_that_cannot_flush_is_durable(void **state)
+{
+    static const struct {
+        enum cache_type cache;
+        uint64_t features;
+        bool durable;
+    } cases[] = {
+        {CACHE_TYPE_WRITEBACK, 0, true},
+        {CACHE_TYPE_WRITEBACK, FEATURE(FLUSH), false},
+        {CACHE_TYPE_UNSAFE, 0, false},
+    };
+
+    for (size_t i = 0; i < array_length(cases); i++) {
+        struct virtqueue_chain chain;
+        struct block_request request;
+
+        assert_int_equal(block_setup_sync(state), 0);
+        block.config.cache_type = cases[i].cache;
+        block_start_with(cases[i].features);
+        struct block *inside = container_of(block.driver.device, struct block, device);
+        block_add(VIRTIO_BLK_T_OUT, 0, DATA_GPA, SECTOR);
+        assert_int_equal(virtqueue_pop(&inside->queues[0], &chain), VIRTQUEUE_CHAIN);
+        assert_int_equal(block_request_prepare(inside, &inside->queues[0], &chain, &request), BLOCK_RUN);
+        assert_int_equal(request.disk.operation, DISK_WRITE);
+        assert_int_equal(request.disk.durable, cases[i].durable);
+        assert_int_equal(block_teardown(state), 0);
+    }
+}
+
+TEST_MAIN(cmocka_unit_test(test_write_of_a_driver_that_cannot_flush_is_durable),
+          cmocka_unit_test(test_failure_of_an_abandoned_request_is_no_failure_of_the_disk),
           cmocka_unit_test(test_short_transfer_goes_on_where_it_stopped),
           cmocka_unit_test(test_interrupted_call_is_issued_again),
           cmocka_unit_test(test_failure_after_a_part_keeps_the_count_of_the_part),

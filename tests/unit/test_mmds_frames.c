@@ -85,6 +85,111 @@ static void test_malformed_frames_are_dropped(void **state)
     assert_silence();
 }
 
+/* After a change, for what only the checksum would tell. */
+static void seal(size_t header)
+{
+    uint32_t sum = 0;
+
+    frame[24] = frame[25] = 0;
+    for (size_t i = 0; i < header; i += 2)
+        sum += (uint32_t)frame[14 + i] << 8 | frame[15 + i];
+    while (sum >> 16 != 0)
+        sum = (sum & 0xffff) + (sum >> 16);
+    frame[24] = (uint8_t)(~sum >> 8);
+    frame[25] = (uint8_t)~sum;
+}
+
+/* Places and values in a SYN that has nothing else wrong with it. */
+static void test_headers_with_a_right_checksum_are_looked_at_closely(void **state)
+{
+    static const struct {
+        size_t at;
+        uint8_t value;
+        size_t header; /* of IPv4, as it says then */
+    } wrong[] = {
+        {14, 0x44, 16},                 /* shorter than a header is */
+        {14, 0x40, 0},  {14, 0x55, 20}, /* of version 5 */
+        {14, 0x4f, 60},                 /* longer than the packet */
+        {17, 19, 20},                   /* a packet shorter than its header */
+        {17, 0, 20},    {17, 39, 20},   /* than TCP's */
+        {17, 20, 20},   {17, 45, 20},   /* longer than the frame */
+        {16, 1, 20},    {20, 0x20, 20}, /* more fragments follow */
+        {21, 1, 20},                    /* a fragment that is not the first */
+        {20, 0x1f, 20}, {23, 17, 20},   /* UDP */
+        {30, 0xa8, 20},                 /* for another address */
+    };
+    struct client client = {.port = PORT, .window = WINDOW};
+
+    (void)state;
+    for (size_t i = 0; i < array_length(wrong); i++) {
+        size_t size = make(&client, SEGMENT_SYN, NULL, 0, MSS);
+
+        assert_int_equal(size, 58);
+        memset(frame + size, 0, sizeof(frame) - size);
+        frame[wrong[i].at] = wrong[i].value;
+        seal(wrong[i].header);
+        mmds_net_receive(net, frame, size, now_us);
+        if (mmds_net_send(net, answer, now_us) > 0)
+            fail_msg("case %zu is answered", i);
+    }
+    assert_int_equal(metrics.mmds.connections_created, 0);
+
+    /* What may be there: "do not fragment", a kind of service, more in the frame than the packet. */
+    size_t size = make(&client, SEGMENT_SYN, NULL, 0, MSS);
+    frame[15] = 0x10;
+    frame[20] = 0x40;
+    seal(20);
+    mmds_net_receive(net, frame, size + 6, now_us);
+    must_hear(SEGMENT_SYN | SEGMENT_ACK);
+}
+
+/* How long a segment of the answer to a SYN with these four bytes of options is; 0: there is none. */
+static size_t mss_with(const uint8_t options[4], uint16_t port)
+{
+    struct client client = {.port = port, .window = WINDOW};
+    size_t size = make(&client, SEGMENT_SYN, NULL, 0, MSS);
+    struct segment segment;
+
+    memcpy(frame + 54, options, 4);
+    mmds_net_receive(net, frame, size, now_us);
+    if (!hear(&segment))
+        return 0;
+    client.next_out++;
+    client.next_in = segment.sequence + 1;
+    say(&client, SEGMENT_ACK | SEGMENT_PSH, GET_LARGE, strlen(GET_LARGE));
+    assert_true(hear(&segment));
+    size_t length = segment.length;
+    client.next_in = segment.sequence;
+    say(&client, SEGMENT_RST, NULL, 0);
+    while (hear(&segment))
+        ;
+    return length;
+}
+
+static void test_options_are_understood_or_passed_over(void **state)
+{
+    static const struct {
+        uint8_t bytes[4];
+        size_t mss;
+    } cases[] = {
+        {{2, 4, 2, 0}, 512}, /* the largest segment */
+        {{4, 2, 1, 1}, 536}, /* another option, of the least length */
+        {{1, 1, 4, 2}, 536}, /* at the end */
+        {{0, 2, 9, 9}, 536}, /* nothing after the end is looked at */
+        {{8, 4, 9, 9}, 536}, {{3, 3, 7, 0}, 536}, {{1, 3, 3, 7}, 536}, {{2, 3, 2, 0}, 0},
+        {{2, 2, 2, 0}, 0},   {{1, 2, 3, 4}, 0}, /* the largest segment, of a wrong size */
+        {{1, 1, 1, 2}, 0},   {{4, 1, 1, 1}, 0},   {{4, 0, 1, 1}, 0},   {{4, 5, 1, 1}, 0},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < array_length(cases); i++) {
+        size_t mss = mss_with(cases[i].bytes, (uint16_t)(PORT + i));
+
+        if (mss != cases[i].mss)
+            fail_msg("case %zu: %zu, expected %zu", i, mss, cases[i].mss);
+    }
+}
+
 static void test_any_bytes_are_survived(void **state)
 {
     struct client client = open_connection(PORT);
@@ -109,4 +214,5 @@ static void test_any_bytes_are_survived(void **state)
 }
 
 TEST_MAIN(net_test(test_arp_request_is_answered), net_test(test_malformed_frames_are_dropped),
-          net_test(test_any_bytes_are_survived))
+          net_test(test_headers_with_a_right_checksum_are_looked_at_closely),
+          net_test(test_options_are_understood_or_passed_over), net_test(test_any_bytes_are_survived))

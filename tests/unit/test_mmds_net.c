@@ -114,6 +114,43 @@ static void test_request_may_come_byte_by_byte_and_twice(void **state)
     assert_int_equal(metrics.mmds.tx_count, 2);
 }
 
+/* The second waits until the first's answer has been taken, and is a whole one of its own. */
+static void test_requests_may_come_together(void **state)
+{
+    struct client client = open_connection(PORT);
+    char tail[64] = "";
+    bool fin;
+
+    (void)state;
+    say_text(&client, GET_A GET_LARGE GET_A);
+    assert_true(take_all(&client, tail, &fin) > 20000);
+    assert_string_equal(tail + 63 - strlen("hello"), "hello");
+    assert_int_equal(metrics.mmds.tx_count, 3);
+    assert_false(fin);
+}
+
+/* What is sent again may have been on its way: what comes next is after all that was acknowledged. */
+static void test_late_acknowledgement_of_all_is_not_answered_with_old_data(void **state)
+{
+    struct client client = open_connection(PORT);
+    struct segment segment;
+    uint32_t end = 0;
+
+    (void)state;
+    client.window = 10 * MSS;
+    say_text(&client, GET_LARGE);
+    while (hear(&segment))
+        end = segment.sequence + (uint32_t)segment.length;
+    assert_int_equal(end - client.next_in, 10 * MSS);
+    now_us = mmds_net_deadline(net);
+    assert_true(hear(&segment));
+    assert_int_equal(segment.sequence, client.next_in);
+    client.next_in = end;
+    say(&client, SEGMENT_ACK, NULL, 0);
+    assert_true(hear(&segment));
+    assert_int_equal(segment.sequence, end);
+}
+
 static void test_data_out_of_order_is_asked_for_again(void **state)
 {
     struct client client = open_connection(PORT);
@@ -373,8 +410,9 @@ static void test_tiny_segments_are_not_made_because_the_guest_says_so(void **sta
 
 TEST_MAIN(net_test(test_one_connection_serves_many_requests_and_closes),
           net_test(test_service_closes_when_it_is_asked_to), net_test(test_guest_may_close_its_side_with_the_request),
-          net_test(test_request_may_come_byte_by_byte_and_twice), net_test(test_data_out_of_order_is_asked_for_again),
-          net_test(test_overlapping_data_counts_once),
+          net_test(test_request_may_come_byte_by_byte_and_twice), net_test(test_requests_may_come_together),
+          net_test(test_late_acknowledgement_of_all_is_not_answered_with_old_data),
+          net_test(test_data_out_of_order_is_asked_for_again), net_test(test_overlapping_data_counts_once),
           net_test(test_answer_keeps_to_the_window_and_probes_a_closed_one),
           net_test(test_lost_segments_are_sent_again_and_slower_each_time),
           net_test(test_handshake_that_nobody_ends_is_given_up), net_test(test_repeated_syn_is_answered_the_same_way),

@@ -193,6 +193,8 @@ static void test_failed_device_gives_nothing_back(void **state)
     virtio_device_signal_all(&fixture.device);
     assert_false(guest_ring_has_used(&fixture.rings[0]));
     assert_int_equal(metrics.interrupt_triggers, before + 1);
+    write_sized(VIRTIO_MMIO_CONFIG, 0xff, 1);
+    assert_int_equal(fixture.config[0], 1);
 }
 
 static unsigned resumes;
@@ -242,6 +244,15 @@ static void test_device_served_elsewhere_may_always_have_used_buffers(void **sta
     virtio_device_config_changed(&fixture.device);
     write32(VIRTIO_MMIO_INTERRUPT_ACK, VIRTIO_MMIO_INT_VRING);
     assert_int_equal(read32(VIRTIO_MMIO_INTERRUPT_STATUS), VIRTIO_MMIO_INT_VRING | VIRTIO_MMIO_INT_CONFIG);
+
+    /* Not after a reset, and not while it does not work. */
+    set_status(0);
+    assert_int_equal(read32(VIRTIO_MMIO_INTERRUPT_STATUS), 0);
+    fixture.refuse = true;
+    bring_up();
+    assert_int_equal(read32(VIRTIO_MMIO_INTERRUPT_STATUS), VIRTIO_MMIO_INT_CONFIG);
+    write32(VIRTIO_MMIO_INTERRUPT_ACK, UINT32_MAX);
+    assert_int_equal(read32(VIRTIO_MMIO_INTERRUPT_STATUS), 0);
 }
 
 static void test_pause_of_an_inactive_device_is_nothing(void **state)

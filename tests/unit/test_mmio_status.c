@@ -85,6 +85,13 @@ static void test_reset_then_bring_up_works_again(void **state)
         assert_int_equal(fixture.queues[1].size_max, SIZE);
         assert_int_equal(read32(VIRTIO_MMIO_QUEUE_READY), 0);
     }
+    /* What was selected is the first again. */
+    write32(VIRTIO_MMIO_DEVICE_FEATURES_SEL, 1);
+    uint32_t high = read32(VIRTIO_MMIO_DEVICE_FEATURES);
+    write32(VIRTIO_MMIO_QUEUE_SEL, QUEUES);
+    set_status(0);
+    assert_int_not_equal(read32(VIRTIO_MMIO_DEVICE_FEATURES), high);
+    assert_int_equal(read32(VIRTIO_MMIO_QUEUE_NUM_MAX), SIZE);
 }
 
 static void test_refused_activation_sets_needs_reset(void **state)

@@ -228,6 +228,51 @@ static void test_map_keeps_its_pairs_and_refuses_what_is_no_string(void **state)
                  "properties.a: an object given, expected a string");
 }
 
+/* The service has none of the network's own, and none of the two nets that are reserved (RFC 3927). */
+static void test_address_of_the_metadata_service_is_link_local(void **state)
+{
+    static const char *const right[] = {"169.254.169.254", "169.254.1.0", "169.254.1.1", "169.254.254.255"};
+    static const char *const wrong[] = {"169.254.0.255", "169.254.255.0",   "169.253.1.1",   "169.255.1.1",
+                                        "168.254.1.1",   "10.0.0.1",        "169.254.1.256", "169.254.1.1.1",
+                                        "169.254.1.",    "169.254.a.b",     "169.254.0x1.1", "169.254.001.1",
+                                        "0000000000000", "169.254.169.254 "};
+    struct mmds_config config;
+    char text[120];
+
+    (void)state;
+    for (size_t i = 0; i < array_length(right); i++) {
+        snprintf(text, sizeof(text), "{\"network_interfaces\":[\"a\"],\"ipv4_address\":\"%s\"}", right[i]);
+        assert_no_error(decode(&mmds_config_schema, text, &config));
+        assert_string_equal(config.ipv4_address, right[i]);
+        schema_free(&mmds_config_schema, &config);
+    }
+    for (size_t i = 0; i < array_length(wrong); i++) {
+        snprintf(text, sizeof(text), "{\"network_interfaces\":[\"a\"],\"ipv4_address\":\"%s\"}", wrong[i]);
+        assert_error(decode(&mmds_config_schema, text, &config), ERROR_INPUT, "ipv4_address: \"");
+    }
+}
+
+/* The least that IPv4 allows (RFC 791), and the most that fits into a packet's length. */
+static void test_mtu_has_its_bounds(void **state)
+{
+    static const unsigned right[] = {68, 1500, 65535}, wrong[] = {0, 67, 65536, 100000};
+    struct network_interface_config config;
+    char text[120];
+
+    (void)state;
+    for (size_t i = 0; i < array_length(right); i++) {
+        snprintf(text, sizeof(text), "{\"iface_id\":\"a\",\"host_dev_name\":\"t\",\"mtu\":%u}", right[i]);
+        assert_no_error(decode(&network_interface_schema, text, &config));
+        assert_int_equal(config.mtu, right[i]);
+        schema_free(&network_interface_schema, &config);
+    }
+    for (size_t i = 0; i < array_length(wrong); i++) {
+        snprintf(text, sizeof(text), "{\"iface_id\":\"a\",\"host_dev_name\":\"t\",\"mtu\":%u}", wrong[i]);
+        assert_error(decode(&network_interface_schema, text, &config), ERROR_INPUT,
+                     "expected an integer from 68 to 65535");
+    }
+}
+
 static void test_names_of_things_have_only_their_characters(void **state)
 {
     static const struct {
@@ -292,6 +337,7 @@ TEST_MAIN(cmocka_unit_test(test_drive_has_a_path_or_a_socket_and_shows_which),
           cmocka_unit_test(test_fields_are_checked_against_each_other),
           cmocka_unit_test(test_array_takes_no_more_than_its_maximum),
           cmocka_unit_test(test_map_keeps_its_pairs_and_refuses_what_is_no_string),
-          cmocka_unit_test(test_names_of_things_have_only_their_characters),
+          cmocka_unit_test(test_address_of_the_metadata_service_is_link_local),
+          cmocka_unit_test(test_mtu_has_its_bounds), cmocka_unit_test(test_names_of_things_have_only_their_characters),
           cmocka_unit_test(test_limits_that_do_not_limit_are_shown_as_null),
           cmocka_unit_test(test_level_is_taken_in_any_case))
