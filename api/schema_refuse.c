@@ -72,15 +72,16 @@ int decoder_refuse_named(struct decoder *decoder, const char *what)
 int decoder_refuse_unknown(struct decoder *decoder, const char *key, size_t length)
 {
     struct frame *frame = decoder_top(decoder);
-    char path[PATH_TEXT_MAX], known[FIELD_EXPECTED_MAX];
+    char path[PATH_TEXT_MAX], known[FIELD_EXPECTED_MAX] = "";
     size_t used = 0;
 
     frame->field = NULL;
     decoder_path(decoder, path);
     for (size_t i = 0; i < frame->schema->field_count; i++)
         used = text_append(known, used, sizeof(known), "%s%s", i == 0 ? "" : ", ", frame->schema->fields[i].name);
-    decoder->error = error_new(ERROR_INPUT, "%s%sunknown field \"%.*s\", expected one of: %s", path,
-                               path[0] == '\0' ? "" : ": ", (int)quote_length(key, length), key, known);
+    decoder->error =
+        error_new(ERROR_INPUT, "%s%sunknown field \"%.*s\", expected %s%s", path, path[0] == '\0' ? "" : ": ",
+                  (int)quote_length(key, length), key, used > 0 ? "one of: " : "none", known);
     return 0;
 }
 

@@ -207,6 +207,79 @@ static void test_id_in_the_path_must_be_the_one_in_the_body(void **state)
     assert_int_equal(fake_machine.config.drive_count, 0);
 }
 
+/* As the reference has them; the tables of fields cannot tell that one of them forgot it. */
+static void test_fields_that_are_required_are_missed(void **state)
+{
+    static const struct {
+        enum api_method method;
+        const char *path, *body, *field;
+    } cases[] = {
+        {API_PUT, "/drives/a", "{\"is_root_device\":true,\"path_on_host\":\"/d\"}", "drive_id"},
+        {API_PUT, "/drives/a", "{\"drive_id\":\"a\",\"path_on_host\":\"/d\"}", "is_root_device"},
+        {API_PUT, "/drives/a", "{\"drive_id\":\"a\",\"is_root_device\":true}", "path_on_host"},
+        {API_PATCH, "/drives/a", "{\"path_on_host\":\"/d\"}", "drive_id"},
+        {API_PUT, "/network-interfaces/a", "{\"host_dev_name\":\"t\"}", "iface_id"},
+        {API_PUT, "/network-interfaces/a", "{\"iface_id\":\"a\"}", "host_dev_name"},
+        {API_PATCH, "/network-interfaces/a", "{\"rx_rate_limiter\":{}}", "iface_id"},
+        {API_PUT, "/pmem/a", "{\"path_on_host\":\"/p\"}", "id"},
+        {API_PUT, "/pmem/a", "{\"id\":\"a\"}", "path_on_host"},
+        {API_PATCH, "/pmem/a", "{\"rate_limiter\":{}}", "id"},
+        {API_PUT, "/boot-source", "{\"boot_args\":\"x\"}", "kernel_image_path"},
+        {API_PUT, "/machine-config", "{\"mem_size_mib\":128}", "vcpu_count"},
+        {API_PUT, "/machine-config", "{\"vcpu_count\":1}", "mem_size_mib"},
+        {API_PUT, "/balloon", "{\"deflate_on_oom\":true}", "amount_mib"},
+        {API_PUT, "/balloon", "{\"amount_mib\":1}", "deflate_on_oom"},
+        {API_PATCH, "/balloon", "{}", "amount_mib"},
+        {API_PATCH, "/balloon/statistics", "{}", "stats_polling_interval_s"},
+        {API_PUT, "/vsock", "{\"uds_path\":\"/v\"}", "guest_cid"},
+        {API_PUT, "/vsock", "{\"guest_cid\":3}", "uds_path"},
+        {API_PUT, "/mmds/config", "{\"version\":\"V2\"}", "network_interfaces"},
+        {API_PUT, "/actions", "{}", "action_type"},
+        {API_PATCH, "/vm", "{}", "state"},
+        {API_PUT, "/metrics", "{}", "metrics_path"},
+        {API_PUT, "/mayfly/drives/a", "{\"queues\":2}", "drive_id"},
+        {API_PUT, "/mayfly/network-interfaces/a", "{\"queues\":2}", "iface_id"},
+        {API_PUT, "/mayfly/console", "{}", "ports"},
+        {API_PUT, "/mayfly/file-systems/a", "{\"tag\":\"t\",\"socket_path\":\"/f\"}", "fs_id"},
+        {API_PUT, "/mayfly/file-systems/a", "{\"fs_id\":\"a\",\"socket_path\":\"/f\"}", "tag"},
+        {API_PUT, "/mayfly/file-systems/a", "{\"fs_id\":\"a\",\"tag\":\"t\"}", "socket_path"},
+        {API_PUT, "/mayfly/vsock-seqpacket", "{}", "uds_path"},
+    };
+    char part[64];
+
+    (void)state;
+    for (size_t i = 0; i < array_length(cases); i++) {
+        /* Some requests are for a machine that runs. */
+        fake_machine.state = cases[i].method == API_PATCH ? MACHINE_RUNNING : MACHINE_NOT_STARTED;
+        snprintf(part, sizeof(part), "%s: missing", cases[i].field);
+        assert_reply(cases[i].method, cases[i].path, cases[i].body, 400, part);
+    }
+}
+
+/* Whatever is called by its id, and however. */
+static void test_id_of_another_one_is_refused_everywhere(void **state)
+{
+    static const char *const fields[] = {"drive_id", "iface_id", "\"id\"", "fs_id"};
+    unsigned found = 0;
+
+    (void)state;
+    for (size_t i = 0; i < array_length(right); i++)
+        for (size_t j = 0; right[i].body != NULL && j < array_length(fields); j++) {
+            char body[256];
+            const char *field = strstr(right[i].body, fields[j]);
+
+            if (field == NULL)
+                continue;
+            snprintf(body, sizeof(body), "%s", right[i].body);
+            char *value = strchr(body + (strchr(field, ':') - right[i].body), '"');
+            value[1] = 'z';
+            found++;
+            fake_machine.state = right[i].method == API_PATCH ? MACHINE_RUNNING : MACHINE_NOT_STARTED;
+            assert_reply(right[i].method, right[i].path, body, 400, " as in the path");
+        }
+    assert_int_equal(found, 9);
+}
+
 static void test_slashes_too_many_around_a_path_count_for_nothing(void **state)
 {
     static const char drive[] = "{\"drive_id\": \"a\", \"is_root_device\": true, \"path_on_host\": \"/d\"}";
@@ -335,7 +408,8 @@ static void test_balloon_and_hotplug_are_told_as_they_are_known(void **state)
     assert_reply(API_PATCH, "/balloon/hinting/start", "{\"acknowledge_on_stop\": false}", 204, "");
     assert_reply(API_GET, "/balloon/hinting/status", NULL, 200, "{\"host_cmd\":1,\"guest_cmd\":null}");
     assert_reply(API_PATCH, "/balloon/hinting/stop", NULL, 204, "");
-    assert_reply(API_PATCH, "/balloon/hinting/stop", "{\"now\": true}", 400, "unknown field");
+    assert_reply(API_PATCH, "/balloon/hinting/stop", "{\"now\": true}", 400,
+                 "unknown field \\\"now\\\", expected none\"");
     assert_reply(API_PATCH, "/hotplug/memory", "{\"requested_size_mib\": 64}", 204, "");
     assert_reply(API_GET, "/hotplug/memory", NULL, 200,
                  "{\"total_size_mib\":1024,\"slot_size_mib\":128,\"block_size_mib\":2,\"plugged_size_mib\":0,"
@@ -468,7 +542,9 @@ static void test_get_and_its_outcome_are_logged_by_one_write(void **state)
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, setup)
 
-TEST_MAIN(TEST(test_every_route_answers_in_its_states_and_refuses_in_others),
+TEST_MAIN(cmocka_unit_test_setup(test_fields_that_are_required_are_missed, setup),
+          cmocka_unit_test_setup(test_id_of_another_one_is_refused_everywhere, setup),
+          TEST(test_every_route_answers_in_its_states_and_refuses_in_others),
           TEST(test_refused_request_leaves_the_machine_as_it_was),
           TEST(test_put_gives_defaults_and_patch_keeps_what_is_not_given),
           TEST(test_id_in_the_path_must_be_the_one_in_the_body),
