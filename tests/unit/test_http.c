@@ -126,6 +126,25 @@ static void test_body_over_the_limit_is_refused_by_http(void **state)
     free(body);
 }
 
+/* For a while; who goes on for ever is cut off. */
+static void test_refused_caller_that_never_ends_is_cut_off(void **state)
+{
+    enum { PART = 1 << 20, LIMIT = 64 };
+    char *body = calloc(1, PART);
+    int fd = dial();
+    unsigned parts = 0;
+
+    (void)state;
+    say(fd, PUT_MACHINE "Content-Length: 99999999999\r\n\r\n");
+    for (ssize_t sent = 0; sent >= 0 && parts < 4 * LIMIT; parts++)
+        for (size_t done = 0; done < PART && (sent = send(fd, body + done, PART - done, MSG_NOSIGNAL)) >= 0;)
+            done += (size_t)sent;
+    assert_in_range(parts, LIMIT, 2 * LIMIT);
+    close(fd);
+    free(body);
+    assert_still_serves();
+}
+
 static void test_refused_caller_may_send_all_it_has_before_it_reads(void **state)
 {
     enum { SIZE = 4 << 20 };
@@ -248,7 +267,7 @@ static void test_offers_of_other_protocols_are_passed_over(void **state)
 TEST_MAIN(TEST(test_reply_has_the_headers_that_clients_know), TEST(test_request_may_be_split_at_any_byte),
           TEST(test_pipelined_requests_are_answered_in_their_order), TEST(test_refusal_does_not_end_the_connection),
           TEST(test_caller_is_told_to_continue_before_it_sends_the_body), TEST(test_chunked_body_is_taken),
-          TEST(test_body_over_the_limit_is_refused_by_http),
+          TEST(test_body_over_the_limit_is_refused_by_http), TEST(test_refused_caller_that_never_ends_is_cut_off),
           TEST(test_refused_caller_may_send_all_it_has_before_it_reads), TEST(test_what_is_not_our_http_is_refused),
           TEST(test_endless_headers_and_paths_are_refused), TEST(test_connection_ends_when_the_caller_says_so),
           TEST(test_caller_that_sends_no_more_still_gets_its_replies),

@@ -101,6 +101,27 @@ static void test_names_are_listed_and_strings_are_given(void **state)
     assert_non_null(strstr(answer.bytes, "Content-Type: text/plain\r\n"));
 }
 
+static void test_names_that_are_almost_right_are_nothing(void **state)
+{
+    (void)state;
+    put("{\"list\":[\"zero\",\"one\"],\"a~\":\"1\",\"~\":\"2\",\"/\":\"3\",\"~2\":\"4\",\"~1\":\"5\"}");
+    assert_get("/list/1", "", 200, "one");
+    assert_get("/list/01", "", 404, NULL);
+    assert_get("/list/+1", "", 404, NULL);
+    assert_get("/list/1a", "", 404, NULL);
+    assert_get("/list/:", "", 404, NULL);
+    assert_get("/list/2", "", 404, NULL);
+    assert_get("/list/-", "", 404, NULL);
+    assert_get("/list/4294967296", "", 404, NULL);
+    assert_get("/a~", "", 200, "1");
+    assert_get("/~", "", 200, "2");
+    assert_get("/~0", "", 200, "2");
+    assert_get("/~1", "", 200, "3");
+    assert_get("/~2", "", 200, "4");
+    assert_get("/~01", "", 200, "5");
+    assert_get("/~3", "", 404, NULL);
+}
+
 static void test_json_is_given_to_who_accepts_it(void **state)
 {
     (void)state;
@@ -280,6 +301,20 @@ static void test_changed_token_is_not_valid(void **state)
     }
     token[MMDS_TOKEN_LENGTH - 1] = '\0';
     assert_int_equal(get_with("X-metadata-token", token, now_us), 401);
+}
+
+/* Only the header's whole name counts, and no other header. */
+static void test_token_is_in_its_own_header_only(void **state)
+{
+    static const char *const others[] = {"X-metadata-toke", "X-metadata-token2", "Y-metadata-token", "X", "Cookie"};
+    char token[MMDS_TOKEN_LENGTH + 1];
+
+    (void)state;
+    mmds.version = MMDS_V2;
+    take_token("X-metadata-token-ttl-seconds", token);
+    for (size_t i = 0; i < array_length(others); i++)
+        assert_int_equal(get_with(others[i], token, now_us), 401);
+    assert_int_equal(get_with("X-metadata-token", token, now_us), 200);
 }
 
 /* Before the first token there is no key; one made with no key at all must not do. */
@@ -513,6 +548,7 @@ TEST_MAIN(mmds_test(test_names_are_listed_and_strings_are_given), mmds_test(test
           mmds_test(test_request_is_taken_when_it_is_whole_and_by_itself),
           mmds_test(test_nonsense_is_refused_and_ends_the_connection),
           mmds_test(test_request_without_an_end_is_too_long), mmds_test(test_token_opens_version_2_until_it_expires),
+          mmds_test(test_token_is_in_its_own_header_only), mmds_test(test_names_that_are_almost_right_are_nothing),
           mmds_test(test_changed_token_is_not_valid), mmds_test(test_token_made_without_the_key_is_not_valid),
           mmds_test(test_no_two_services_share_a_key), mmds_test(test_token_is_written_in_one_way_only),
           mmds_test(test_version_1_serves_all_and_counts_who_has_no_token),

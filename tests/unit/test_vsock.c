@@ -103,6 +103,8 @@ static void test_wrong_line_ends_the_connection(void **state)
                                         "CONNECT -1\n",   "CONNECT 4294967296\n",
                                         "CONNECT 5 6\n",  "CONNECT5\n",
                                         "hello\n",        "\n",
+                                        "CONTACT 5\n",    "CONNECT \t\r\n",
+                                        "CONNECT 5x\n",   "XCONNECT 5\n",
                                         "CONNECT 5\0x\n", "CONNECT                                  5\n"};
 
     (void)state;
