@@ -91,19 +91,17 @@ static uint64_t same_kind(const struct guest_memory *memory, uint64_t gpa, uint6
 bool guest_memory_release(const struct guest_memory *memory, uint64_t gpa, uint64_t length, enum guest_release what)
 {
     uint64_t unit = memory->huge_pages == HUGE_PAGES_2M ? HUGE_PAGE_SIZE : PAGE_SIZE;
+    uint8_t *start = guest_memory_at(memory, gpa, length);
 
-    if (guest_memory_at(memory, gpa, length) == NULL)
+    if (start == NULL)
         return false;
 
     uint64_t end = align_down(gpa + length, unit);
     for (uint64_t at = align_up(gpa, unit), next; at < end; at = next) {
         const struct guest_range *file;
+        uint8_t *hva = start + (at - gpa);
 
         next = same_kind(memory, at, end, &file);
-
-        uint8_t *hva = guest_memory_at(memory, at, next - at);
-        if (hva == NULL)
-            return false;
         if (file != NULL && what == GUEST_RELEASE_ALL)
             release_file_pages(file, hva, next - at, memory->huge_pages);
         else if (file != NULL)
