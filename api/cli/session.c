@@ -10,16 +10,14 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "api/cli/commands.h"
 #include "vmm/base/checked.h"
 #include "vmm/base/cleanup.h"
 #include "vmm/base/clock.h"
-#include "vmm/exit_code.h"
 
-enum { LAST_WORDS_LINES = 40, END_PATIENCE_MS = 2000, MOUNT_END_MS = 200 };
+enum { LAST_WORDS_LINES = 40, MOUNT_END_MS = 200 };
 
 static const int passed_signals[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT};
 
@@ -402,34 +400,6 @@ static struct error *begin(struct session *session, const struct run_options *op
     return NULL;
 }
 
-/* 0: by none. A jailer that waits for its VMM passes it on as 128 + N; the VMM's own codes begin above those. */
-static int killed_by(const struct vmm_process *process, int status)
-{
-    if (WIFSIGNALED(status))
-        return WTERMSIG(status);
-    if (process->jail.used && WEXITSTATUS(status) > 128 && WEXITSTATUS(status) < EXIT_CODE_SIGSYS)
-        return WEXITSTATUS(status) - 128;
-    return 0;
-}
-
-/* Says how the VMM ended, if it did. */
-static struct error *describe_end(struct session *session, const char *when)
-{
-    struct pollfd process = {.fd = session->process->process_fd, .events = POLLIN};
-    int status;
-
-    if (poll(&process, 1, END_PATIENCE_MS) <= 0 || waitpid(session->process->pid, &status, WNOHANG) <= 0)
-        return error_new(ERROR_HOST, "the guest hung up %s", when);
-    session->process->pid = 0;
-    if (killed_by(session->process, status) != 0)
-        return error_new(ERROR_HOST, "the microVM ended %s: mayfly-vmm was killed by signal %d", when,
-                         killed_by(session->process, status));
-    if (WEXITSTATUS(status) == 0)
-        return error_new(ERROR_HOST, "the guest reset or powered off %s", when);
-    session->vmm_failed = true;
-    return error_new(ERROR_HOST, "the microVM ended %s: mayfly-vmm exited with code %d", when, WEXITSTATUS(status));
-}
-
 static struct error *outcome(struct session *session, int *exit_code)
 {
     static const char *const moments[] = {
@@ -460,14 +430,7 @@ static struct error *outcome(struct session *session, int *exit_code)
                          (unsigned long long)session->timeout_ms / 1000, (unsigned long long)session->timeout_ms % 1000,
                          moments[talk->state]);
     }
-    return describe_end(session, moments[talk->state]);
-}
-
-static bool vmm_has_ended(const struct session *session)
-{
-    struct pollfd process = {.fd = session->process->process_fd, .events = POLLIN};
-
-    return poll(&process, 1, 0) > 0;
+    return vmm_process_explain_end(session->process, moments[talk->state], &session->vmm_failed);
 }
 
 struct error *session_run(struct session *session, const struct run_options *options, bool has_stdin, int *exit_code)
@@ -475,9 +438,9 @@ struct error *session_run(struct session *session, const struct run_options *opt
     struct error *error = begin(session, options, has_stdin);
 
     /* A guest may be quicker to fail than we are to connect: how it ended tells more than what was not there. */
-    if (error != NULL && vmm_has_ended(session)) {
+    if (error != NULL && vmm_process_has_ended(session->process)) {
         error_free(error);
-        return describe_end(session, "before its init was up");
+        return vmm_process_explain_end(session->process, "before its init was up", &session->vmm_failed);
     }
     set_deadline(session, options->timeout_ms);
     while (error == NULL && !finished(session))

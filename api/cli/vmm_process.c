@@ -18,11 +18,12 @@
 #include "api/client/connect.h"
 #include "vmm/base/cleanup.h"
 #include "vmm/base/clock.h"
+#include "vmm/exit_code.h"
 
 extern char **environ;
 
 /* sun_path less the longest name in it. */
-enum { SOCKET_DIRECTORY_MAX = 108 - sizeof("/control"), END_PATIENCE_MS = 5000 };
+enum { SOCKET_DIRECTORY_MAX = 108 - sizeof("/control"), END_PATIENCE_MS = 5000, EXIT_PATIENCE_MS = 2000 };
 
 void vmm_process_init(struct vmm_process *process)
 {
@@ -183,6 +184,40 @@ void vmm_process_path(const struct vmm_process *process, const char *name, char 
 void vmm_process_inner_path(const struct vmm_process *process, const char *name, char path[VMM_PATH_SIZE])
 {
     snprintf(path, VMM_PATH_SIZE, "%s/%.30s", process->inside, name);
+}
+
+bool vmm_process_has_ended(const struct vmm_process *process)
+{
+    struct pollfd wait = {.fd = process->process_fd, .events = POLLIN};
+
+    return poll(&wait, 1, 0) > 0;
+}
+
+/* 0: by none. A jailer that waits for its VMM passes it on as 128 + N; the VMM's own codes begin above those. */
+static int killed_by(const struct vmm_process *process, int status)
+{
+    if (WIFSIGNALED(status))
+        return WTERMSIG(status);
+    if (process->jail.used && WEXITSTATUS(status) > 128 && WEXITSTATUS(status) < EXIT_CODE_SIGSYS)
+        return WEXITSTATUS(status) - 128;
+    return 0;
+}
+
+struct error *vmm_process_explain_end(struct vmm_process *process, const char *when, bool *failed)
+{
+    struct pollfd wait = {.fd = process->process_fd, .events = POLLIN};
+    int status;
+
+    if (poll(&wait, 1, EXIT_PATIENCE_MS) <= 0 || waitpid(process->pid, &status, WNOHANG) <= 0)
+        return error_new(ERROR_HOST, "the guest hung up %s", when);
+    process->pid = 0;
+    if (killed_by(process, status) != 0)
+        return error_new(ERROR_HOST, "the microVM ended %s: mayfly-vmm was killed by signal %d", when,
+                         killed_by(process, status));
+    if (WEXITSTATUS(status) == 0)
+        return error_new(ERROR_HOST, "the guest reset or powered off %s", when);
+    *failed = true;
+    return error_new(ERROR_HOST, "the microVM ended %s: mayfly-vmm exited with code %d", when, WEXITSTATUS(status));
 }
 
 /*

@@ -1,6 +1,7 @@
 /* The mayfly-vmm process that belongs to one `mayfly run`, and the private directory with its sockets. */
 #pragma once
 
+#include <stdbool.h>
 #include <sys/types.h>
 
 #include "api/cli/run_jail.h"
@@ -39,6 +40,14 @@ struct error *vmm_process_connect(struct vmm_process *process, const char *name,
 enum { VMM_PATH_SIZE = VMM_DIRECTORY_SIZE + 32 };
 void vmm_process_path(const struct vmm_process *process, const char *name, char path[VMM_PATH_SIZE]);
 void vmm_process_inner_path(const struct vmm_process *process, const char *name, char path[VMM_PATH_SIZE]);
+
+bool vmm_process_has_ended(const struct vmm_process *process);
+
+/*
+ * Why the guest is gone; `when` is part of the sentence. Waits a moment for the VMM's end. *failed: it said by its exit
+ * code that KVM or the guest went wrong; else left as it was.
+ */
+struct error *vmm_process_explain_end(struct vmm_process *process, const char *when, bool *failed);
 
 /*
  * Kills the process and removes the directory and its other socket. Without a jail it does not wait: the kernel takes
