@@ -20,6 +20,7 @@ enum { CONNECTIONS_MAX = 10, BACKLOG = 128, ACCEPT_PAUSE_US = 100000 };
 struct api_server {
     struct event_source listener;
     struct event_timer accept_again;
+    int spare_fd; /* a descriptor that a caller gets when there are no more; -1: one has it */
     struct sockaddr_un address;
     bool has_peer_uid, has_group;
     uint32_t peer_uid, group;
@@ -79,10 +80,29 @@ static bool may_call(const struct api_server *server, int fd)
     return false;
 }
 
+/* A guest may take all that this process may have (a connection to a socket of the host has one): not from callers. */
+static void keep_spare(struct http_host *host)
+{
+    struct api_server *server = container_of(host, struct api_server, host);
+
+    if (server->spare_fd < 0)
+        server->spare_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+}
+
+static int accept_caller(struct api_server *server)
+{
+    int fd = accept4(server->listener.fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+
+    if (fd >= 0 || errno != EMFILE || server->spare_fd < 0)
+        return fd;
+    fd_close(&server->spare_fd);
+    return accept4(server->listener.fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+}
+
 static void listener_ready(struct event_source *source, uint32_t events)
 {
     struct api_server *server = container_of(source, struct api_server, listener);
-    int fd = accept4(source->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    int fd = accept_caller(server);
 
     (void)events;
     if (fd < 0) {
@@ -92,10 +112,12 @@ static void listener_ready(struct event_source *source, uint32_t events)
     }
     if (!may_call(server, fd)) {
         close(fd);
+        keep_spare(&server->host);
         return;
     }
     if (server->host.connection_count == CONNECTIONS_MAX) {
         refuse_connection(fd);
+        keep_spare(&server->host);
         return;
     }
 
@@ -199,6 +221,8 @@ struct error *api_server_new(struct event_loop *loop, struct machine *machine, c
     made->has_group = options->has_group;
     made->group = options->group;
     made->host.served = first_reply;
+    made->host.closed = keep_spare;
+    made->spare_fd = -1;
     made->listener = (struct event_source){.fd = -1, .ready = listener_ready};
     made->accept_again.expired = accept_again;
     made->start_time_us = options->start_time_us;
@@ -213,6 +237,7 @@ struct error *api_server_new(struct event_loop *loop, struct machine *machine, c
         munmap(made, sizeof(*made));
         return error;
     }
+    keep_spare(&made->host);
     *server = made;
     return NULL;
 }
@@ -222,6 +247,7 @@ void api_server_free(struct api_server *server)
     if (server == NULL)
         return;
     http_close_all(&server->host);
+    fd_close(&server->spare_fd);
     event_timer_cancel(&server->accept_again);
     event_source_remove(&server->listener);
     fd_close(&server->listener.fd);

@@ -5,6 +5,7 @@
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -244,7 +245,39 @@ static void test_connections_outlast_a_pause_and_end_with_the_driver(void **stat
     vm_expect_exit(vm, 0);
 }
 
-TEST_MAIN(machine_test(test_host_connects_to_the_guest_and_talks),
+static void allow_few_descriptors(void)
+{
+    const struct rlimit limit = {.rlim_cur = 64, .rlim_max = 64};
+
+    setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+/* A guest could do the same with a listener that takes all it asks for. */
+static void test_callers_reach_the_api_when_connections_have_all_descriptors(void **state)
+{
+    struct vm *vm = vm_start_with(&(struct machine_options){.before_exec = allow_few_descriptors,
+                                                            .unjailed = "the jailer sets the limit itself"});
+    int fds[64];
+
+    (void)state;
+    vm_put(vm, "/vsock", "{\"guest_cid\":42,\"uds_path\":\"%s\"}", vm_path(vm, "v.sock"));
+    vm_boot(vm, "vsock", NULL);
+    vm_expect(vm, "cid 2a\n");
+    for (size_t i = 0; i < array_length(fds); i++)
+        fds[i] = come(vm);
+    vm_await_log(vm, "cannot accept a connection: ");
+    for (int round = 0; round < 3; round++) {
+        cleanup_fd int fd = vm_dial(vm);
+
+        say(fd, "GET / HTTP/1.1\r\n\r\n");
+        hear(vm, fd, "HTTP/1.1 200 ");
+    }
+    for (size_t i = 0; i < array_length(fds); i++)
+        close(fds[i]);
+}
+
+TEST_MAIN(machine_test(test_callers_reach_the_api_when_connections_have_all_descriptors),
+          machine_test(test_host_connects_to_the_guest_and_talks),
           machine_test(test_guest_that_reads_no_more_stops_the_host_from_writing),
           machine_test(test_guest_connects_to_the_host), machine_test(test_guest_sends_messages_to_the_host),
           machine_test(test_guest_is_refused_where_nobody_listens), machine_test(test_bad_configuration_is_refused),
