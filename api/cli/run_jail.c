@@ -354,6 +354,10 @@ struct error *run_jail_prepare(struct run_jail *jail, const struct run_options *
 static struct error *failure(const char *text)
 {
     static const char prefix[] = "mayfly-jailer: ";
+    /* What our user knows them by. */
+    static const struct {
+        const char *jailers, *ours;
+    } options[] = {{"--chroot-base-dir", "--jail-dir"}, {"--exec-file", "--vmm"}};
     const char *last = NULL;
 
     for (const char *at = strstr(text, prefix); at != NULL; at = strstr(at + 1, prefix))
@@ -361,11 +365,17 @@ static struct error *failure(const char *text)
     if (last == NULL)
         return error_new(ERROR_HOST, "mayfly-jailer ended before the jail stood");
 
-    const char *reason = last + strlen(prefix);
+    const char *reason = last + strlen(prefix), *option = "";
+    for (size_t i = 0; i < array_length(options); i++)
+        if (strncmp(reason, options[i].jailers, strlen(options[i].jailers)) == 0) {
+            option = options[i].ours;
+            reason += strlen(options[i].jailers);
+            break;
+        }
     int length = (int)strcspn(reason, "\n");
 
     /* Without KVM nobody can do. */
-    return error_new(ERROR_HOST, "the jail: %.*s%s", length, reason,
+    return error_new(ERROR_HOST, "the jail: %s%.*s%s", option, length, reason,
                      memmem(reason, (size_t)length, "/dev/kvm", 8) != NULL ? "" : "; --no-jail does without");
 }
 

@@ -145,7 +145,7 @@ static void test_failures_before_the_start_name_the_thing(void **state)
         {{"--initrd", "/no/such/initrd"}, "/no/such/initrd"},
         {{"--kernel", "/no/such/kernel"}, "/no/such/kernel"},
         {{"--vmm", "/no/such/vmm"}, "/no/such/vmm"},
-        {{"--vmm", "/bin/false"}, jailed() ? "is dynamically linked" : "ended before it listened"},
+        {{"--vmm", "/bin/false"}, jailed() ? "the jail: --vmm: \"" : "ended before it listened"},
         {{"--memory", "999999999"}, "mem_size_mib"},
         {{"--timeout", "0"}, "--timeout \"0\": expected seconds above 0"},
         {{"--timeout", "5x"}, "--timeout \"5x\": expected"},
