@@ -170,16 +170,19 @@ bool json_is_utf8(const char *text, size_t length)
     return true;
 }
 
-/* What is wrong at byte `at`. yajl's message ends with a newline. */
+/* What is wrong at byte `at`. yajl's message ends with a newline, and some with a full stop before. */
 static struct error *not_json(yajl_handle handle, size_t at)
 {
     unsigned char *message = yajl_get_error(handle, 0, NULL, 0);
     struct error *error;
+    size_t length;
 
     if (message == NULL)
         return error_new(ERROR_INTERNAL, "out of memory");
-    error =
-        error_new(ERROR_INPUT, "not JSON: %.*s, at byte %zu", (int)strcspn((const char *)message, "\n"), message, at);
+    length = strcspn((const char *)message, "\n");
+    if (length > 0 && message[length - 1] == '.')
+        length--;
+    error = error_new(ERROR_INPUT, "not JSON: %.*s, at byte %zu", (int)length, message, at);
     yajl_free_error(handle, message);
     return error;
 }

@@ -532,6 +532,7 @@ static void test_what_is_no_json_object_is_refused(void **state)
         assert_null(value);
     }
     assert_error(mmds_json_decode("{\"a\": [1", 8, &value), ERROR_INPUT, "premature EOF, at byte 8");
+    assert_error(mmds_json_decode("{'a': 1}", 8, &value), ERROR_INPUT, "invalid char in json text, at byte 2");
     strcat(deep, "{\"a\":");
     for (size_t i = 0; i < MMDS_DEPTH_MAX; i++)
         strcat(deep, "[");
