@@ -349,14 +349,6 @@ static void port_read(int port)
         if (n <= 0)
             die("read from the port");
         filled += (size_t)n;
-        /* A frame without payload is complete as soon as its header is. */
-        if (filled == sizeof(header)) {
-            memcpy(&header, buffer, sizeof(header));
-            if (header.length == 0) {
-                filled = 0;
-                frame_handle(&header, buffer + sizeof(header));
-            }
-        }
     }
 }
 
