@@ -116,29 +116,89 @@ static void assert_syn_answered(uint64_t gpa)
     assert_int_equal(segment.flags, SEGMENT_SYN | SEGMENT_ACK);
 }
 
-/* By its timer: the guest says nothing more. */
-static void test_metadata_service_says_again_what_the_guest_did_not_hear(void **state)
+static void guest_opens_a_connection(void)
 {
     static const uint8_t mac[6] = {2, 0, 0, 0, 0, 9};
     const struct segment syn = {.peer = {.mac = {6, 1, 0x23, 0x45, 0x67, 1}, .port = 80, .address = 0xa9fea9fe},
                                 .port = 40000,
                                 .flags = SEGMENT_SYN,
                                 .window = 1000};
-    uint8_t *bytes;
+    uint8_t *bytes = guest_at(&driver.memory, TX_GPA, HEADER + FRAME_SENT_MAX);
 
-    (void)state;
-    start(0);
-    lead_to_mmds();
-    give_buffers(3, 2000);
-    bytes = guest_at(&driver.memory, TX_GPA, HEADER + FRAME_SENT_MAX);
     memset(bytes, 0, HEADER);
     const struct guest_buffer buffer = {
         TX_GPA, HEADER + (uint32_t)frame_write_segment(bytes + HEADER, mac, 0xa9fe0005, &syn), false};
     guest_ring_add(&driver.rings[TX], &buffer, 1);
     guest_driver_notify(&driver, TX);
+}
+
+/* By its timer: the guest says nothing more. */
+static void test_metadata_service_says_again_what_the_guest_did_not_hear(void **state)
+{
+    (void)state;
+    start(0);
+    lead_to_mmds();
+    give_buffers(3, 2000);
+    guest_opens_a_connection();
     assert_syn_answered(RX_GPA);
     assert_syn_answered(RX_GPA + SLOT);
     assert_syn_answered(RX_GPA + 2 * SLOT);
+}
+
+/* What it would say again is for a driver that is gone. */
+static void test_metadata_service_knows_nothing_of_the_driver_before(void **state)
+{
+    struct virtio_device *device;
+
+    (void)state;
+    start(0);
+    device = driver.device;
+    lead_to_mmds();
+    guest_opens_a_connection();
+    guest_driver_settle(&driver); /* there is no buffer for the answer */
+    guest_driver_reset(&driver);
+    guest_driver_restart(&driver, 0);
+    give_buffers(2, 2000);
+    guest_driver_settle(&driver);
+    assert_false(guest_ring_has_used(&driver.rings[RX]));
+
+    guest_opens_a_connection();
+    assert_syn_answered(RX_GPA);
+    device->paused = true;
+    device->ops->pause(device);
+    guest_driver_settle(&driver);
+    device->paused = false;
+    device->ops->resume(device);
+    assert_syn_answered(RX_GPA + SLOT); /* the end finds it waiting for a third time */
+}
+
+/* Nothing of ours is told beside the frame, and each byte of it is in its place. */
+static void test_answers_fill_buffers_in_pieces(void **state)
+{
+    const struct guest_buffer pieces[] = {
+        {RX_GPA, 5, true}, {RX_GPA + 0x100, 20, true}, {RX_GPA + 0x200, 30, true}, {RX_GPA + 0x300, 2000, true}};
+    uint8_t got[HEADER + sizeof(arp_request)];
+    size_t used = 0;
+
+    (void)state;
+    start(0);
+    lead_to_mmds();
+    guest_ring_add(&driver.rings[RX], pieces, array_length(pieces));
+    guest_asks(TX_GPA);
+    guest_driver_notify(&driver, TX);
+    assert_int_equal(guest_driver_wait_used(&driver, RX, NULL), sizeof(got));
+    for (size_t i = 0; i < array_length(pieces) && used < sizeof(got); i++) {
+        size_t part = pieces[i].length < sizeof(got) - used ? pieces[i].length : sizeof(got) - used;
+
+        memcpy(got + used, guest_at(&driver.memory, pieces[i].gpa, part), part);
+        used += part;
+    }
+    for (size_t i = 0; i < HEADER; i++)
+        assert_int_equal(got[i], i == 10); /* num_buffers */
+    assert_memory_equal(got + HEADER, arp_request + 6, 6);
+    assert_int_equal(got[HEADER + 21], 2); /* a reply */
+    assert_memory_equal(got + HEADER + 28, arp_request + 38, 4);
+    assert_memory_equal(got + HEADER + 32, arp_request + 22, 10);
 }
 
 static void test_interface_no_longer_leads_to_the_metadata_service(void **state)
@@ -158,4 +218,6 @@ TEST_MAIN(net_test(test_metadata_service_says_again_what_the_guest_did_not_hear)
           net_test(test_metadata_service_waits_for_receive_buffers),
           net_test(test_metadata_service_answers_though_the_tap_is_gone),
           net_test(test_metadata_service_keeps_to_the_limits),
+          net_test(test_metadata_service_knows_nothing_of_the_driver_before),
+          net_test(test_answers_fill_buffers_in_pieces),
           net_test(test_interface_no_longer_leads_to_the_metadata_service))
