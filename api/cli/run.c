@@ -210,6 +210,19 @@ static int run(const struct run_options *options, struct timeline *timeline, boo
     return exit_code;
 }
 
+/* A script that wants JSON gets it of wrong options, too. */
+static void tell_wrong_options(const struct run_options *options, const struct timeline *timeline,
+                               const struct error *error)
+{
+    struct files files = {-1, -1, -1};
+
+    dprintf(STDERR_FILENO, "mayfly: %s\n", error->message);
+    tell(open_file("--json=", options->json_path, 0666, &files.json));
+    report(&(struct run_options){.json = options->json, .json_path = options->json_path}, &files, timeline,
+           EXIT_MAYFLY_FAILED, error->message);
+    fd_close(&files.json);
+}
+
 int command_run(int argc, char **argv)
 {
     struct run_options options;
@@ -221,7 +234,7 @@ int command_run(int argc, char **argv)
     timeline_begin(&timeline);
     error = run_options_parse(&options, argc, argv);
     if (error != NULL) {
-        dprintf(STDERR_FILENO, "mayfly: %s\n", error->message);
+        tell_wrong_options(&options, &timeline, error);
         exit_code = EXIT_MAYFLY_FAILED;
         error_free(error);
     } else if (options.help) {

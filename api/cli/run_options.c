@@ -365,19 +365,20 @@ struct error *run_options_parse(struct run_options *options, int argc, char **ar
         abort();
     opterr = 0;
     optind = 0; /* so that glibc and musl start afresh */
-    for (;;) {
-        int option = getopt_long(argc, argv, "+:h", long_options, NULL);
-        struct error *error;
 
-        if (option == -1)
-            break;
-        if (option == ':' || option == '?')
-            return wrong_option("mayfly run", option, argv);
-        error = take_option(options, option, optarg);
-        if (error != NULL)
-            return error;
+    struct error *error = NULL;
+    for (int option; (option = getopt_long(argc, argv, "+:h", long_options, NULL)) != -1;) {
+        if (error != NULL && option != OPTION_JSON)
+            continue; /* where to tell of it may still come */
+        if (option == OPTION_JSON)
+            error_free(take_option(options, option, optarg));
+        else if (option == ':' || option == '?')
+            error = wrong_option("mayfly run", option, argv);
+        else
+            error = take_option(options, option, optarg);
     }
-    struct error *error = run_net_options_complete(&options->net);
+    if (error == NULL)
+        error = run_net_options_complete(&options->net);
     if (error != NULL)
         return error;
     options->command = argv + optind;

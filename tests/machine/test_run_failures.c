@@ -176,6 +176,22 @@ static void test_failures_before_the_start_name_the_thing(void **state)
     unlink(file);
 }
 
+static void test_wrong_options_are_told_in_json_wherever_that_is_asked_for(void **state)
+{
+    static const char says[] = "mayfly: --vcpus \"0\": expected 1 to 32\n{\"exit_code\":125,\"error\":\"--vcpus ";
+    const char *const options[][4] = {{"--json", "--vcpus", "0"}, {"--vcpus", "0", "--json"}};
+
+    (void)state;
+    for (size_t i = 0; i < array_length(options); i++) {
+        struct run *run = start(&(struct how){.stdin_null = true, .options = options[i]}, COMMAND("exit", "0"));
+
+        expect_code(run, 125);
+        if (strncmp(errors_of(run), says, strlen(says)) != 0)
+            fail_run(says);
+        teardown(NULL);
+    }
+}
+
 static void test_answer_that_cannot_be_written_is_no_success(void **state)
 {
     static const char *const commands[][3] = {{"version"}, {"help"}, {"run", "--help"}, {"gc", "--json", "--dry-run"}};
@@ -361,6 +377,7 @@ TEST_MAIN(cli_test(test_guest_that_dies_is_125_with_its_last_words),
           cli_test(test_guest_that_hangs_can_be_interrupted), cli_test(test_guest_that_hangs_has_its_time),
           cli_test(test_command_has_its_time), cli_test(test_time_that_is_not_up_changes_nothing),
           cli_test(test_failures_before_the_start_name_the_thing),
+          cli_test(test_wrong_options_are_told_in_json_wherever_that_is_asked_for),
           cli_test(test_answer_that_cannot_be_written_is_no_success), cli_test(test_socket_that_is_no_guests_is_told),
           cli_test(test_killed_mayfly_leaves_no_vmm), cli_test(test_killed_vmm_is_told_and_leaves_nothing),
           cli_test(test_virtiofsd_that_is_killed_is_told_and_followed_by_another))
