@@ -1,6 +1,8 @@
 /* Requests and what HTTP says to them. */
 #include "tests/unit/http_fixture.h"
 
+#include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -124,6 +126,50 @@ static void test_body_over_the_limit_is_refused_by_http(void **state)
     say(fd, PUT_MACHINE "Content-Length: 18446744073709551615\r\n\r\n");
     assert_refused(fd, 400, "");
     free(body);
+}
+
+/* The server's end of `fd` holds next to nothing from now on. */
+static void narrow(int fd)
+{
+    struct sockaddr_un ours, theirs;
+    socklen_t length = sizeof(ours);
+    const int size = 1;
+
+    assert_int_equal(getpeername(fd, (struct sockaddr *)&ours, &length), 0);
+    for (int other = 3; other < 64; other++) {
+        int listens = 1;
+        socklen_t size_length = sizeof(listens);
+
+        length = sizeof(theirs);
+        if (getsockopt(other, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size_length) == 0 && !listens &&
+            getsockname(other, (struct sockaddr *)&theirs, &length) == 0 && length > sizeof(theirs.sun_family) &&
+            strcmp(theirs.sun_path, ours.sun_path) == 0)
+            assert_int_equal(setsockopt(other, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size)), 0);
+    }
+}
+
+/* In however many parts: each reply comes once, whole, in its turn. */
+static void test_replies_wait_for_a_caller_that_reads_slowly(void **state)
+{
+    enum { COUNT = 100 };
+    char requests[COUNT * (sizeof(GET_INSTANCE) - 1) + 1] = "";
+    struct reply first;
+    int fd = dial();
+
+    (void)state;
+    say(fd, GET_INSTANCE);
+    first = hear(fd);
+    narrow(fd);
+    for (size_t i = 0; i < COUNT; i++)
+        strcat(requests, GET_INSTANCE);
+    say(fd, requests);
+    for (size_t i = 0; i < COUNT; i++) {
+        struct reply next = hear(fd);
+
+        assert_string_equal(next.head, first.head);
+        assert_string_equal(next.body, first.body);
+    }
+    close(fd);
 }
 
 /* For a while; who goes on for ever is cut off. */
@@ -267,7 +313,8 @@ static void test_offers_of_other_protocols_are_passed_over(void **state)
 TEST_MAIN(TEST(test_reply_has_the_headers_that_clients_know), TEST(test_request_may_be_split_at_any_byte),
           TEST(test_pipelined_requests_are_answered_in_their_order), TEST(test_refusal_does_not_end_the_connection),
           TEST(test_caller_is_told_to_continue_before_it_sends_the_body), TEST(test_chunked_body_is_taken),
-          TEST(test_body_over_the_limit_is_refused_by_http), TEST(test_refused_caller_that_never_ends_is_cut_off),
+          TEST(test_body_over_the_limit_is_refused_by_http), TEST(test_replies_wait_for_a_caller_that_reads_slowly),
+          TEST(test_refused_caller_that_never_ends_is_cut_off),
           TEST(test_refused_caller_may_send_all_it_has_before_it_reads), TEST(test_what_is_not_our_http_is_refused),
           TEST(test_endless_headers_and_paths_are_refused), TEST(test_connection_ends_when_the_caller_says_so),
           TEST(test_caller_that_sends_no_more_still_gets_its_replies),

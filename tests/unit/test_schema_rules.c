@@ -283,6 +283,8 @@ static void test_names_of_things_have_only_their_characters(void **state)
         {&drive_schema, "{\"drive_id\": \"a\\\\b\"}"},
         {&console_schema, "{\"ports\": [{\"name\": \"a/b\"}]}"},
         {&drive_schema, "{\"partuuid\": \"0eaa init=/bin/sh\"}"},
+        {&file_system_schema, "{\"tag\": \"a b\"}"},
+        {&file_system_schema, "{\"tag\": \"a\\u0001\"}"},
         {&network_interface_schema, "{\"host_dev_name\": \"a/b\"}"},
         {&network_interface_schema, "{\"host_dev_name\": \"..\"}"},
         {&network_interface_schema, "{\"host_dev_name\": \"tap 0\"}"},
