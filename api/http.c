@@ -60,8 +60,7 @@ static void connection_close(struct http_connection *connection)
     struct http_host *host = connection->host;
 
     host->output_length = 0;
-    event_source_remove(&connection->source);
-    fd_close(&connection->source.fd);
+    event_source_close(&connection->source);
     *connection->place = connection->next;
     if (connection->next != NULL)
         connection->next->place = connection->place;

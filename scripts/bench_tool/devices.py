@@ -15,17 +15,17 @@ LOAD = "/mayfly/release/load"
 WORKLOADS = {  # of a guest's life: key, what it is, the unit, units in it, what the guest runs
     "disk": [
         ("r4-1", "4 KiB random read, depth 1", "request", 100, "disk r4-1 /dev/vdb read 4096 1 100 random"),
-        ("r4-32", "4 KiB random read, depth 32", "request", 960, "disk r4-32 /dev/vdb read 4096 32 960 random"),
+        ("r4-32", "4 KiB random read, depth 32", "request", 3840, "disk r4-32 /dev/vdb read 4096 32 3840 random"),
         ("w4-1", "4 KiB random write, depth 1", "request", 100, "disk w4-1 /dev/vdb write 4096 1 100 random"),
-        ("w4-32", "4 KiB random write, depth 32", "request", 960, "disk w4-32 /dev/vdb write 4096 32 960 random"),
+        ("w4-32", "4 KiB random write, depth 32", "request", 3840, "disk w4-32 /dev/vdb write 4096 32 3840 random"),
         ("r128-1", "128 KiB sequential read, depth 1", "MiB", 4, "disk r128-1 /dev/vdb read 131072 1 32"),
-        ("r128-32", "128 KiB sequential read, depth 32", "MiB", 32, "disk r128-32 /dev/vdb read 131072 32 256"),
+        ("r128-32", "128 KiB sequential read, depth 32", "MiB", 128, "disk r128-32 /dev/vdb read 131072 32 1024"),
         ("w128-1", "128 KiB sequential write, depth 1", "MiB", 4, "disk w128-1 /dev/vdb write 131072 1 32"),
-        ("w128-32", "128 KiB sequential write, depth 32", "MiB", 32, "disk w128-32 /dev/vdb write 131072 32 256"),
+        ("w128-32", "128 KiB sequential write, depth 32", "MiB", 128, "disk w128-32 /dev/vdb write 131072 32 1024"),
     ],
     "net": [
-        ("send", "TCP stream from guest to host", "MiB", 4, f"send send {HOST_ADDRESS} {4 * MIB}"),
-        ("receive", "TCP stream from host to guest", "MiB", 4, f"receive receive {HOST_ADDRESS} {4 * MIB}"),
+        ("send", "TCP stream from guest to host", "MiB", 16, f"send send {HOST_ADDRESS} {16 * MIB}"),
+        ("receive", "TCP stream from host to guest", "MiB", 16, f"receive receive {HOST_ADDRESS} {16 * MIB}"),
         ("ask", "a byte over TCP to the host and back", "round trip", 100, f"ask ask {HOST_ADDRESS} 100"),
     ],
 }

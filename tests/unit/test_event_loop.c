@@ -345,6 +345,34 @@ static void test_others_are_served_while_a_source_comes_and_goes(void **state)
     assert_int_equal(fixture.calls, COMINGS_AND_GOINGS);
 }
 
+static void close_the_other(struct event_source *source, uint32_t events)
+{
+    (void)events;
+    fixture.calls++;
+    event_source_close(source == &fixture.first ? &fixture.second : &fixture.first);
+    event_loop_stop(fixture.loop);
+}
+
+static void test_closed_source_gets_no_event_already_fetched(void **state)
+{
+    int number = fixture.first.fd;
+
+    (void)state;
+    fixture.first.ready = fixture.second.ready = close_the_other;
+    assert_no_error(event_source_add(fixture.loop, &fixture.first, EPOLLIN));
+    assert_no_error(event_source_add(fixture.loop, &fixture.second, EPOLLIN));
+    assert_no_error(event_loop_run(fixture.loop));
+    assert_int_equal(fixture.calls, 1);
+    assert_true((fixture.first.fd < 0) != (fixture.second.fd < 0));
+    event_source_close(&fixture.first);
+    event_source_close(&fixture.second);
+    assert_int_equal(fixture.second.fd, -1);
+    /* The number may be another file's now, watched or not. */
+    fixture.first.fd = eventfd(1, EFD_NONBLOCK);
+    assert_int_equal(fixture.first.fd, number);
+    assert_no_error(event_source_add(fixture.loop, &fixture.first, EPOLLIN));
+}
+
 static void note_policy(struct event_source *source, uint32_t events)
 {
     (void)source;
@@ -397,7 +425,8 @@ static void test_patient_thread_that_rests_becomes_eager(void **state)
 
 #define loop_test(function) cmocka_unit_test_setup_teardown(function, setup, teardown)
 
-TEST_MAIN(loop_test(test_thick_wakeups_make_the_thread_patient_for_a_moment),
+TEST_MAIN(loop_test(test_closed_source_gets_no_event_already_fetched),
+          loop_test(test_thick_wakeups_make_the_thread_patient_for_a_moment),
           loop_test(test_patient_thread_that_rests_becomes_eager),
           loop_test(test_edge_is_not_lost_when_another_thread_adds_its_source),
           loop_test(test_others_are_served_while_a_source_comes_and_goes), loop_test(test_edge_is_told_once),

@@ -311,6 +311,37 @@ static void test_peer_that_ends_its_output_still_receives(void **state)
     host_expect(fd, "");
 }
 
+/* Descriptors are nobody's here; the bytes that come with them, and those behind, are the guest's all the same. */
+static void test_bytes_around_descriptors_reach_the_guest(void **state)
+{
+    char text[] = "first";
+    union {
+        char bytes[CMSG_SPACE(sizeof(int))];
+        struct cmsghdr header;
+    } control = {.header = {.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof(int))}};
+    struct iovec iov = {text, 5};
+    const struct msghdr message = {
+        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof(control.bytes)};
+    char got[11];
+    size_t length = 0;
+
+    (void)state;
+    give();
+    cleanup_fd int fd = vsock_driver_guest_calls(&vsock, SOCK_STREAM);
+    memcpy(CMSG_DATA(&control.header), &fd, sizeof(fd));
+    assert_int_equal(sendmsg(fd, &message, 0), 5);
+    host_say(fd, "second");
+    vsock_driver_settle(&vsock);
+    while (length < sizeof(got)) {
+        struct virtio_vsock_hdr header = EXPECT(RW, 1000);
+
+        assert_in_range(header.len, 1, sizeof(got) - length);
+        memcpy(got + length, vsock.data, header.len);
+        length += header.len;
+    }
+    assert_memory_equal(got, "firstsecond", sizeof(got));
+}
+
 static void test_words_of_a_peer_that_left_reach_the_guest(void **state)
 {
     struct virtio_vsock_hdr header;
@@ -416,6 +447,7 @@ TEST_MAIN(vsock_test(test_config_space_has_the_cid), vsock_test(test_sockets_are
           vsock_test(test_guest_that_ends_its_output_still_receives),
           vsock_test(test_guest_that_takes_no_more_stops_the_peer),
           vsock_test(test_peer_that_ends_its_output_still_receives),
+          vsock_test(test_bytes_around_descriptors_reach_the_guest),
           vsock_test(test_words_of_a_peer_that_left_reach_the_guest),
           vsock_test(test_peer_that_left_with_words_unread_ends_the_connection),
           vsock_test(test_reset_ends_all_and_the_next_driver_starts_afresh),

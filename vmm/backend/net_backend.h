@@ -17,7 +17,8 @@ enum { NET_HEADER_SIZE = 12 };
 struct net_backend;
 
 struct net_backend_ops {
-    bool offloads; /* understands the header: checksums and segmentation may be left to it */
+    bool offloads;     /* understands the header: checksums and segmentation may be left to it */
+    bool frame_a_read; /* none waits here when one was read: the descriptor is readable, or there is none */
 
     /*
      * Sends the one frame in iov[0..count), of `size` bytes with its header. 0 when it is taken; -EAGAIN: try again

@@ -41,6 +41,7 @@ static void tap_close(struct net_backend *backend)
 
 static const struct net_backend_ops tap_ops = {
     .offloads = true,
+    .frame_a_read = true,
     .send = tap_send,
     .receive = tap_receive,
     .set_offloads = set_offloads,

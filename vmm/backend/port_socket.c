@@ -42,8 +42,7 @@ static void socket_changed(struct port_socket *port)
 
 static void peer_close(struct port_socket *port)
 {
-    event_source_remove(&port->peer);
-    fd_close(&port->peer.fd);
+    event_source_close(&port->peer);
     port->input_ended = port->output_ended = port->hung_up = false;
     event_source_update(&port->listener, EPOLLIN);
 }
@@ -197,8 +196,7 @@ static void socket_destroy(struct port_backend *backend)
     struct port_socket *port = socket_of(backend);
 
     event_timer_cancel(&port->retry);
-    event_source_remove(&port->peer);
-    fd_close(&port->peer.fd);
+    event_source_close(&port->peer);
     event_source_remove(&port->listener);
     unix_socket_remove(port->path, &port->file);
     fd_close(&port->listener.fd);

@@ -164,13 +164,10 @@ void event_source_update(struct event_source *source, uint32_t events)
     arm(source);
 }
 
-void event_source_remove(struct event_source *source)
+static void forget(struct event_source *source)
 {
     struct event_loop *loop = source->loop;
 
-    if (loop == NULL)
-        return;
-    epoll_ctl(loop->epoll_fd, EPOLL_CTL_DEL, source->fd, NULL);
     source->loop = NULL;
     *source->place = source->next;
     if (source->next != NULL)
@@ -179,6 +176,21 @@ void event_source_remove(struct event_source *source)
     for (int i = 0; i < loop->batch_count; i++)
         if (loop->batch[i].data.ptr == source)
             loop->batch[i].data.ptr = NULL;
+}
+
+void event_source_remove(struct event_source *source)
+{
+    if (source->loop == NULL)
+        return;
+    epoll_ctl(source->loop->epoll_fd, EPOLL_CTL_DEL, source->fd, NULL);
+    forget(source);
+}
+
+void event_source_close(struct event_source *source)
+{
+    if (source->loop != NULL)
+        forget(source);
+    fd_close(&source->fd);
 }
 
 void event_timer_set(struct event_loop *loop, struct event_timer *timer, uint64_t deadline_us)

@@ -64,6 +64,11 @@ struct error *event_source_add(struct event_loop *loop, struct event_source *sou
 /* Changes what an added source waits for; 0 keeps it added but silent (EPOLLERR and EPOLLHUP still come). */
 void event_source_update(struct event_source *source, uint32_t events);
 void event_source_remove(struct event_source *source); /* fine when not added */
+/*
+ * Removes `source`, if it was added, and closes its descriptor, which becomes -1. Nobody may have another descriptor of
+ * the same open file: the kernel watches that, until its last one is closed (epoll(7)).
+ */
+void event_source_close(struct event_source *source);
 
 /* (Re)sets `timer`; a deadline that has passed fires on the loop's next turn. Precision: a millisecond, never early. */
 void event_timer_set(struct event_loop *loop, struct event_timer *timer, uint64_t deadline_us);

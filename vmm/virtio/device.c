@@ -1,15 +1,26 @@
 #include "vmm/virtio/device.h"
 
-#include "vmm/base/event_loop.h"
+#include "vmm/base/cleanup.h"
+#include "vmm/base/clock.h"
 #include "vmm/base/log.h"
 
 #include <string.h>
+
+enum {
+    HOLD_US = 1000,     /* a signal that can wait, for another one */
+    PAUSE_SIGNALS = 32, /* after one that waited in vain, so many go at once */
+};
+
+static uint16_t unsignalled(const struct virtqueue *queue)
+{
+    return (uint16_t)(queue->next_used - queue->signalled_used);
+}
 
 /* Whether the guest wants an interrupt for what the queue has served since this was last asked. */
 static bool needs_signal(struct virtio_device *device, unsigned index)
 {
     struct virtqueue *queue = &device->queues[index];
-    uint16_t served = (uint16_t)(queue->next_used - queue->signalled_used);
+    uint16_t served = unsignalled(queue);
 
     if (served == 0)
         return false;
@@ -19,7 +30,9 @@ static bool needs_signal(struct virtio_device *device, unsigned index)
 
 void virtio_device_signal(struct virtio_device *device, unsigned index)
 {
-    if (needs_signal(device, index))
+    if (device->held.loop != NULL)
+        virtio_device_signal_all(device);
+    else if (needs_signal(device, index))
         device->transport_ops->signal_queue(device->transport, index);
 }
 
@@ -28,6 +41,7 @@ void virtio_device_signal_all(struct virtio_device *device)
     bool wanted = false;
     unsigned queue = 0;
 
+    event_timer_cancel(&device->held);
     for (unsigned i = 0; i < device->queue_count; i++) {
         if (!needs_signal(device, i))
             continue;
@@ -36,6 +50,30 @@ void virtio_device_signal_all(struct virtio_device *device)
     }
     if (wanted)
         device->transport_ops->signal_queue(device->transport, queue);
+}
+
+static void held_for_long(struct event_timer *timer)
+{
+    struct virtio_device *device = container_of(timer, struct virtio_device, held);
+
+    device->prompt_signals = PAUSE_SIGNALS;
+    virtio_device_signal_all(device);
+}
+
+void virtio_device_signal_soon(struct virtio_device *device, unsigned index)
+{
+    const struct virtqueue *queue = &device->queues[index];
+    uint16_t served = unsignalled(queue);
+
+    if (served == 0)
+        return;
+    if (device->prompt_signals > 0 || served >= queue->size / 4) {
+        device->prompt_signals -= device->prompt_signals > 0;
+        virtio_device_signal(device, index);
+    } else if (device->held.loop == NULL) {
+        device->held.expired = held_for_long;
+        event_timer_set(device->loop, &device->held, clock_monotonic_us() + HOLD_US);
+    }
 }
 
 void virtio_device_config_changed(struct virtio_device *device)

@@ -85,6 +85,8 @@ struct virtio_device {
     bool active; /* between activate and reset */
     bool failed; /* virtio_device_fail was called since the last reset: notifications are ignored */
     bool paused;
+    struct event_timer held;           /* a signal that waits, see virtio_device_signal_soon */
+    unsigned prompt_signals;           /* so many do not */
     const struct guest_memory *memory; /* set at attach */
     struct event_loop *loop;           /* set at attach */
     const struct virtio_transport_ops *transport_ops;
@@ -93,6 +95,11 @@ struct virtio_device {
 
 /* Interrupts the guest for queue `index` if it asked for that (virtqueue_needs_signal). */
 void virtio_device_signal(struct virtio_device *device, unsigned index);
+/*
+ * The same for what the guest does not wait for, such as buffers whose content was sent: it goes with the next signal
+ * of the device, or a little later. The device cancels `held` when it is reset, paused or destroyed.
+ */
+void virtio_device_signal_soon(struct virtio_device *device, unsigned index);
 /* The same for all of its queues, which have one interrupt: once. */
 void virtio_device_signal_all(struct virtio_device *device);
 /* Tells the guest that config space changed; before the device is active it only finds another generation. */

@@ -158,6 +158,7 @@ static void net_stop(struct net *net)
 {
     for (unsigned i = 0; i < net->pair_count; i++)
         pair_stop(&net->pairs[i]);
+    event_timer_cancel(&net->device.held);
     event_timer_cancel(&net->control_turn);
     net_mmds_stop(net);
 }

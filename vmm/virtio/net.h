@@ -47,15 +47,19 @@ struct net_pair {
     struct event_source wire;    /* the backend's descriptor */
     struct event_timer turn;     /* set to the next turn of the loop: looks at both queues */
 
-    bool rx_settled;   /* the driver had its time to give more buffers */
-    uint8_t *rx_spill; /* room for the rest of a frame that the window could not hold; NULL until there was one */
-    uint32_t rx_held;  /* size of a frame whose rest is there; 0: none */
-    uint32_t rx_head;  /* so much of it is in the window */
-    bool rx_mmds_only; /* the backend is watched: it has nothing, or will tell */
-    uint32_t rx_frame; /* size of the frame in the window that the limiter holds back; 0: none */
+    unsigned rx_got;     /* frames from the backend in this turn */
+    unsigned rx_singles; /* turns in a row that took one and did not look for another */
+    bool rx_many;        /* the last turn that looked for more found some */
+    bool rx_settled;     /* the driver had its time to give more buffers */
+    uint8_t *rx_spill;   /* room for the rest of a frame that the window could not hold; NULL until there was one */
+    uint32_t rx_held;    /* size of a frame whose rest is there; 0: none */
+    uint32_t rx_head;    /* so much of it is in the window */
+    bool rx_mmds_only;   /* the backend is watched: it has nothing, or will tell */
+    uint32_t rx_frame;   /* size of the frame in the window that the limiter holds back; 0: none */
     struct event_timer rx_timer; /* the limiter's, or SETTLE_US */
 
-    bool tx_paid; /* the limiter has let the next frame pass; the backend was full */
+    bool tx_large; /* this turn has sent more than small frames */
+    bool tx_paid;  /* the limiter has let the next frame pass; the backend was full */
     struct event_timer tx_timer;
 
     struct rx_window window;

@@ -17,6 +17,7 @@
 enum {
     SETTLE_US = 10000, /* see rx_enough */
     HOLD_US = 1000000, /* a guest may be off its processors for so long; then the frame is lost */
+    SINGLES = 8,       /* turns, of which one looks for a second frame */
 };
 
 /* Why receiving stopped, hence what will start it again. */
@@ -214,6 +215,7 @@ static enum rx_step rx_fetch(struct net_pair *pair)
         overflow = rx_overflow(pair, &excess);
         window->iov[window->iov_count] = overflow;
         size = pair->backend->ops->receive(pair->backend, window->iov, window->iov_count + 1);
+        pair->rx_got += size > 0;
     }
     return size < 0 ? rx_refused(pair, (int)-size) : rx_received(pair, (size_t)size, &overflow);
 }
@@ -287,6 +289,19 @@ static bool rx_wait_for_buffers(struct net_pair *pair)
     return true;
 }
 
+/*
+ * Whether to let the event loop tell of the next frame rather than look for it: where they come one by one, looking is
+ * a read in vain each time. What comes together is found by looking, now and then.
+ */
+static bool rx_is_single(struct net_pair *pair)
+{
+    if (pair->rx_got != 1 || pair->rx_many || pair->rx_held != 0 || pair->backend == NULL ||
+        !pair->backend->ops->frame_a_read || (pair->window.chain_count == 0 && !virtqueue_has_chain(&pair->queues[RX])))
+        return false;
+    pair->rx_singles = (pair->rx_singles + 1) % SINGLES;
+    return pair->rx_singles != 0;
+}
+
 void net_receive(struct net_pair *pair)
 {
     struct net *net = pair->net;
@@ -297,11 +312,18 @@ void net_receive(struct net_pair *pair)
         return;
     event_timer_cancel(&pair->rx_timer);
     virtqueue_disarm(&pair->queues[RX]);
+    pair->rx_got = 0;
     for (unsigned frames = 0; frames < TURN_FRAMES && step == RX_DONE; frames++) {
         step = rx_step(pair);
+        if (step == RX_DONE && rx_is_single(pair)) {
+            step = RX_NO_FRAME;
+            break;
+        }
         if (step == RX_NO_BUFFERS && !rx_wait_for_buffers(pair))
             step = RX_DONE;
     }
+    if (pair->rx_singles == 0)
+        pair->rx_many = pair->rx_got > 1;
     /* After a full turn there may be more behind a descriptor that is not readable: the backend may have it already. */
     if (step == RX_DONE)
         event_timer_set(net->device.loop, &pair->turn, 0);

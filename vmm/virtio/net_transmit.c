@@ -7,6 +7,9 @@
 #include <errno.h>
 #include <string.h>
 
+/* A TCP keeps count of what the interface has not sent, hence waits for that; not of acknowledgements and the like. */
+enum { SMALL_FRAME = 256 };
+
 enum tx_step {
     TX_DONE,    /* one frame sent or dropped: go on */
     TX_EMPTY,   /* the driver's notification starts it again */
@@ -65,6 +68,7 @@ static enum tx_step tx_send(struct net_pair *pair, const struct virtqueue_chain 
     int result = pair->backend->ops->send(pair->backend, chain->iov, chain->readable_count, chain->readable_bytes);
     if (result < 0)
         return tx_refused(pair, chain, -result);
+    pair->tx_large |= chain->readable_bytes > SMALL_FRAME;
     COUNTER_INCREMENT(net->metrics.counters.tx_packets_count);
     COUNTER_ADD(net->metrics.counters.tx_bytes_count, chain->readable_bytes - HEADER_SIZE);
     virtqueue_push(&pair->queues[TX], chain->head, 0);
@@ -110,7 +114,11 @@ void net_transmit(struct net_pair *pair)
     if (step == TX_DONE)
         event_timer_set(net->device.loop, &pair->turn, 0);
     net_watch(pair, EPOLLOUT, step == TX_FULL || tx_unsent(pair));
-    virtio_device_signal(&net->device, pair->first + TX);
+    if (pair->tx_large)
+        virtio_device_signal(&net->device, pair->first + TX);
+    else
+        virtio_device_signal_soon(&net->device, pair->first + TX);
+    pair->tx_large = false;
     if (net->mmds_heard) {
         net->mmds_heard = false;
         net_receive_mmds(&net->pairs[0]);

@@ -284,6 +284,11 @@ bool virtqueue_needs_signal(struct virtqueue *queue)
     return !valid || vring_need_event(used_event, queue->next_used, before);
 }
 
+bool virtqueue_has_chain(const struct virtqueue *queue)
+{
+    return queue_works(queue) && load_ordered(&queue->available->idx) != queue->next_available;
+}
+
 bool virtqueue_arm(struct virtqueue *queue)
 {
     if (!queue_works(queue))

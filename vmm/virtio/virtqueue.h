@@ -107,6 +107,8 @@ void virtqueue_publish(struct virtqueue *queue, uint16_t count);
 /* Whether the guest wants an interrupt for what was pushed since the last call (EVENT_IDX or the no-interrupt flag). */
 bool virtqueue_needs_signal(struct virtqueue *queue);
 
+/* Whether the driver has made another chain available. */
+bool virtqueue_has_chain(const struct virtqueue *queue);
 /*
  * Asks the guest to notify about new chains. Returns true when one has already arrived: then go on popping, or the
  * notification is lost. virtqueue_disarm tells the guest that notifications are not needed for now.

@@ -292,6 +292,7 @@ static void vsock_reset(struct virtio_device *device)
     vsock_connections_free(vsock);
     event_timer_cancel(&vsock->turn);
     event_timer_cancel(&vsock->retry);
+    event_timer_cancel(&vsock->device.held);
     for (size_t i = 0; i < VSOCK_LISTENERS; i++)
         event_source_update(&vsock->listeners[i].source, 0);
     vsock->listener_failed = false;
@@ -310,6 +311,7 @@ static void vsock_pause(struct virtio_device *device)
         vsock_connections_free(vsock);
     event_timer_cancel(&vsock->turn);
     event_timer_cancel(&vsock->patience);
+    event_timer_cancel(&vsock->device.held);
 }
 
 /* The guest's patience, and ours with it, does not run while it is paused. */
@@ -329,6 +331,7 @@ static void vsock_free(struct vsock *vsock)
     vsock_connections_free(vsock);
     event_timer_cancel(&vsock->turn);
     event_timer_cancel(&vsock->retry);
+    event_timer_cancel(&vsock->device.held);
     for (size_t i = 0; i < VSOCK_LISTENERS; i++)
         vsock_listener_close(&vsock->listeners[i]);
     free(vsock->message.data);

@@ -82,9 +82,10 @@ struct vsock_connection {
     bool request_sent;
     uint64_t deadline_us; /* while on one of these */
 
-    struct event_source socket; /* fd -1: none; not in the loop once the peer has hung up */
+    struct event_source socket; /* fd -1: none */
     bool hung_up;
-    bool readable; /* there may be input, and nobody is watching for it */
+    bool input_ends; /* the end of the peer's output is in the socket, if it was not read yet */
+    bool readable;   /* there may be input: who reads it finds out */
     /* Directions that are over. */
     bool host_sends_no_more;
     bool host_takes_no_more;

@@ -131,8 +131,7 @@ struct vsock_connection *vsock_connection_new(struct vsock *vsock, uint16_t type
 
 static void close_socket(struct vsock_connection *connection)
 {
-    event_source_remove(&connection->socket);
-    fd_close(&connection->socket.fd);
+    event_source_close(&connection->socket);
     connection->readable = false;
     vsock_output_drop(connection);
 }
@@ -202,10 +201,9 @@ void vsock_connections_expire(struct vsock *vsock)
 
 /* --- The host socket --- */
 
-/* What the peer sent before it hung up is still to be read; epoll would tell of its end for ever. */
+/* What the peer sent before it hung up is still to be read. */
 static void hang_up(struct vsock_connection *connection)
 {
-    event_source_remove(&connection->socket);
     connection->hung_up = true;
     connection->host_takes_no_more = true;
     connection->readable = true;
@@ -218,17 +216,13 @@ static bool input_may_come(const struct vsock_connection *connection)
            !connection->guest_takes_no_more;
 }
 
+/* Input is told of once, when it comes: until it is read, `readable` says so, and nothing has to be armed again. */
+#define INPUT_EVENTS (EPOLLIN | EPOLLRDHUP | EPOLLET)
+
 static void watch(struct vsock_connection *connection)
 {
-    uint32_t events = 0;
-
-    if (connection->vsock->called == connection)
-        return;
-    if (!connection->readable && (connection->state == VSOCK_GREETING || input_may_come(connection)))
-        events |= EPOLLIN;
-    if (vsock_output_waits(connection))
-        events |= EPOLLOUT;
-    event_source_update(&connection->socket, events);
+    if (connection->vsock->called != connection)
+        event_source_update(&connection->socket, INPUT_EVENTS | (vsock_output_waits(connection) ? EPOLLOUT : 0u));
 }
 
 static void socket_ready(struct event_source *source, uint32_t events)
@@ -239,6 +233,8 @@ static void socket_ready(struct event_source *source, uint32_t events)
     vsock->called = connection;
     if ((events & (EPOLLHUP | EPOLLERR)) != 0)
         hang_up(connection);
+    if ((events & EPOLLRDHUP) != 0)
+        connection->input_ends = true;
     if ((events & EPOLLIN) != 0)
         connection->readable = true;
     if (connection->state == VSOCK_GREETING) {
@@ -260,7 +256,7 @@ bool vsock_connection_attach(struct vsock_connection *connection, int fd)
     connection->socket.fd = fd;
     connection->socket.ready = socket_ready;
 
-    struct error *error = event_source_add(connection->vsock->device.loop, &connection->socket, EPOLLIN);
+    struct error *error = event_source_add(connection->vsock->device.loop, &connection->socket, INPUT_EVENTS);
     if (error == NULL)
         return true;
     log_warning("vsock: %s", error->message);

@@ -56,7 +56,10 @@ static bool line_parse(const char *line, uint32_t *port)
     return *skip_blanks(at) == '\0';
 }
 
-/* What follows the line are data already, and stay in the socket. 1: a line is there; 0: not yet; -1: never. */
+/*
+ * What follows the line are data already, and stay in the socket, which is readable then. 1: a line is there; 0: not
+ * yet; -1: never.
+ */
 static int line_read(struct vsock_connection *connection)
 {
     char *at = connection->line + connection->line_length;
@@ -72,6 +75,7 @@ static int line_read(struct vsock_connection *connection)
     size_t part = end != NULL ? (size_t)(end - at) + 1 : (size_t)length;
     if (recv(connection->socket.fd, at, part, 0) != (ssize_t)part)
         return -1;
+    connection->readable = part < (size_t)length || connection->input_ends;
     connection->line_length = (uint8_t)(connection->line_length + part);
     if (end != NULL) {
         connection->line[connection->line_length - 1] = '\0';
@@ -96,9 +100,9 @@ void vsock_greeting_read(struct vsock_connection *connection)
 {
     struct vsock *vsock = connection->vsock;
     uint32_t port;
-    int result = line_read(connection);
 
     connection->readable = false;
+    int result = line_read(connection);
     if (result == 0 && !connection->hung_up) {
         vsock_connection_settle(connection);
         return;

@@ -256,8 +256,9 @@ static enum rx_step send_stream(struct vsock_connection *connection)
     if (wanted > batch.room)
         wanted = batch.room;
 
-    size_t count = batch_payload(&batch, iov, wanted);
-    ssize_t length = readv(connection->socket.fd, iov, (int)count);
+    struct msghdr message = {.msg_iov = iov};
+    message.msg_iovlen = (__typeof__(message.msg_iovlen))batch_payload(&batch, iov, wanted);
+    ssize_t length = recvmsg(connection->socket.fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
     if (length <= 0) {
         batch_return(vsock, &batch, 0);
         input_paused(connection, length);
@@ -265,9 +266,12 @@ static enum rx_step send_stream(struct vsock_connection *connection)
         return RX_DONE;
     }
     push_stream(connection, &batch, (size_t)length);
-    /* A short read has emptied the socket. Else there is probably more: read it in larger parts. */
+    /*
+     * A short read has emptied the socket, unless it ended at descriptors, which nobody here takes, or the end is next.
+     * Else there is probably more: read it in larger parts.
+     */
     if ((size_t)length < wanted)
-        connection->readable = connection->hung_up;
+        connection->readable = connection->hung_up || connection->input_ends || (message.msg_flags & MSG_CTRUNC) != 0;
     else if (connection->batch < BATCH_MAX)
         connection->batch = (uint8_t)(connection->batch * 2);
     return RX_DONE;
@@ -440,5 +444,9 @@ void vsock_receive(struct vsock *vsock)
         step = rx_step(vsock);
     if (step == RX_DONE || (vsock->transmit_blocked && vsock->refusal_count < VSOCK_REFUSALS_MAX / 2))
         vsock_turn_later(vsock);
-    virtio_device_signal_all(&vsock->device);
+    /* Packets that were sent are not waited for; their answer follows, or the credit that they took. */
+    if (vsock->queues[VSOCK_RX].next_used != vsock->queues[VSOCK_RX].signalled_used)
+        virtio_device_signal_all(&vsock->device);
+    else
+        virtio_device_signal_soon(&vsock->device, VSOCK_TX);
 }
