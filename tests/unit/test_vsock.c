@@ -149,6 +149,37 @@ static void test_peer_that_leaves_before_or_while_the_guest_is_asked_is_forgotte
     vsock_driver_expect_silence(&vsock);
 }
 
+/* Bytes behind the line are the guest's, as it has credit for them; and so are those that come later, and the end. */
+static void test_peer_need_not_wait_for_the_answer_to_its_line(void **state)
+{
+    static const char *const expected[] = {"hel", "lo", " wor", "ld"};
+
+    (void)state;
+    give();
+    cleanup_fd int fd = host_connect(vsock.path, SOCK_STREAM);
+    host_say(fd, "CONNECT 5\nhello");
+    vsock_driver_settle(&vsock);
+    host_say(fd, " world");
+    assert_int_equal(shutdown(fd, SHUT_WR), 0);
+    vsock_driver_settle(&vsock);
+    uint32_t host_port = EXPECT(REQUEST, 5).src_port;
+    vsock_driver_expect_silence(&vsock);
+    vsock.header.fwd_cnt = 0;
+    for (unsigned i = 0; i < 4; i++) {
+        vsock.header.buf_alloc = i == 0 ? 3 : i == 1 ? 5 : i == 2 ? 9 : GUEST_BUFFER;
+        SAY(5, host_port, CREDIT_UPDATE);
+        if (i == 0)
+            vsock_driver_expect_silence(&vsock);
+        if (i == 0)
+            SAY(5, host_port, RESPONSE);
+        assert_int_equal(EXPECT(RW, 5).len, strlen(expected[i]));
+        assert_memory_equal(vsock.data, expected[i], strlen(expected[i]));
+        if (i < 3)
+            EXPECT(CREDIT_REQUEST, 5);
+    }
+    assert_int_equal(EXPECT(SHUTDOWN, 5).flags, VIRTIO_VSOCK_SHUTDOWN_SEND);
+}
+
 static void test_peer_is_refused_where_the_guest_does_not_listen(void **state)
 {
     cleanup_fd int fd = host_connect(vsock.path, SOCK_STREAM);
@@ -448,6 +479,7 @@ TEST_MAIN(vsock_test(test_config_space_has_the_cid), vsock_test(test_sockets_are
           vsock_test(test_guest_that_takes_no_more_stops_the_peer),
           vsock_test(test_peer_that_ends_its_output_still_receives),
           vsock_test(test_bytes_around_descriptors_reach_the_guest),
+          vsock_test(test_peer_need_not_wait_for_the_answer_to_its_line),
           vsock_test(test_words_of_a_peer_that_left_reach_the_guest),
           vsock_test(test_peer_that_left_with_words_unread_ends_the_connection),
           vsock_test(test_reset_ends_all_and_the_next_driver_starts_afresh),

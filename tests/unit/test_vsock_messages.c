@@ -59,6 +59,25 @@ static void test_host_peer_sends_messages_through_the_other_socket(void **state)
     assert_int_equal(EXPECT(RW, 77).len, 1);
 }
 
+static void test_peer_need_not_wait_for_the_answer_to_its_line(void **state)
+{
+    cleanup_fd int fd = host_connect(vsock.seqpacket, SOCK_SEQPACKET);
+
+    (void)state;
+    give();
+    host_say(fd, "CONNECT ");
+    host_say(fd, "77\n");
+    host_say(fd, "a");
+    host_say(fd, "bc");
+    vsock_driver_settle(&vsock);
+    struct virtio_vsock_hdr header = EXPECT(REQUEST, 77);
+    vsock.header.type = SEQPACKET;
+    SAY(77, header.src_port, RESPONSE);
+    assert_int_equal(EXPECT(RW, 77).len, 1);
+    assert_int_equal(EXPECT(RW, 77).len, 2);
+    assert_memory_equal(vsock.data, "bc", 2);
+}
+
 static void test_messages_to_a_peer_that_does_not_read_are_kept_whole(void **state)
 {
     enum { LENGTH = 1000, COUNT = 128 };
@@ -116,7 +135,8 @@ static void test_message_waits_until_the_guest_has_credit_for_all_of_it(void **s
     host_expect(fd, "");
 }
 
-TEST_MAIN(vsock_test(test_messages_keep_their_boundaries_both_ways),
+TEST_MAIN(vsock_test(test_peer_need_not_wait_for_the_answer_to_its_line),
+          vsock_test(test_messages_keep_their_boundaries_both_ways),
           vsock_test(test_host_peer_sends_messages_through_the_other_socket),
           vsock_test(test_messages_to_a_peer_that_does_not_read_are_kept_whole),
           vsock_test(test_message_waits_until_the_guest_has_credit_for_all_of_it))

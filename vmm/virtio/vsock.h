@@ -112,6 +112,8 @@ struct vsock_connection {
         open_message; /* bytes so far of the message at the end of `output`; its head is there when message_is_open */
     bool message_is_open;
     uint8_t line_length;
+    uint8_t early; /* where the bytes in `line` begin that came with it and are the guest's, and how many they are */
+    uint8_t early_length;
     char line[VSOCK_LINE_SIZE];
 };
 

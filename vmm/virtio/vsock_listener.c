@@ -56,15 +56,12 @@ static bool line_parse(const char *line, uint32_t *port)
     return *skip_blanks(at) == '\0';
 }
 
-/*
- * What follows the line are data already, and stay in the socket, which is readable then. 1: a line is there; 0: not
- * yet; -1: never.
- */
+/* What follows the line are data already: they stay behind it. 1: a line is there; 0: not yet; -1: never. */
 static int line_read(struct vsock_connection *connection)
 {
     char *at = connection->line + connection->line_length;
     size_t room = sizeof(connection->line) - connection->line_length;
-    ssize_t length = recv(connection->socket.fd, at, room, MSG_PEEK);
+    ssize_t length = recv(connection->socket.fd, at, room, 0);
 
     if (length < 0 && errno == EAGAIN)
         return 0;
@@ -73,10 +70,12 @@ static int line_read(struct vsock_connection *connection)
 
     const char *end = memchr(at, '\n', (size_t)length);
     size_t part = end != NULL ? (size_t)(end - at) + 1 : (size_t)length;
-    if (recv(connection->socket.fd, at, part, 0) != (ssize_t)part)
-        return -1;
-    connection->readable = part < (size_t)length || connection->input_ends;
     connection->line_length = (uint8_t)(connection->line_length + part);
+    connection->early = connection->line_length;
+    connection->early_length = (uint8_t)((size_t)length - part);
+    /* Less of a stream than there was room for: the socket is empty, but for the end. */
+    connection->readable = connection->type == VIRTIO_VSOCK_TYPE_SEQPACKET || (size_t)length == room ||
+                           connection->early_length > 0 || connection->input_ends;
     if (end != NULL) {
         connection->line[connection->line_length - 1] = '\0';
         return 1;
@@ -100,9 +99,12 @@ void vsock_greeting_read(struct vsock_connection *connection)
 {
     struct vsock *vsock = connection->vsock;
     uint32_t port;
+    int result;
 
-    connection->readable = false;
-    int result = line_read(connection);
+    do {
+        connection->readable = false;
+        result = line_read(connection);
+    } while (result == 0 && connection->readable);
     if (result == 0 && !connection->hung_up) {
         vsock_connection_settle(connection);
         return;

@@ -35,6 +35,18 @@ uint32_t vsock_credit(const struct vsock_connection *connection)
 
 /* --- Receive buffers --- */
 
+static uint32_t room_of(const struct virtqueue_chain *chain)
+{
+    uint32_t room = chain->writable_bytes - VSOCK_HEADER_SIZE;
+
+    return room < VSOCK_PAYLOAD_MAX ? room : VSOCK_PAYLOAD_MAX;
+}
+
+static uint32_t smaller(uint32_t a, uint32_t b)
+{
+    return a < b ? a : b;
+}
+
 /* Buffers for one read, all of them with room behind the header. */
 struct rx_batch {
     size_t count;
@@ -88,9 +100,7 @@ static enum rx_step batch_gather(struct vsock *vsock, struct rx_batch *batch, si
             return RX_DONE;
         }
 
-        uint32_t room = chain.writable_bytes - VSOCK_HEADER_SIZE;
-        if (room > VSOCK_PAYLOAD_MAX)
-            room = VSOCK_PAYLOAD_MAX;
+        uint32_t room = room_of(&chain);
         batch->buffers[batch->count].head = chain.head;
         batch->buffers[batch->count].iov_first = (uint16_t)batch->iov_count;
         batch->buffers[batch->count].iov_count = chain.writable_count;
@@ -243,6 +253,35 @@ static void push_stream(struct vsock_connection *connection, const struct rx_bat
     credit_told(connection);
 }
 
+/* Fills a buffer with bytes of our own; `header` says how many. */
+static void push_copy(struct vsock_connection *connection, const struct virtqueue_chain *chain,
+                      const struct virtio_vsock_hdr *header, const void *bytes)
+{
+    virtqueue_chain_write(chain, 0, header, sizeof(*header));
+    virtqueue_chain_write(chain, sizeof(*header), bytes, header->len);
+    virtqueue_push(&connection->vsock->queues[VSOCK_RX], chain->head, VSOCK_HEADER_SIZE + header->len);
+    METRIC_INCREMENT(vsock.rx_packets_count);
+    METRIC_ADD(vsock.rx_bytes_count, header->len);
+    connection->sent += header->len;
+    credit_told(connection);
+}
+
+/* Sends what came with the line by which the peer said where it wants to go. */
+static enum rx_step send_early(struct vsock_connection *connection)
+{
+    struct virtio_vsock_hdr header = header_of(connection, VIRTIO_VSOCK_OP_RW);
+    struct virtqueue_chain chain;
+    enum rx_step step = pop(connection->vsock, &chain, true);
+
+    if (step != RX_DONE)
+        return step;
+    header.len = smaller(smaller(connection->early_length, vsock_credit(connection)), room_of(&chain));
+    push_copy(connection, &chain, &header, connection->line + connection->early);
+    connection->early = (uint8_t)(connection->early + header.len);
+    connection->early_length = (uint8_t)(connection->early_length - header.len);
+    return step;
+}
+
 static enum rx_step send_stream(struct vsock_connection *connection)
 {
     struct vsock *vsock = connection->vsock;
@@ -333,24 +372,13 @@ static enum rx_step send_message(struct vsock_connection *connection)
         return step;
 
     struct virtio_vsock_hdr header = header_of(connection, VIRTIO_VSOCK_OP_RW);
-    uint32_t part = chain.writable_bytes - VSOCK_HEADER_SIZE;
-    uint32_t left = message->length - message->sent;
-    if (part > VSOCK_PAYLOAD_MAX)
-        part = VSOCK_PAYLOAD_MAX;
-    if (part >= left) {
-        part = left;
+    header.len = smaller(room_of(&chain), message->length - message->sent);
+    if (header.len == message->length - message->sent) {
         header.flags = VIRTIO_VSOCK_SEQ_EOM;
         message->connection = NULL;
     }
-    header.len = part;
-    virtqueue_chain_write(&chain, 0, &header, sizeof(header));
-    virtqueue_chain_write(&chain, sizeof(header), message->data + message->sent, part);
-    virtqueue_push(&vsock->queues[VSOCK_RX], chain.head, VSOCK_HEADER_SIZE + part);
-    METRIC_INCREMENT(vsock.rx_packets_count);
-    METRIC_ADD(vsock.rx_bytes_count, part);
-    message->sent += part;
-    connection->sent += part;
-    credit_told(connection);
+    push_copy(connection, &chain, &header, message->data + message->sent);
+    message->sent += header.len;
     return RX_DONE;
 }
 
@@ -414,8 +442,11 @@ static enum rx_step serve(struct vsock_connection *connection)
         return RX_DONE;
     }
 
-    enum rx_step step =
-        connection->type == VIRTIO_VSOCK_TYPE_STREAM ? send_stream(connection) : send_message(connection);
+    enum rx_step step;
+    if (connection->type == VIRTIO_VSOCK_TYPE_SEQPACKET)
+        step = send_message(connection);
+    else
+        step = connection->early_length > 0 ? send_early(connection) : send_stream(connection);
     if (step == RX_DONE)
         vsock_connection_settle(connection);
     return step;
