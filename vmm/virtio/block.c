@@ -49,6 +49,7 @@ static void block_reset(struct virtio_device *device)
 
     event_timer_cancel(&block->timer);
     block_abandon(block);
+    block_flights_free(block);
 }
 
 static void block_pause(struct virtio_device *device)
@@ -74,6 +75,7 @@ static void block_destroy(struct virtio_device *device)
     free(block->unfinished);
     metrics_device_remove(&block->metrics.device);
     file_ring_free(block->ring);
+    block_flights_free(block);
     disk_file_close(&block->file);
     free(block->id);
     free(block);

@@ -28,10 +28,12 @@ struct block {
     DEVICE_METRICS(block_metrics) metrics;
     struct disk_file file;
     bool read_only;
-    bool direct;                      /* around the host's page cache */
-    bool writeback;                   /* flushes reach the medium; else they are ignored (cache type Unsafe) */
-    struct file_ring *ring;           /* NULL: synchronous */
-    bool ring_was_full;               /* a request of this turn waits for room in it */
+    bool direct;                 /* around the host's page cache */
+    bool writeback;              /* flushes reach the medium; else they are ignored (cache type Unsafe) */
+    struct file_ring *ring;      /* NULL: synchronous */
+    bool ring_was_full;          /* a request of this turn waits for room in it */
+    struct block_flight *landed; /* a few, for the next */
+    unsigned landed_count;
     struct block_request *unfinished; /* synchronous: one too large for a turn; it goes on before the next */
     uint64_t turn_bytes;              /* transferred in this turn */
     struct rate_limiter limiter;
@@ -49,6 +51,22 @@ struct block_request {
     uint32_t written; /* bytes in the guest's buffers before the status */
     uint8_t *status;  /* the last writable byte */
 };
+
+/* Neighbours that are done as one, through the ring. */
+struct block_flight {
+    struct disk_request all; /* its iov is a copy: each of them may have to go on by itself */
+    struct block *block;
+    size_t size;               /* of the whole, in bytes */
+    struct block_flight *next; /* when it has landed */
+    unsigned count;
+    struct block_request requests[];
+};
+
+/* One of `size` bytes or more, of which only that is set, or NULL without memory. landed: the drive may use it again.
+ */
+struct block_flight *block_flight_new(struct block *block, size_t size);
+void block_flight_land(struct block_flight *flight);
+void block_flights_free(struct block *block);
 
 /* In place of a status: there is something to do on the disk. */
 enum { BLOCK_RUN = -1 };

@@ -215,26 +215,20 @@ static void share_out(struct block *block, struct block_request *requests, unsig
 }
 
 /* Neighbours in flight. */
-struct flight {
-    struct disk_request all; /* its iov is a copy: each of them may have to go on by itself */
-    struct block *block;
-    unsigned count;
-    struct block_request requests[];
-};
 
 static void share_out_flight(struct disk_request *disk, int code)
 {
-    struct flight *flight = container_of(disk, struct flight, all);
+    struct block_flight *flight = container_of(disk, struct block_flight, all);
 
     share_out(flight->block, flight->requests, flight->count, disk->done, code == ECANCELED);
-    free(flight);
+    block_flight_land(flight);
 }
 
 static void launch_neighbours(struct block *block, struct neighbours *neighbours)
 {
     size_t requests_size = neighbours->count * sizeof(neighbours->requests[0]);
     size_t iov_size = neighbours->all.iov_count * sizeof(neighbours->iov[0]);
-    struct flight *flight = malloc(sizeof(*flight) + requests_size + 2 * iov_size);
+    struct block_flight *flight = block_flight_new(block, sizeof(*flight) + requests_size + 2 * iov_size);
     struct iovec *iov;
 
     if (flight == NULL) {
