@@ -1,60 +1,5 @@
-#include "tests/unit/harness.h"
-
-#include "tests/unit/fake_machine.h"
-
-#include "api/routes.h"
-
-#include "vmm/base/log.h"
-
-#include <fcntl.h>
-#include <stdio.h>
-#include <unistd.h>
-
-static struct api_context context = {.machine = &fake_machine, .app_name = "Mayfly"};
-
-static int setup(void **state)
-{
-    (void)state;
-    fake_machine_reset();
-    memset(&metrics, 0, sizeof(metrics));
-    return 0;
-}
-
-static const char *const names[] = {
-    [API_GET] = "GET", [API_PUT] = "PUT", [API_PATCH] = "PATCH", [API_OTHER_METHOD] = "DELETE"};
-
-/* Carries a request out; returns the status, and in `text` the body. */
-static unsigned request(enum api_method method, const char *path, const char *body, char text[2048])
-{
-    struct api_request request = {.method = method,
-                                  .method_name = names[method],
-                                  .path = path,
-                                  .body = body,
-                                  .body_length = body == NULL ? 0 : strlen(body)};
-    struct api_reply reply;
-    size_t length;
-
-    api_handle(&context, &request, &reply);
-    text[0] = '\0';
-    if (reply.status != 204) {
-        const char *json = json_text(&reply.body, &length);
-
-        assert_non_null(json);
-        snprintf(text, 2048, "%s", json);
-    }
-    unsigned status = reply.status;
-    api_reply_free(&reply);
-    return status;
-}
-
-static void assert_reply(enum api_method method, const char *path, const char *body, unsigned status, const char *part)
-{
-    char text[2048];
-    unsigned got = request(method, path, body, text);
-
-    if (got != status || strstr(text, part) == NULL)
-        fail_msg("%s %s: %u %s, expected %u with \"%s\"", names[method], path, got, text, status, part);
-}
+/* The routes of the API, with a machine that is none. */
+#include "tests/unit/routes_fixture.h"
 
 static const struct {
     enum api_method method;
@@ -205,55 +150,6 @@ static void test_id_in_the_path_must_be_the_one_in_the_body(void **state)
     assert_reply(API_PUT, "/drives/a/b", "{}", 400, "no such path");
     assert_reply(API_PUT, "/drives", "{}", 400, "no such path");
     assert_int_equal(fake_machine.config.drive_count, 0);
-}
-
-/* As the reference has them; the tables of fields cannot tell that one of them forgot it. */
-static void test_fields_that_are_required_are_missed(void **state)
-{
-    static const struct {
-        enum api_method method;
-        const char *path, *body, *field;
-    } cases[] = {
-        {API_PUT, "/drives/a", "{\"is_root_device\":true,\"path_on_host\":\"/d\"}", "drive_id"},
-        {API_PUT, "/drives/a", "{\"drive_id\":\"a\",\"path_on_host\":\"/d\"}", "is_root_device"},
-        {API_PUT, "/drives/a", "{\"drive_id\":\"a\",\"is_root_device\":true}", "path_on_host"},
-        {API_PATCH, "/drives/a", "{\"path_on_host\":\"/d\"}", "drive_id"},
-        {API_PUT, "/network-interfaces/a", "{\"host_dev_name\":\"t\"}", "iface_id"},
-        {API_PUT, "/network-interfaces/a", "{\"iface_id\":\"a\"}", "host_dev_name"},
-        {API_PATCH, "/network-interfaces/a", "{\"rx_rate_limiter\":{}}", "iface_id"},
-        {API_PUT, "/pmem/a", "{\"path_on_host\":\"/p\"}", "id"},
-        {API_PUT, "/pmem/a", "{\"id\":\"a\"}", "path_on_host"},
-        {API_PATCH, "/pmem/a", "{\"rate_limiter\":{}}", "id"},
-        {API_PUT, "/boot-source", "{\"boot_args\":\"x\"}", "kernel_image_path"},
-        {API_PUT, "/machine-config", "{\"mem_size_mib\":128}", "vcpu_count"},
-        {API_PUT, "/machine-config", "{\"vcpu_count\":1}", "mem_size_mib"},
-        {API_PUT, "/balloon", "{\"deflate_on_oom\":true}", "amount_mib"},
-        {API_PUT, "/balloon", "{\"amount_mib\":1}", "deflate_on_oom"},
-        {API_PATCH, "/balloon", "{}", "amount_mib"},
-        {API_PATCH, "/balloon/statistics", "{}", "stats_polling_interval_s"},
-        {API_PUT, "/vsock", "{\"uds_path\":\"/v\"}", "guest_cid"},
-        {API_PUT, "/vsock", "{\"guest_cid\":3}", "uds_path"},
-        {API_PUT, "/mmds/config", "{\"version\":\"V2\"}", "network_interfaces"},
-        {API_PUT, "/actions", "{}", "action_type"},
-        {API_PATCH, "/vm", "{}", "state"},
-        {API_PUT, "/metrics", "{}", "metrics_path"},
-        {API_PUT, "/mayfly/drives/a", "{\"queues\":2}", "drive_id"},
-        {API_PUT, "/mayfly/network-interfaces/a", "{\"queues\":2}", "iface_id"},
-        {API_PUT, "/mayfly/console", "{}", "ports"},
-        {API_PUT, "/mayfly/file-systems/a", "{\"tag\":\"t\",\"socket_path\":\"/f\"}", "fs_id"},
-        {API_PUT, "/mayfly/file-systems/a", "{\"fs_id\":\"a\",\"socket_path\":\"/f\"}", "tag"},
-        {API_PUT, "/mayfly/file-systems/a", "{\"fs_id\":\"a\",\"tag\":\"t\"}", "socket_path"},
-        {API_PUT, "/mayfly/vsock-seqpacket", "{}", "uds_path"},
-    };
-    char part[64];
-
-    (void)state;
-    for (size_t i = 0; i < array_length(cases); i++) {
-        /* Some requests are for a machine that runs. */
-        fake_machine.state = cases[i].method == API_PATCH ? MACHINE_RUNNING : MACHINE_NOT_STARTED;
-        snprintf(part, sizeof(part), "%s: missing", cases[i].field);
-        assert_reply(cases[i].method, cases[i].path, cases[i].body, 400, part);
-    }
 }
 
 /* Whatever is called by its id, and however. */
@@ -542,8 +438,7 @@ static void test_get_and_its_outcome_are_logged_by_one_write(void **state)
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, setup)
 
-TEST_MAIN(cmocka_unit_test_setup(test_fields_that_are_required_are_missed, setup),
-          cmocka_unit_test_setup(test_id_of_another_one_is_refused_everywhere, setup),
+TEST_MAIN(TEST(test_id_of_another_one_is_refused_everywhere),
           TEST(test_every_route_answers_in_its_states_and_refuses_in_others),
           TEST(test_refused_request_leaves_the_machine_as_it_was),
           TEST(test_put_gives_defaults_and_patch_keeps_what_is_not_given),

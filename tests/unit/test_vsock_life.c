@@ -127,6 +127,7 @@ static void test_guest_that_answered_is_not_waited_for(void **state)
     assert_true(list_is_empty(&inside()->expiring));
     vsock_connections_expire(inside());
     assert_null(inside()->patience.loop);
+    host_expect_nothing(fd);
 }
 
 /* Its peer has had its line. */
@@ -181,6 +182,7 @@ static void test_full_backlog_is_tried_again_and_again(void **state)
     cleanup_fd int listener = host_listen(&vsock, PORT, SOCK_STREAM);
 
     (void)state;
+    assert_true(listener >= 0);
     give();
     for (uint32_t port = 1000; port < 1002; port++) {
         SAY(port, PORT, REQUEST);
