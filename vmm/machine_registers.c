@@ -1,6 +1,7 @@
 /*
  * The pages from which the guest reads its devices' registers: one memslot that it cannot write. A read is no exit
- * then, and a write is one as if there were no memory; ioeventfds see it, too.
+ * then, and a write is one as if there were no memory; ioeventfds see it, too. The guest maps them uncached, we do not:
+ * x86 keeps the two coherent. An architecture that does not (aarch64, for device memory) must do without.
  */
 #include "vmm/machine_parts.h"
 

@@ -13,7 +13,7 @@ enum {
     GAIN = 2,             /* so many times the requests a wake-up has to bring */
     SLACK_US = 1000,      /* a trial may lose */
     PATIENT_US = 1000000, /* then look again what eagerness would bring */
-    PAUSE_MIN_US = 50000,
+    PAUSE_MIN_US = 10000,
     PAUSE_MAX_US = 10000000,
 };
 
@@ -67,12 +67,16 @@ static void judge_eager(struct wakeups *wakeups, uint64_t now_us)
     begin_round(wakeups, wakeups->set_patient(true) ? WAKEUPS_TRIAL : WAKEUPS_FIXED, now_us);
 }
 
-/* Whether the work of this round took no longer than it would have, eagerly; half as long again is noise. */
+/*
+ * Whether the work of this round took no longer than it would have, eagerly. Half as long again is noise, and so is
+ * half a round: large requests come to their end together.
+ */
 static bool is_fast_enough(const struct wakeups *wakeups, uint64_t now_us)
 {
     uint64_t took_us = now_us - wakeups->began_us;
 
-    return took_us <= SLACK_US + wakeups->work * wakeups->eager_us * 3 / 2 / wakeups->eager_work;
+    return took_us <=
+           SLACK_US + wakeups->eager_us / 2 + wakeups->work * wakeups->eager_us * 3 / 2 / wakeups->eager_work;
 }
 
 /* Whether patience pays: a wake-up brings more, or all goes faster by a fifth. */
