@@ -386,8 +386,10 @@ unsigned long vm_pss_mib(const struct vm *vm)
     FILE *file = fopen(vm_proc(vm, "smaps_rollup"), "re");
     assert_non_null(file);
     while (getline(&line, &size, file) > 0)
-        if (strncmp(line, "Pss:", 4) == 0)
-            kib = strtoul(line + 4, NULL, 10);
+        if (strncmp(line, "Pss_Anon:", 9) == 0)
+            kib += strtoul(line + 9, NULL, 10);
+        else if (strncmp(line, "Pss_Shmem:", 10) == 0)
+            kib += strtoul(line + 10, NULL, 10);
     fclose(file);
     return kib >> 10;
 }

@@ -89,7 +89,10 @@ void vm_await_log_times(struct vm *vm, const char *text, unsigned times);
  * undumpable.
  */
 const char *vm_proc(const struct vm *vm, const char *name);
-/* What the process takes of the host's memory, in MiB. Skips as vm_proc does. */
+/*
+ * What the process takes of the host's memory, in MiB, but for pages of files, which it shares with processes that come
+ * and go. Skips as vm_proc does.
+ */
 unsigned long vm_pss_mib(const struct vm *vm);
 
 /* A path in the VM's directory; valid until the eighth call after this one. */

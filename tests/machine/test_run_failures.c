@@ -156,7 +156,7 @@ static void test_failures_before_the_start_name_the_thing(void **state)
         {{"--initrd", file}, says},
         {{"--kernel", file}, says},
         {{"--rootfs", "/etc"}, "\"/etc\" is a directory"},
-        {{"--vsock", "/etc/passwd"}, "--vsock /etc/passwd: exists and is not a socket"},
+        {{"--vsock", "/etc/passwd"}, "exists and is not a socket"},
     };
 
     (void)state;
