@@ -2,6 +2,7 @@
 #include "tests/machine/run_fixture.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -244,6 +245,8 @@ static void test_socket_that_is_no_guests_is_told(void **state)
 
     pid_t pid = start_connect(address.sun_path, errors[1]);
     close(errors[1]);
+    struct pollfd comes = {.fd = listener, .events = POLLIN};
+    assert_int_equal(poll(&comes, 1, MACHINE_PATIENCE_MS), 1);
     peer = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
     assert_true(read(peer, asked, sizeof(asked) - 1) > 0);
     assert_string_equal(asked, "CONNECT 52\n");
