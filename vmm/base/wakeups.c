@@ -10,7 +10,6 @@ enum {
     ROUND = 16,           /* wake-ups after which to judge */
     TRIAL = 8,            /* of a trial */
     THICK_US = 200,       /* a wake-up that comes so soon after the last one, on average, is one of many */
-    GAIN = 2,             /* so many times the requests a wake-up has to bring */
     SLACK_US = 1000,      /* a trial may lose */
     PATIENT_US = 1000000, /* then look again what eagerness would bring */
     PAUSE_MIN_US = 10000,
@@ -79,13 +78,15 @@ static bool is_fast_enough(const struct wakeups *wakeups, uint64_t now_us)
            SLACK_US + wakeups->eager_us / 2 + wakeups->work * wakeups->eager_us * 3 / 2 / wakeups->eager_work;
 }
 
-/* Whether patience pays: a wake-up brings more, or all goes faster by a fifth. */
+/* Whether patience pays: a wake-up brings much more, or somewhat more and all goes faster. */
 static bool pays(const struct wakeups *wakeups, uint64_t now_us)
 {
     uint64_t took_us = now_us - wakeups->began_us;
+    uint64_t eagerly_us = wakeups->work * wakeups->eager_us / wakeups->eager_work;
+    uint64_t brought = wakeups->work * ROUND, eagerly = wakeups->eager_work * wakeups->count;
 
-    return wakeups->work * ROUND >= GAIN * wakeups->eager_work * wakeups->count ||
-           took_us * wakeups->eager_work * 6 / 5 <= wakeups->work * wakeups->eager_us;
+    return (brought >= 2 * eagerly && took_us <= eagerly_us * 11 / 10) ||
+           (brought >= eagerly * 5 / 4 && took_us <= eagerly_us * 4 / 5);
 }
 
 static void judge_patient(struct wakeups *wakeups, uint64_t now_us)
