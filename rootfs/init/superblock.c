@@ -15,36 +15,40 @@ static uint16_t le16(const unsigned char *bytes)
     return (uint16_t)(bytes[0] | bytes[1] << 8);
 }
 
-const char *superblock_type(const unsigned char *bytes, size_t length)
-{
-    static const struct {
-        const char *type;
-        size_t offset;
-        unsigned char size;
-        unsigned char magic[4];
-    } types[] = {
-        {"erofs", 1024, 4, {0xe2, 0xe1, 0xf5, 0xe0}},
-        {"squashfs", 0, 4, {'h', 's', 'q', 's'}},
-        {"ext4", 1024 + 0x38, 2, {0x53, 0xef}},
-    };
+/* Bytes at an offset, and what has them there. */
+struct magic {
+    const char *words;
+    size_t offset;
+    unsigned char size;
+    unsigned char bytes[5];
+};
 
-    for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++) {
-        if (length >= types[i].offset + types[i].size &&
-            memcmp(bytes + types[i].offset, types[i].magic, types[i].size) == 0) {
-            return types[i].type;
+/* The first whose magic is there; NULL: none. */
+static const char *find(const struct magic *magics, size_t count, const unsigned char *bytes, size_t length)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (length >= magics[i].offset + magics[i].size &&
+            memcmp(bytes + magics[i].offset, magics[i].bytes, magics[i].size) == 0) {
+            return magics[i].words;
         }
     }
     return NULL;
 }
 
+const char *superblock_type(const unsigned char *bytes, size_t length)
+{
+    static const struct magic types[] = {
+        {"erofs", 1024, 4, {0xe2, 0xe1, 0xf5, 0xe0}},
+        {"squashfs", 0, 4, {'h', 's', 'q', 's'}},
+        {"ext4", 1024 + 0x38, 2, {0x53, 0xef}},
+    };
+
+    return find(types, sizeof(types) / sizeof(types[0]), bytes, length);
+}
+
 const char *superblock_mistaken(const unsigned char *bytes, size_t length)
 {
-    static const struct {
-        const char *words;
-        size_t offset;
-        unsigned char size;
-        unsigned char magic[5];
-    } kinds[] = {
+    static const struct magic kinds[] = {
         {"a qcow2 image (qemu-img convert -O raw makes a plain one)", 0, 4, {'Q', 'F', 'I', 0xfb}},
         {"a tar archive (rootfs/build makes an image of its files)", 257, 5, {'u', 's', 't', 'a', 'r'}},
         {"compressed by gzip", 0, 2, {0x1f, 0x8b}},
@@ -56,13 +60,7 @@ const char *superblock_mistaken(const unsigned char *bytes, size_t length)
     if (length == 0) {
         return "smaller than a sector";
     }
-    for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
-        if (length >= kinds[i].offset + kinds[i].size &&
-            memcmp(bytes + kinds[i].offset, kinds[i].magic, kinds[i].size) == 0) {
-            return kinds[i].words;
-        }
-    }
-    return NULL;
+    return find(kinds, sizeof(kinds) / sizeof(kinds[0]), bytes, length);
 }
 
 /* UEFI 2.10, 5.3: the header is in LBA 1, the GUID's first three fields are little-endian. */

@@ -204,6 +204,50 @@ static int teardown(void **state)
     return 0;
 }
 
+/* --- Devices --- */
+
+/* A backend whose other end is `other_end` from now on. */
+static struct net_backend *new_backend(void)
+{
+    int pair[2];
+
+    fd_close(&other_end);
+    assert_int_equal(socketpair(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair), 0);
+    other_end = pair[1];
+    return net_tap_new(pair[0]);
+}
+
+static struct virtio_device *network(void)
+{
+    const struct network_interface_config config = {.iface_id = (char *)"eth0"};
+    struct virtio_device *device = NULL;
+
+    assert_no_error(virtio_net_new_on(&config, new_backend(), driver.loop, &device));
+    return device;
+}
+
+static struct virtio_device *sockets(void)
+{
+    char socket[sizeof(path) + 2];
+    const struct vsock_config config = {.guest_cid = 3, .uds_path = socket};
+    const struct vsock_seqpacket_config none = {0};
+    struct virtio_device *device = NULL;
+
+    snprintf(socket, sizeof(socket), "%s.s", path);
+    assert_no_error(virtio_vsock_new(&config, &none, driver.loop, &device));
+    return device;
+}
+
+static struct virtio_device *console(void)
+{
+    struct console_port_config port = {.name = (char *)"log", .output_path = (char *)"/dev/null"};
+    const struct console_config config = {.ports = &port, .port_count = 1};
+    struct virtio_device *device = NULL;
+
+    assert_no_error(virtio_console_new(&config, driver.loop, &device));
+    return device;
+}
+
 static void test_disk_hears_of_every_request(void **state)
 {
     const struct drive_config config = {.drive_id = (char *)"disk", .path_on_host = path};
@@ -228,38 +272,25 @@ static void test_entropy_hears_of_every_request(void **state)
 
 static void test_network_hears_of_every_frame(void **state)
 {
-    const struct network_interface_config config = {.iface_id = (char *)"eth0"};
-    struct virtio_device *device = NULL;
-    int pair[2];
+    struct virtio_device *device = network();
 
     (void)state;
-    assert_int_equal(socketpair(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair), 0);
-    other_end = pair[1];
-    assert_no_error(virtio_net_new_on(&config, net_tap_new(pair[0]), driver.loop, &device));
     hears_of_every_request(device, 0, TX, 10, 0); /* too short for a frame: dropped, and given back */
 }
 
 static void test_sockets_hear_of_every_packet(void **state)
 {
-    char socket[sizeof(path) + 2];
-    const struct vsock_config config = {.guest_cid = 3, .uds_path = socket};
-    const struct vsock_seqpacket_config none = {0};
-    struct virtio_device *device = NULL;
+    struct virtio_device *device = sockets();
 
     (void)state;
-    snprintf(socket, sizeof(socket), "%s.s", path);
-    assert_no_error(virtio_vsock_new(&config, &none, driver.loop, &device));
     hears_of_every_request(device, 0, 1, 44, 0); /* from nobody: dropped */
 }
 
 static void test_console_hears_of_every_output(void **state)
 {
-    struct console_port_config port = {.name = (char *)"log", .output_path = (char *)"/dev/null"};
-    const struct console_config config = {.ports = &port, .port_count = 1};
-    struct virtio_device *device = NULL;
+    struct virtio_device *device = console();
 
     (void)state;
-    assert_no_error(virtio_console_new(&config, driver.loop, &device));
     hears_of_every_request(device, device->features, 1, 5, 0);
 }
 
@@ -314,14 +345,9 @@ static void frame_comes(void)
 
 static void test_network_hears_of_every_buffer(void **state)
 {
-    const struct network_interface_config config = {.iface_id = (char *)"eth0"};
-    struct virtio_device *device = NULL;
-    int pair[2];
+    struct virtio_device *device = network();
 
     (void)state;
-    assert_int_equal(socketpair(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair), 0);
-    other_end = pair[1];
-    assert_no_error(virtio_net_new_on(&config, net_tap_new(pair[0]), driver.loop, &device));
     guest_driver_start(&driver, device, EVENT_IDX);
     give_buffers_of(RX, 2048);
     hears_of_what_comes_while_it_asks(RX, frame_comes);
@@ -336,14 +362,9 @@ static void packet_to_nobody(void)
 
 static void test_sockets_hear_of_every_buffer(void **state)
 {
-    char socket[sizeof(path) + 2];
-    const struct vsock_config config = {.guest_cid = 3, .uds_path = socket};
-    const struct vsock_seqpacket_config none = {0};
-    struct virtio_device *device = NULL;
+    struct virtio_device *device = sockets();
 
     (void)state;
-    snprintf(socket, sizeof(socket), "%s.s", path);
-    assert_no_error(virtio_vsock_new(&config, &none, driver.loop, &device));
     guest_driver_start(&driver, device, EVENT_IDX);
     guest_driver_settle(&driver);
     give_buffers_of(0, 2048);
@@ -359,12 +380,9 @@ static void console_driver_is_ready(void)
 
 static void test_console_hears_of_every_message_and_of_every_buffer_for_its_own(void **state)
 {
-    struct console_port_config port = {.name = (char *)"log", .output_path = (char *)"/dev/null"};
-    const struct console_config config = {.ports = &port, .port_count = 1};
-    struct virtio_device *device = NULL;
+    struct virtio_device *device = console();
 
     (void)state;
-    assert_no_error(virtio_console_new(&config, driver.loop, &device));
     guest_driver_start(&driver, device, device->features | EVENT_IDX);
     guest_driver_settle(&driver);
     give_buffers_of(2, 128);
@@ -403,14 +421,8 @@ static void test_network_hears_of_every_command(void **state)
     struct virtio_device *device = NULL;
 
     (void)state;
-    for (size_t i = 0; i < array_length(backends); i++) {
-        int pair[2];
-
-        fd_close(&other_end);
-        assert_int_equal(socketpair(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair), 0);
-        other_end = pair[1];
-        backends[i] = net_tap_new(pair[0]);
-    }
+    for (size_t i = 0; i < array_length(backends); i++)
+        backends[i] = new_backend();
     assert_no_error(virtio_net_new_on_queues(&config, backends, array_length(backends), driver.loop, &device));
     guest_driver_start(&driver, device, 1ULL << VIRTIO_NET_F_CTRL_VQ | 1ULL << VIRTIO_NET_F_MQ | EVENT_IDX);
     guest_driver_settle(&driver);

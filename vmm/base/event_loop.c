@@ -30,7 +30,6 @@ struct event_loop {
     uint64_t work; /* requests served since the last wake-up */
     struct epoll_event batch[BATCH];
     int batch_count;
-    bool woken; /* by a descriptor, in this turn */
 };
 
 static void wake_ready(struct event_source *source, uint32_t events)
@@ -361,7 +360,6 @@ static struct error *fetch_events(struct event_loop *loop)
         run_one_task(loop);
     if (count == 0 && limit >= WAKEUPS_REST_MS && wakeups_are_patient(&loop->wakeups))
         wakeups_rest(&loop->wakeups);
-    loop->woken = count > 0;
     return NULL;
 }
 
@@ -372,9 +370,11 @@ struct error *event_loop_run(struct event_loop *loop)
     lock_before_others(loop);
     while (error == NULL && !loop->stopped) {
         error = fetch_events(loop);
+
+        bool woken = loop->batch_count > 0;
         run_ready_sources(loop);
         run_expired_timers(loop);
-        if (loop->woken)
+        if (woken)
             wakeups_count(&loop->wakeups, loop->work);
         loop->work = 0;
     }

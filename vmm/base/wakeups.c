@@ -70,18 +70,15 @@ static void judge_eager(struct wakeups *wakeups, uint64_t now_us)
  * Whether the work of this round took no longer than it would have, eagerly. Half as long again is noise, and so is
  * half a round: large requests come to their end together.
  */
-static bool is_fast_enough(const struct wakeups *wakeups, uint64_t now_us)
+static bool is_fast_enough(const struct wakeups *wakeups, uint64_t took_us)
 {
-    uint64_t took_us = now_us - wakeups->began_us;
-
     return took_us <=
            SLACK_US + wakeups->eager_us / 2 + wakeups->work * wakeups->eager_us * 3 / 2 / wakeups->eager_work;
 }
 
 /* Whether patience pays: a wake-up brings much more, or somewhat more and all goes faster. */
-static bool pays(const struct wakeups *wakeups, uint64_t now_us)
+static bool pays(const struct wakeups *wakeups, uint64_t took_us)
 {
-    uint64_t took_us = now_us - wakeups->began_us;
     uint64_t eagerly_us = wakeups->work * wakeups->eager_us / wakeups->eager_work;
     uint64_t brought = wakeups->work * ROUND, eagerly = wakeups->eager_work * wakeups->count;
 
@@ -92,8 +89,9 @@ static bool pays(const struct wakeups *wakeups, uint64_t now_us)
 static void judge_patient(struct wakeups *wakeups, uint64_t now_us)
 {
     bool over = wakeups->count >= (wakeups->mode == WAKEUPS_TRIAL ? TRIAL : ROUND);
+    uint64_t took_us = now_us - wakeups->began_us;
 
-    if (!is_fast_enough(wakeups, now_us) || (over && !pays(wakeups, now_us))) {
+    if (!is_fast_enough(wakeups, took_us) || (over && !pays(wakeups, took_us))) {
         wakeups->not_before_us = now_us + wakeups->pause_us;
         wakeups->pause_us = wakeups->pause_us * 2 < PAUSE_MAX_US ? wakeups->pause_us * 2 : PAUSE_MAX_US;
         be_eager(wakeups, now_us);

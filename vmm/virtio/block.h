@@ -62,8 +62,7 @@ struct block_flight {
     struct block_request requests[];
 };
 
-/* One of `size` bytes or more, of which only that is set, or NULL without memory. landed: the drive may use it again.
- */
+/* One of `size` bytes or more, of which only `size` is set; NULL without memory. What has landed is used again. */
 struct block_flight *block_flight_new(struct block *block, size_t size);
 void block_flight_land(struct block_flight *flight);
 void block_flights_free(struct block *block);

@@ -11,16 +11,11 @@ enum {
     PAUSE_SIGNALS = 32, /* after one that waited in vain, so many go at once */
 };
 
-static uint16_t unsignalled(const struct virtqueue *queue)
-{
-    return (uint16_t)(queue->next_used - queue->signalled_used);
-}
-
 /* Whether the guest wants an interrupt for what the queue has served since this was last asked. */
 static bool needs_signal(struct virtio_device *device, unsigned index)
 {
     struct virtqueue *queue = &device->queues[index];
-    uint16_t served = unsignalled(queue);
+    uint16_t served = virtqueue_unsignalled(queue);
 
     if (served == 0)
         return false;
@@ -63,7 +58,7 @@ static void held_for_long(struct event_timer *timer)
 void virtio_device_signal_soon(struct virtio_device *device, unsigned index)
 {
     const struct virtqueue *queue = &device->queues[index];
-    uint16_t served = unsignalled(queue);
+    uint16_t served = virtqueue_unsignalled(queue);
 
     if (served == 0)
         return;

@@ -301,8 +301,7 @@ static void show_generation(struct virtio_mmio *mmio)
                      __ATOMIC_SEQ_CST);
 }
 
-/* One generation while it changes, another one after: a driver that reads meanwhile finds that it has to do it again.
- */
+/* One generation while it changes, another one after: a driver that reads meanwhile finds that, and reads again. */
 void virtio_mmio_show_config(struct virtio_mmio *mmio)
 {
     const struct virtio_ops *ops = mmio->device->ops;

@@ -267,12 +267,17 @@ void virtqueue_push(struct virtqueue *queue, uint16_t head, uint32_t written)
     virtqueue_publish(queue, 1);
 }
 
+uint16_t virtqueue_unsignalled(const struct virtqueue *queue)
+{
+    return (uint16_t)(queue->next_used - queue->signalled_used);
+}
+
 bool virtqueue_needs_signal(struct virtqueue *queue)
 {
     uint16_t before = queue->signalled_used;
     bool valid = queue->signalled_valid;
 
-    if (queue->next_used == before || !queue_works(queue))
+    if (virtqueue_unsignalled(queue) == 0 || !queue_works(queue))
         return false;
     queue->signalled_used = queue->next_used;
     queue->signalled_valid = true;

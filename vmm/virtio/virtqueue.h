@@ -104,6 +104,8 @@ void virtqueue_push(struct virtqueue *queue, uint16_t head, uint32_t written);
 void virtqueue_fill(struct virtqueue *queue, uint16_t ahead, uint16_t head, uint32_t written);
 void virtqueue_publish(struct virtqueue *queue, uint16_t count);
 
+/* How many chains were pushed since virtqueue_needs_signal was last asked. */
+uint16_t virtqueue_unsignalled(const struct virtqueue *queue);
 /* Whether the guest wants an interrupt for what was pushed since the last call (EVENT_IDX or the no-interrupt flag). */
 bool virtqueue_needs_signal(struct virtqueue *queue);
 

@@ -476,7 +476,7 @@ void vsock_receive(struct vsock *vsock)
     if (step == RX_DONE || (vsock->transmit_blocked && vsock->refusal_count < VSOCK_REFUSALS_MAX / 2))
         vsock_turn_later(vsock);
     /* Packets that were sent are not waited for; their answer follows, or the credit that they took. */
-    if (vsock->queues[VSOCK_RX].next_used != vsock->queues[VSOCK_RX].signalled_used)
+    if (virtqueue_unsignalled(&vsock->queues[VSOCK_RX]) > 0)
         virtio_device_signal_all(&vsock->device);
     else
         virtio_device_signal_soon(&vsock->device, VSOCK_TX);
