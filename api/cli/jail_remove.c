@@ -48,31 +48,48 @@ static struct error *remove_group(const char *group)
     return NULL;
 }
 
-/* Calls `remove` with <mount>/<name> for every cgroup hierarchy; the first error is kept, the rest still tried. */
-static struct error *for_each_group(const char *name, struct error *(*remove)(const char *group))
+/* Calls `visit` with the mount point of every cgroup hierarchy. */
+static void for_each_hierarchy(void (*visit)(void *context, const char *mount), void *context)
 {
     FILE *mounts = setmntent("/proc/self/mounts", "re");
-    struct error *first = NULL;
     struct mntent entry;
     char line[PATH_MAX];
 
-    while (mounts != NULL && getmntent_r(mounts, &entry, line, sizeof(line)) != NULL) {
-        char group[PATH_MAX];
-        struct error *error;
-
-        if (strcmp(entry.mnt_type, "cgroup") != 0 && strcmp(entry.mnt_type, "cgroup2") != 0)
-            continue;
-        if (snprintf(group, sizeof(group), "%s/%s", entry.mnt_dir, name) >= (int)sizeof(group))
-            continue;
-        error = remove(group);
-        if (first == NULL)
-            first = error;
-        else
-            error_free(error);
-    }
+    while (mounts != NULL && getmntent_r(mounts, &entry, line, sizeof(line)) != NULL)
+        if (strcmp(entry.mnt_type, "cgroup") == 0 || strcmp(entry.mnt_type, "cgroup2") == 0)
+            visit(context, entry.mnt_dir);
     if (mounts != NULL)
         endmntent(mounts);
-    return first;
+}
+
+struct group_removal {
+    const char *name;
+    struct error *(*remove)(const char *group);
+    struct error *first;
+};
+
+static void remove_below(void *context, const char *mount)
+{
+    struct group_removal *removal = context;
+    char group[PATH_MAX];
+
+    if (snprintf(group, sizeof(group), "%s/%s", mount, removal->name) >= (int)sizeof(group))
+        return;
+
+    struct error *error = removal->remove(group);
+    if (removal->first == NULL)
+        removal->first = error;
+    else
+        error_free(error);
+}
+
+/* Calls `remove` with <mount>/<name> for every cgroup hierarchy; the first error is kept, the rest still tried. */
+static struct error *for_each_group(const char *name, struct error *(*remove)(const char *group))
+{
+    struct group_removal removal = {.name = name, .remove = remove};
+
+    for_each_hierarchy(remove_below, &removal);
+    return removal.first;
 }
 
 static struct error *remove_if_empty(const char *group)
@@ -142,19 +159,17 @@ static void look_for_orphans(const struct orphans *orphans, const char *parent, 
         closedir(directory);
 }
 
+static void look_for_orphans_below(void *context, const char *mount)
+{
+    look_for_orphans(context, mount, 0);
+}
+
 void jail_remove_orphan_cgroups(const char *base, bool dry_run, void (*tell)(void *context, const char *group),
                                 void *context)
 {
-    const struct orphans orphans = {base, dry_run, tell, context};
-    FILE *mounts = setmntent("/proc/self/mounts", "re");
-    struct mntent entry;
-    char line[PATH_MAX];
+    struct orphans orphans = {base, dry_run, tell, context};
 
-    while (mounts != NULL && getmntent_r(mounts, &entry, line, sizeof(line)) != NULL)
-        if (strcmp(entry.mnt_type, "cgroup") == 0 || strcmp(entry.mnt_type, "cgroup2") == 0)
-            look_for_orphans(&orphans, entry.mnt_dir, 0);
-    if (mounts != NULL)
-        endmntent(mounts);
+    for_each_hierarchy(look_for_orphans_below, &orphans);
 }
 
 /* --- The folder --- */
