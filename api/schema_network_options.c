@@ -10,6 +10,10 @@ static const struct field network_interface_options_fields[] = {
      DESCRIPTION(
          "How many pairs of queues the guest may use: one for each of its vCPUs, as a rule. More than one takes "
          "a tap made with several queues, or a vhost-user back end that has them.")},
+    {"vhost", FIELD_BOOL, 0, MEMBER(struct network_interface_options, vhost),
+     DESCRIPTION("Has the host's kernel move the frames between the guest's queues and the tap (/dev/vhost-net): fewer "
+                 "system calls and more of the host's kernel within the guest's reach. Such an interface has no rate "
+                 "limiters and does not lead to the metadata service.")},
 };
 const struct schema network_interface_options_schema = {
     "NetworkInterfaceOptions", SCHEMA(network_interface_options_fields, struct network_interface_options),

@@ -94,6 +94,13 @@ void drive_update_free(struct drive_update *update)
     memset(update, 0, sizeof(*update));
 }
 
+const char *network_interface_carrier(const struct network_interface_config *config)
+{
+    if (network_interface_is_vhost_user(config))
+        return "a vhost-user back end";
+    return config->vhost ? "the host's kernel (vhost)" : NULL;
+}
+
 void network_interface_options_free(struct network_interface_options *options)
 {
     free(options->iface_id);

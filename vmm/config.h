@@ -155,6 +155,7 @@ struct network_interface_config {
     char *guest_mac;      /* "06:00:ac:10:00:02"; NULL: the guest chooses */
     uint32_t mtu;         /* 0: not advertised */
     uint32_t queue_count; /* of struct network_interface_options; 0: one */
+    bool vhost;           /* likewise */
     struct rate_limiter_config rx_rate_limiter;
     struct rate_limiter_config tx_rate_limiter;
 };
@@ -163,6 +164,7 @@ struct network_interface_config {
 struct network_interface_options {
     char *iface_id;
     uint32_t queue_count; /* pairs of queues */
+    bool vhost;           /* the host's kernel moves the frames between them and the tap */
 };
 
 /* The fields of PATCH /network-interfaces/{iface_id}. */
@@ -403,6 +405,9 @@ static inline bool network_interface_is_vhost_user(const struct network_interfac
 {
     return config->backend.present && config->backend.type == NETWORK_BACKEND_VHOST_USER;
 }
+
+/* Who carries the interface's frames past the VMM, which then can neither limit nor answer them; NULL: nobody. */
+const char *network_interface_carrier(const struct network_interface_config *config);
 
 /* Whether `text` is made of letters, digits, '_', '-', '.' and '/' alone, as a device's id is. */
 bool device_id_is_spelled(const char *text);

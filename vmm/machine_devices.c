@@ -28,7 +28,8 @@ struct error *machine_network_interface_new(struct machine *machine, const struc
     struct virtio_device *device;
     struct error *error = network_interface_is_vhost_user(config)
                               ? virtio_vhost_user_net_new(config, machine->loop, &device)
-                              : virtio_net_new(config, machine->loop, &device);
+                          : config->vhost ? virtio_vhost_net_new(config, machine->loop, &device)
+                                          : virtio_net_new(config, machine->loop, &device);
 
     if (error != NULL)
         return error;

@@ -53,12 +53,15 @@ static bool address_parse(const char *text, uint32_t *address)
     return *address >> 16 == 0xa9fe && (*address >> 8 & 0xff) != 0 && (*address >> 8 & 0xff) != 255;
 }
 
-/* Its frames pass between the guest and another process. */
-static struct error *vhost_user_refused(const char *iface_id)
+/* Refuses an interface whose frames do not pass through here. */
+static struct error *check_carrier(const struct network_interface_config *interface)
 {
-    return error_new(ERROR_INPUT,
-                     "network_interfaces: '%s' is a vhost-user interface, expected one whose frames pass through here",
-                     iface_id);
+    const char *carrier = network_interface_carrier(interface);
+
+    if (carrier == NULL)
+        return NULL;
+    return error_new(ERROR_INPUT, "network_interfaces: '%s', expected an interface whose frames %s does not carry",
+                     interface->iface_id, carrier);
 }
 
 static struct error *check_mmds_config(const struct machine *machine, const struct mmds_config *config)
@@ -74,8 +77,10 @@ static struct error *check_mmds_config(const struct machine *machine, const stru
         if (place == machine->config.network_interface_count)
             return error_new(ERROR_INPUT, "network_interfaces[%zu]: '%s', expected the id of a configured interface", i,
                              iface_id);
-        if (network_interface_is_vhost_user(&machine->config.network_interfaces[place]))
-            return vhost_user_refused(iface_id);
+
+        struct error *error = check_carrier(&machine->config.network_interfaces[place]);
+        if (error != NULL)
+            return error;
     }
     if (config->ipv4_address != NULL && !address_parse(config->ipv4_address, &address))
         return error_new(ERROR_INPUT, "ipv4_address: '%s', expected 169.254.1.0 to 169.254.254.255",
@@ -98,8 +103,8 @@ struct error *machine_mmds_connect(struct machine *machine, const struct network
     struct mmds *mmds = leads_to_mmds(config, interface->iface_id) ? machine->mmds : NULL;
     uint32_t address = 0;
 
-    if (network_interface_is_vhost_user(interface))
-        return mmds == NULL ? NULL : vhost_user_refused(interface->iface_id);
+    if (network_interface_carrier(interface) != NULL)
+        return mmds == NULL ? NULL : check_carrier(interface);
     if (mmds != NULL && !address_parse(config->ipv4_address, &address))
         return error_new(ERROR_INTERNAL, "ipv4_address: '%s' was checked", config->ipv4_address);
     if (virtio_net_set_mmds(device, mmds, address))

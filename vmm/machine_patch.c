@@ -82,9 +82,9 @@ struct error *machine_patch_network_interface(struct machine *machine, struct ne
     struct network_interface_config *config = &all->network_interfaces[place];
     if (place == all->network_interface_count)
         return error_new(ERROR_INPUT, "iface_id: '%s', expected the id of a configured interface", update->iface_id);
-    if (network_interface_is_vhost_user(config))
-        return error_new(ERROR_INPUT, "rx_rate_limiter: interface '%s' is a vhost-user back end's and takes no limits",
-                         config->iface_id);
+    if (network_interface_carrier(config) != NULL)
+        return error_new(ERROR_INPUT, "rx_rate_limiter: interface '%s' takes no limits, as %s carries its frames",
+                         config->iface_id, network_interface_carrier(config));
     error = virtio_net_update(virtio_mmio_device(machine->network_interfaces[place]), update);
     if (error != NULL)
         return error;

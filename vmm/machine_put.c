@@ -247,14 +247,18 @@ static struct error *check_network_interface(const struct machine *machine,
                                              const struct network_interface_config *config, size_t place)
 {
     const struct vm_config *all = &machine->config;
+    const char *carrier = network_interface_carrier(config);
 
     if (config->host_dev_name == NULL && !config->backend.present)
         return error_new(ERROR_INPUT, "host_dev_name: missing, expected the name of a tap device, or a backend");
     if (config->host_dev_name != NULL && config->backend.present)
         return error_new(ERROR_INPUT, "backend: given beside host_dev_name, expected one of them");
-    if (network_interface_is_vhost_user(config) && (config->rx_rate_limiter.present || config->tx_rate_limiter.present))
-        return error_new(ERROR_INPUT, "%s: given, expected not to be, as a vhost-user back end carries the frames",
-                         config->rx_rate_limiter.present ? "rx_rate_limiter" : "tx_rate_limiter");
+    if (carrier != NULL && (config->rx_rate_limiter.present || config->tx_rate_limiter.present))
+        return error_new(ERROR_INPUT, "%s: given, expected not to be, as %s carries the frames",
+                         config->rx_rate_limiter.present ? "rx_rate_limiter" : "tx_rate_limiter", carrier);
+    if (config->vhost && config->backend.present)
+        return error_new(ERROR_INPUT, "backend: given, but interface '%s' has vhost, expected host_dev_name",
+                         config->iface_id);
     if (config->backend.present && config->backend.socket_path == NULL)
         return error_new(ERROR_INPUT, "backend.socket_path: missing, expected a path");
     for (size_t i = 0; i < all->network_interface_count; i++) {
@@ -295,8 +299,10 @@ struct error *machine_put_network_interface(struct machine *machine, struct netw
     if (error != NULL)
         return error;
     place = network_interface_find(&machine->config, config->iface_id);
-    if (place < machine->config.network_interface_count)
+    if (place < machine->config.network_interface_count) {
         config->queue_count = configs[place].queue_count;
+        config->vhost = configs[place].vhost;
+    }
     error = check_network_interface(machine, config, place);
     if (error != NULL)
         return error;

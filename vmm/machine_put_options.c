@@ -55,6 +55,18 @@ struct error *machine_put_drive_options(struct machine *machine, struct drive_op
     return error;
 }
 
+/* What the host's kernel moves it can neither limit nor take from anything but a tap. */
+static struct error *check_vhost(const struct network_interface_config *config)
+{
+    if (config->backend.present)
+        return error_new(ERROR_INPUT, "vhost: true, but interface '%s' is on a backend, expected a tap",
+                         config->iface_id);
+    if (config->rx_rate_limiter.present || config->tx_rate_limiter.present)
+        return error_new(ERROR_INPUT, "vhost: true, but interface '%s' has %s, expected none", config->iface_id,
+                         config->rx_rate_limiter.present ? "rx_rate_limiter" : "tx_rate_limiter");
+    return NULL;
+}
+
 struct error *machine_put_network_options(struct machine *machine, struct network_interface_options *options)
 {
     struct vm_config *config = &machine->config;
@@ -72,6 +84,10 @@ struct error *machine_put_network_options(struct machine *machine, struct networ
 
     struct network_interface_config changed = config->network_interfaces[place];
     changed.queue_count = options->queue_count;
+    changed.vhost = options->vhost;
+    error = changed.vhost ? check_vhost(&changed) : NULL;
+    if (error != NULL)
+        return error;
     machine_device_free(machine, &machine->network_interfaces[place]);
     error = machine_network_interface_new(machine, &changed, &transport);
     if (error == NULL) {

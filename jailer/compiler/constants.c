@@ -15,6 +15,7 @@
 #include <linux/sched.h>
 #include <linux/seccomp.h>
 #include <linux/sockios.h>
+#include <linux/vhost.h>
 #include <sched.h>
 #include <signal.h>
 #include <string.h>
@@ -135,6 +136,18 @@ static const struct {
     NAMED(TUNSETVNETHDRSZ),
     NAMED(SIOCGIFINDEX),
     NAMED(SIOCGIFFLAGS),
+    /* vhost-net */
+    NAMED(VHOST_SET_OWNER),
+    NAMED(VHOST_GET_FEATURES),
+    NAMED(VHOST_SET_FEATURES),
+    NAMED(VHOST_SET_MEM_TABLE),
+    NAMED(VHOST_SET_VRING_NUM),
+    NAMED(VHOST_SET_VRING_BASE),
+    NAMED(VHOST_SET_VRING_ADDR),
+    NAMED(VHOST_SET_VRING_CALL),
+    NAMED(VHOST_SET_VRING_ERR),
+    NAMED(VHOST_SET_VRING_KICK),
+    NAMED(VHOST_NET_SET_BACKEND),
     /* KVM */
     NAMED(KVM_GET_API_VERSION),
     NAMED(KVM_CREATE_VM),

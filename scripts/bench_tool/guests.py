@@ -44,7 +44,7 @@ class Machine:
     disk: str = None
     engine: str = "Sync"
     tap: str = None
-    vhost_net: bool = False  # QEMU's only
+    vhost_net: bool = False  # which a firecracker has not
     vsock: bool = False
 
 
@@ -71,6 +71,8 @@ class Mayfly:
             config["drives"].append({**drive, "drive_id": "disk", "path_on_host": machine.disk})
         if machine.tap:
             config["network-interfaces"] = [{"iface_id": "net", "host_dev_name": machine.tap}]
+        if machine.vhost_net:
+            config["mayfly-network-interfaces"] = [{"iface_id": "net", "vhost": True}]
         if machine.vsock:
             config["vsock"] = {"guest_cid": CID, "uds_path": SOCKET}
         bench.host.write(CONFIG, json.dumps(config).encode())
@@ -91,7 +93,6 @@ class Qemu:
             folders.setdefault(Path(file).parent, []).append(file)
         for folder, inside in folders.items():
             bench.host.put(inside, f"{folder}/")
-        bench.run("modprobe", "-a", "vhost_net", "vhost_vsock")
 
     def start(self, bench, machine):
         # The interrupts of its second IOAPIC do not all arrive there: a guest without a word was what came of it.
@@ -115,6 +116,7 @@ class Qemu:
 def vmms(bench):
     """Ours, a firecracker and QEMU; None in place of what is not on PATH."""
     bench.host.put([bench.build / "release/count"], "/mayfly/release/")
+    bench.run("modprobe", "-a", "vhost_net", "vhost_vsock")
     firecracker = Mayfly(f"/mayfly/release/{Path(bench.peer).name}") if bench.peer else None
     return Mayfly(VMM), firecracker, Qemu(bench) if shutil.which(qemu.QEMU) else None
 

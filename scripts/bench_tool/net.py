@@ -74,10 +74,12 @@ WORKLOADS = [  # name, unit, op, the host's part, frames, units in a frame
 ]
 
 
-def ours(build, vmm):
+def ours(build, vmm, vhost="off"):
     interface = {"iface_id": "net", "host_dev_name": TAP, "guest_mac": "02:00:00:00:00:66"}
-    return lambda cmdline: machines.Mayfly(build, vmm, build / "guests/bench/net.elf", cmdline,
-                                           [("/network-interfaces/net", interface)])
+    puts = [("/network-interfaces/net", interface)]
+    if vhost == "on":
+        puts.append(("/mayfly/network-interfaces/net", {"iface_id": "net", "vhost": True}))
+    return lambda cmdline: machines.Mayfly(build, vmm, build / "guests/bench/net.elf", cmdline, puts)
 
 
 def peer_qemu(build, vhost):
@@ -95,16 +97,14 @@ def figures(make, op, work, frames, units, runs):
 
 def measure(build, runs):
     mine, theirs = native.vmms(build)
-    makers = [ours(build, mine), ours(build, theirs) if theirs else None, None]
-    vhosts = []
-    if shutil.which(qemu.QEMU):
-        vhosts = ["off", "on"] if os.path.exists("/dev/vhost-net") else ["off"]
-        if len(vhosts) == 1:
-            print("bench: net: no /dev/vhost-net here: QEMU without it", file=sys.stderr)
+    vhosts = ["off", "on"] if os.path.exists("/dev/vhost-net") else ["off"]
+    if len(vhosts) == 1:
+        print("bench: net: no /dev/vhost-net here: nobody with it", file=sys.stderr)
     table = []
-    for vhost in vhosts or ["off"]:
-        makers[2] = peer_qemu(build, vhost) if vhosts else None
-        beside = ", QEMU with vhost-net" if vhost == "on" else ""
+    for vhost in vhosts:
+        firecracker = ours(build, theirs) if theirs and vhost == "off" else None
+        makers = [ours(build, mine, vhost), firecracker, peer_qemu(build, vhost) if shutil.which(qemu.QEMU) else None]
+        beside = ", both by vhost-net" if vhost == "on" else ""
         for name, unit, *work in WORKLOADS:
             table += machines.rows(name + beside, unit, [make and figures(make, *work, min(runs, RUNS)) for make in makers])
     return table

@@ -311,32 +311,32 @@ static void test_driver_that_changes_its_pairs_waits_before_it_does_so_again(voi
     start(QUEUES);
     struct net *net = container_of(driver.device, struct net, device);
     assert_int_equal(use_pairs(1), VIRTIO_NET_OK);
-    assert_int_equal(net->pairs_changed_us, 0);
+    assert_int_equal(net->control.next_us, 0);
     assert_int_equal(use_pairs(2), VIRTIO_NET_OK);
-    assert_true(net->pairs_changed_us != 0);
+    assert_true(net->control.next_us != 0);
 
-    net->pairs_changed_us += HOUR_MS * 1000ull; /* as if it had been a moment ago for an hour */
+    net->control.next_us += HOUR_MS * 1000ull; /* as if it had been a moment ago for an hour */
     memcpy(guest_at(&driver.memory, COMMAND_GPA, sizeof(command)), command, sizeof(command));
     guest_ring_add(&driver.rings[CONTROL], buffers, array_length(buffers));
     guest_driver_notify(&driver, CONTROL);
     guest_driver_settle(&driver);
     assert_false(guest_ring_has_used(&driver.rings[CONTROL]));
     assert_true(attached[1]);
-    assert_non_null(net->control_turn.loop);
-    net->pairs_changed_us = 1;
+    assert_non_null(net->control.turn.loop);
+    net->control.next_us = 1;
     guest_driver_notify(&driver, CONTROL);
     assert_int_equal(guest_driver_wait_used(&driver, CONTROL, NULL), 1);
     assert_false(attached[1]);
 
     /* A reset changes them, too, but does not wait. */
-    net->pairs_changed_us = 0;
+    net->control.next_us = 0;
     guest_driver_reset(&driver);
-    assert_int_equal(net->pairs_changed_us, 0);
+    assert_int_equal(net->control.next_us, 0);
     guest_driver_restart(&driver, QUEUES);
     assert_int_equal(use_pairs(2), VIRTIO_NET_OK);
-    net->pairs_changed_us = 1;
+    net->control.next_us = 1;
     guest_driver_reset(&driver);
-    assert_true(net->pairs_changed_us > 1);
+    assert_true(net->control.next_us > 1);
     assert_false(attached[1]);
 }
 

@@ -27,6 +27,12 @@ struct error *virtio_block_update(struct virtio_device *device, const struct dri
 struct error *virtio_net_new(const struct network_interface_config *config, struct event_loop *loop,
                              struct virtio_device **device);
 /*
+ * vhost_net.c: the same tap, but the host's kernel moves the frames. Config space and control queue are here; no
+ * limits, no metadata service.
+ */
+struct error *virtio_vhost_net_new(const struct network_interface_config *config, struct event_loop *loop,
+                                   struct virtio_device **device);
+/*
  * net_mmds.c: leads the interface to the metadata service at the IPv4 `address` (host order), which its backend then
  * never sees; NULL: no longer. `mmds` is borrowed. False without memory.
  */

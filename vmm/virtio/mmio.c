@@ -163,6 +163,28 @@ static struct error *doorbell_connect(struct doorbell *doorbell, int vm_fd, uint
     return NULL;
 }
 
+/*
+ * Acknowledging used buffers changes nothing for a device that is served elsewhere (see accept_driver): KVM swallows
+ * it, by an eventfd that nobody waits for, and the vCPU need not come out for it.
+ */
+static struct error *acknowledgement_connect(int vm_fd, uint64_t gpa)
+{
+    cleanup_fd int nobody = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    struct kvm_ioeventfd ioeventfd = {
+        .datamatch = VIRTIO_MMIO_INT_VRING,
+        .addr = gpa + VIRTIO_MMIO_INTERRUPT_ACK,
+        .len = sizeof(uint32_t),
+        .fd = nobody,
+        .flags = KVM_IOEVENTFD_FLAG_DATAMATCH,
+    };
+
+    if (nobody < 0)
+        return error_errno(errno, "cannot make an eventfd");
+    if (ioctl(vm_fd, KVM_IOEVENTFD, &ioeventfd) < 0)
+        return error_errno(errno, "KVM_IOEVENTFD");
+    return NULL;
+}
+
 /* A fresh one each time: since Linux 6.17 an eventfd serves one VM, and the one before may still be on its way out. */
 static struct error *interrupt_connect(struct virtio_mmio *mmio, int vm_fd, uint32_t gsi)
 {
@@ -182,6 +204,8 @@ struct error *virtio_mmio_connect(struct virtio_mmio *transport, int vm_fd, uint
     struct virtio_device *device = transport->device;
     struct error *error = interrupt_connect(transport, vm_fd, gsi);
 
+    if (error == NULL && device->served_elsewhere)
+        error = acknowledgement_connect(vm_fd, gpa);
     /* Without a doorbell a notification is a write to a register, as any. */
     for (unsigned i = 0; error == NULL && i < device->queue_count; i++)
         if (!virtio_device_is_prompt(device, i))

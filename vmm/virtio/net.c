@@ -17,7 +17,6 @@
 #include "vmm/metrics.h"
 #include "vmm/mmds/mmds_net.h"
 #include "vmm/virtio/devices.h"
-#include "vmm/virtio/net_control.h"
 
 #include <errno.h>
 #include <linux/if_tun.h>
@@ -25,33 +24,10 @@
 #include <string.h>
 #include <sys/uio.h>
 
-enum {
-    QUEUE_SIZE = 256,
-    MTU_MIN = 68,
-    /*
-     * Each queue that a tap loses or gets takes the kernel a grace period, under a lock that all networks of the host
-     * have in common: so seldom may a guest have that.
-     */
-    PAIRS_CHANGE_US = 100000,
-};
-
 /* Config space, as far as it goes (5.1.4). */
 enum { CONFIG_SIZE = offsetof(struct virtio_net_config, speed) };
 
-/* What the driver takes off the host's hands, and how the backend is told (5.1.3.1). */
-static const struct {
-    unsigned feature;
-    unsigned offload;
-} offload_table[] = {
-    {VIRTIO_NET_F_GUEST_CSUM, TUN_F_CSUM},
-    {VIRTIO_NET_F_GUEST_TSO4, TUN_F_TSO4},
-    {VIRTIO_NET_F_GUEST_TSO6, TUN_F_TSO6},
-};
-
 #define FEATURE(bit) (1ULL << (bit))
-#define OFFLOAD_FEATURES                                                                                               \
-    (FEATURE(VIRTIO_NET_F_CSUM) | FEATURE(VIRTIO_NET_F_HOST_TSO4) | FEATURE(VIRTIO_NET_F_HOST_TSO6) |                  \
-     FEATURE(VIRTIO_NET_F_GUEST_CSUM) | FEATURE(VIRTIO_NET_F_GUEST_TSO4) | FEATURE(VIRTIO_NET_F_GUEST_TSO6))
 /* A backend without offloads is a program, which may end: then the link is down. */
 #define OTHER_FEATURES FEATURE(VIRTIO_NET_F_STATUS)
 
@@ -159,7 +135,7 @@ static void net_stop(struct net *net)
     for (unsigned i = 0; i < net->pair_count; i++)
         pair_stop(&net->pairs[i]);
     event_timer_cancel(&net->device.held);
-    event_timer_cancel(&net->control_turn);
+    net_control_stop(&net->control);
     net_mmds_stop(net);
 }
 
@@ -168,8 +144,7 @@ static void net_look(struct net *net)
 {
     for (unsigned i = 0; i < net->pairs_used; i++)
         event_timer_set(net->device.loop, &net->pairs[i].turn, 0);
-    if (net_control_index(&net->device) >= 0)
-        event_timer_set(net->device.loop, &net->control_turn, 0);
+    net_control_look(&net->control);
 }
 
 /* How many pairs are used. */
@@ -183,15 +158,14 @@ static void attach(struct net_pair *pair, bool attached)
               pair->first / 2, strerror(errno));
 }
 
-static void set_pairs(void *owner, unsigned pairs)
+static uint64_t set_pairs(struct virtio_device *device, unsigned pairs)
 {
-    struct net *net = owner;
+    struct net *net = net_of(device);
     const unsigned before = net->pairs_used;
 
     if (pairs == before)
-        return;
+        return 0;
     net->pairs_used = pairs;
-    net->pairs_changed_us = clock_monotonic_us();
     for (unsigned i = pairs; i < before; i++) {
         pair_stop(&net->pairs[i]);
         attach(&net->pairs[i], false);
@@ -200,33 +174,12 @@ static void set_pairs(void *owner, unsigned pairs)
         attach(&net->pairs[i], true);
         event_timer_set(net->device.loop, &net->pairs[i].turn, 0);
     }
+    return NET_PAIRS_CHANGE_US;
 }
 
-static void serve_control(struct net *net)
+static void broken(struct virtio_device *device, const char *reason)
 {
-    const int index = net_control_index(&net->device);
-
-    if (!net_pair_is_running(&net->pairs[0]) || index < 0)
-        return;
-    if (net->pairs_changed_us != 0 && clock_monotonic_us() < net->pairs_changed_us + PAIRS_CHANGE_US) {
-        event_timer_set(net->device.loop, &net->control_turn, net->pairs_changed_us + PAIRS_CHANGE_US);
-        return;
-    }
-    switch (net_control_serve(&net->device, (unsigned)index, 1, net->pair_count, set_pairs, net)) {
-    case NET_CONTROL_DONE:
-        break;
-    case NET_CONTROL_MORE:
-        event_timer_set(net->device.loop, &net->control_turn, 0);
-        break;
-    case NET_CONTROL_BROKEN:
-        net_fail(net, "the control queue is broken");
-        break;
-    }
-}
-
-static void control_turn_expired(struct event_timer *timer)
-{
-    serve_control(container_of(timer, struct net, control_turn));
+    net_fail(net_of(device), reason);
 }
 
 /* The device's operations. */
@@ -241,11 +194,8 @@ static bool net_activate(struct virtio_device *device)
     struct net *net = net_of(device);
     bool segments = has_feature(net, VIRTIO_NET_F_GUEST_TSO4) || has_feature(net, VIRTIO_NET_F_GUEST_TSO6);
     uint32_t mtu = has_feature(net, VIRTIO_NET_F_MTU) ? net->config.mtu : 0;
-    unsigned offloads = 0;
+    unsigned offloads = net_tap_offloads(device->driver_features);
 
-    for (size_t i = 0; i < array_length(offload_table); i++)
-        if (has_feature(net, offload_table[i].feature))
-            offloads |= offload_table[i].offload;
     struct net_backend *backend = net->pairs[0].backend; /* they are the tap's: one queue stands for all */
     if (offloads != net->offloads && backend != NULL && !backend->ops->set_offloads(backend, offloads)) {
         COUNTER_INCREMENT(net->metrics.counters.activate_fails);
@@ -266,7 +216,7 @@ static void net_notify(struct virtio_device *device, unsigned index)
     struct net *net = net_of(device);
 
     if ((int)index == net_control_index(device)) {
-        serve_control(net);
+        net_control_serve(&net->control);
     } else if (index >= 2 * net->pair_count) {
         return;
     } else if (index % 2 == RX) {
@@ -283,7 +233,7 @@ static void net_reset(struct virtio_device *device)
     struct net *net = net_of(device);
 
     net_stop(net);
-    set_pairs(net, 1);
+    net_control_set_pairs(&net->control, 1);
     for (unsigned i = 0; i < net->pair_count; i++) {
         net_receive_reset(&net->pairs[i]);
         net->pairs[i].tx_paid = false;
@@ -352,31 +302,10 @@ static struct error *net_configure(struct net *net, const struct network_interfa
 {
     const bool offloads = net->pairs[0].backend->ops->offloads;
 
-    net->device.features = FEATURE(VIRTIO_NET_F_MRG_RXBUF) | (offloads ? OFFLOAD_FEATURES : OTHER_FEATURES);
+    net->device.features = FEATURE(VIRTIO_NET_F_MRG_RXBUF) | (offloads ? NET_OFFLOAD_FEATURES : OTHER_FEATURES);
     if (!offloads)
         net->config.status = VIRTIO_NET_S_LINK_UP;
-    if (net->pair_count > 1) {
-        net->config.max_virtqueue_pairs = (uint16_t)net->pair_count;
-        net->device.features |= FEATURE(VIRTIO_NET_F_CTRL_VQ) | FEATURE(VIRTIO_NET_F_MQ);
-    }
-    if (config->guest_mac != NULL) {
-        if (!net_mac_parse(config->guest_mac, net->config.mac))
-            return error_new(ERROR_INPUT,
-                             "guest_mac: \"%s\" is not a MAC address: expected six bytes like \"06:00:ac:10:00:02\"",
-                             config->guest_mac);
-        if ((net->config.mac[0] & 1) != 0)
-            log_warning("net \"%s\": guest_mac %s is a multicast address; the guest may choose another",
-                        config->iface_id, config->guest_mac);
-        net->device.features |= FEATURE(VIRTIO_NET_F_MAC);
-    }
-    if (config->mtu != 0) {
-        if (config->mtu < MTU_MIN || config->mtu > UINT16_MAX)
-            return error_new(ERROR_INPUT, "mtu: %u is out of range: expected %d to %d", config->mtu, MTU_MIN,
-                             UINT16_MAX);
-        net->config.mtu = (uint16_t)config->mtu;
-        net->device.features |= FEATURE(VIRTIO_NET_F_MTU);
-    }
-    return NULL;
+    return net_identify(config, net->pair_count, &net->config, &net->device.features);
 }
 
 static void pair_init(struct net *net, unsigned index, struct net_backend *backend)
@@ -414,18 +343,18 @@ static struct net *net_alloc(const char *iface_id, unsigned pair_count)
         return NULL;
     net->pair_count = pair_count;
     net->pairs_used = 1;
-    net->control_turn.expired = control_turn_expired;
     net->iface_id = strdup(iface_id);
     net->device = (struct virtio_device){.ops = &net_ops,
                                          .id = net->iface_id,
                                          .queues = calloc(queue_count, sizeof(struct virtqueue)),
                                          .queue_count = queue_count};
+    net_control_init(&net->control, &net->device, pair_count, set_pairs, broken);
     if (net->iface_id == NULL || net->device.queues == NULL) {
         net_free(net);
         return NULL;
     }
     for (unsigned i = 0; i < queue_count; i++)
-        net->device.queues[i].size_max = QUEUE_SIZE;
+        net->device.queues[i].size_max = NET_QUEUE_SIZE;
     return net;
 }
 

@@ -10,6 +10,7 @@
 #include "vmm/config.h"
 #include "vmm/metrics.h"
 #include "vmm/virtio/device.h"
+#include "vmm/virtio/net_control.h"
 #include "vmm/virtio/rate_limiter.h"
 
 enum { RX, TX, QUEUE_COUNT };
@@ -18,7 +19,8 @@ enum {
     HEADER_SIZE = sizeof(struct virtio_net_hdr_v1),
     FRAME_MIN = HEADER_SIZE + ETH_HLEN, /* all frame sizes here count the header */
     FRAME_MAX = 65562,                  /* 5.1.6.3.1: a TCP segment of 64 KiB */
-    TURN_FRAMES = 256,                  /* so many in one go; then other devices have their turn */
+    NET_QUEUE_SIZE = 256,
+    TURN_FRAMES = 256, /* so many in one go; then other devices have their turn */
 };
 
 /* One chain of the receive queue that waits for a frame. */
@@ -80,9 +82,8 @@ struct net {
     struct event_timer mmds_timer; /* it has something to send */
 
     unsigned pair_count;
-    unsigned pairs_used;             /* by the driver: the first so many */
-    uint64_t pairs_changed_us;       /* when that was changed last; 0: never */
-    struct event_timer control_turn; /* there is more in the control queue */
+    unsigned pairs_used; /* by the driver: the first so many */
+    struct net_control control;
     struct net_pair pairs[];
 };
 
@@ -113,8 +114,25 @@ void net_receive_reset(struct net_pair *pair);
 /* Whether a buffer in the window reaches into [start, start + length). */
 bool net_receive_holds(const struct net_pair *pair, const uint8_t *start, uint64_t length);
 
-/* "06:00:ac:10:00:02" into bytes; false when it is no such text. */
-bool net_mac_parse(const char *text, uint8_t mac[ETH_ALEN]);
+/* net_open.c: what the interface's kinds of device have in common. */
+
+enum {
+    /*
+     * Each queue that a tap loses or gets takes the kernel a grace period, under a lock that all networks of the host
+     * have in common: so seldom may a guest have that.
+     */
+    NET_PAIRS_CHANGE_US = 100000,
+};
+#define NET_OFFLOAD_FEATURES                                                                                           \
+    (1ull << VIRTIO_NET_F_CSUM | 1ull << VIRTIO_NET_F_HOST_TSO4 | 1ull << VIRTIO_NET_F_HOST_TSO6 |                     \
+     1ull << VIRTIO_NET_F_GUEST_CSUM | 1ull << VIRTIO_NET_F_GUEST_TSO4 | 1ull << VIRTIO_NET_F_GUEST_TSO6)
+
+/* Puts MAC, MTU and the number of pairs into the config space, and what the driver has to know of them into features.
+ */
+struct error *net_identify(const struct network_interface_config *config, unsigned pairs,
+                           struct virtio_net_config *space, uint64_t *features);
+/* What a driver with these features takes off the host's hands, as tap_set_offloads has it. */
+unsigned net_tap_offloads(uint64_t features);
 
 /* net_announce.c: tells a peer that the guest's configured address is here. */
 void net_announce(struct net *net);

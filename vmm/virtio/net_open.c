@@ -1,11 +1,16 @@
-/* What a network interface of the configuration is on: a tap's queues, or a stream socket. */
+/* What a network interface of the configuration is, to the guest, and what it is on: a tap's queues, or a stream
+ * socket. */
 #include "vmm/virtio/net.h"
 
 #include "vmm/backend/tap.h"
 #include "vmm/base/cleanup.h"
+#include "vmm/base/log.h"
 #include "vmm/virtio/devices.h"
 
 #include <errno.h>
+#include <linux/if_tun.h>
+
+enum { MTU_MIN = 68 };
 
 static int hex_digit(char c)
 {
@@ -15,7 +20,7 @@ static int hex_digit(char c)
     return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
-bool net_mac_parse(const char *text, uint8_t mac[ETH_ALEN])
+static bool mac_parse(const char *text, uint8_t mac[ETH_ALEN])
 {
     for (size_t i = 0; i < ETH_ALEN; i++, text += 3) {
         int high = hex_digit(text[0]);
@@ -26,6 +31,53 @@ bool net_mac_parse(const char *text, uint8_t mac[ETH_ALEN])
         mac[i] = (uint8_t)(high << 4 | low);
     }
     return true;
+}
+
+struct error *net_identify(const struct network_interface_config *config, unsigned pairs,
+                           struct virtio_net_config *space, uint64_t *features)
+{
+    if (pairs > 1) {
+        space->max_virtqueue_pairs = (uint16_t)pairs;
+        *features |= 1ull << VIRTIO_NET_F_CTRL_VQ | 1ull << VIRTIO_NET_F_MQ;
+    }
+    if (config->guest_mac != NULL) {
+        if (!mac_parse(config->guest_mac, space->mac))
+            return error_new(ERROR_INPUT,
+                             "guest_mac: \"%s\" is not a MAC address: expected six bytes like \"06:00:ac:10:00:02\"",
+                             config->guest_mac);
+        if ((space->mac[0] & 1) != 0)
+            log_warning("net \"%s\": guest_mac %s is a multicast address; the guest may choose another",
+                        config->iface_id, config->guest_mac);
+        *features |= 1ull << VIRTIO_NET_F_MAC;
+    }
+    if (config->mtu != 0) {
+        if (config->mtu < MTU_MIN || config->mtu > UINT16_MAX)
+            return error_new(ERROR_INPUT, "mtu: %u is out of range: expected %d to %d", config->mtu, MTU_MIN,
+                             UINT16_MAX);
+        space->mtu = (uint16_t)config->mtu;
+        *features |= 1ull << VIRTIO_NET_F_MTU;
+    }
+    return NULL;
+}
+
+/* How the features of 5.1.3.1 are told to a tap. */
+static const struct {
+    unsigned feature;
+    unsigned offload;
+} offload_table[] = {
+    {VIRTIO_NET_F_GUEST_CSUM, TUN_F_CSUM},
+    {VIRTIO_NET_F_GUEST_TSO4, TUN_F_TSO4},
+    {VIRTIO_NET_F_GUEST_TSO6, TUN_F_TSO6},
+};
+
+unsigned net_tap_offloads(uint64_t features)
+{
+    unsigned offloads = 0;
+
+    for (size_t i = 0; i < array_length(offload_table); i++)
+        if ((features & 1ull << offload_table[i].feature) != 0)
+            offloads |= offload_table[i].offload;
+    return offloads;
 }
 
 static void backends_close(struct net_backend **backends, unsigned count)

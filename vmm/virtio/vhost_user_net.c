@@ -6,7 +6,6 @@
 
 #include "vmm/virtio/devices.h"
 #include "vmm/virtio/net.h"
-#include "vmm/virtio/net_control.h"
 
 #include <linux/virtio_ids.h>
 #include <linux/virtio_ring.h>
@@ -17,12 +16,10 @@
      1ull << VIRTIO_NET_F_HOST_TSO4 | 1ull << VIRTIO_NET_F_HOST_TSO6 | 1ull << VIRTIO_NET_F_HOST_ECN |                 \
      1ull << VIRTIO_NET_F_HOST_UFO | 1ull << VIRTIO_NET_F_MRG_RXBUF)
 
-enum { COMMANDS_AT_ONCE = 16 };
-
 struct vhost_user_net {
     struct vhost_user_device served; /* first */
     struct virtio_net_config config;
-    unsigned pairs; /* that the driver uses */
+    struct net_control control;
 };
 
 static struct vhost_user_net *net_of(struct virtio_device *device)
@@ -36,7 +33,6 @@ static bool activate(struct virtio_device *device)
     struct vhost_user_ring rings[VHOST_USER_RINGS_MAX];
     const int control = net_control_index(device);
 
-    net->pairs = 1;
     vhost_user_device_rings(&net->served, rings);
     for (unsigned i = 0; i < net->served.front.needs.queue_count; i++) {
         rings[i].ready = rings[i].ready && (int)i != control;
@@ -44,59 +40,58 @@ static bool activate(struct virtio_device *device)
     }
     if (control >= 0)
         vhost_user_device_serve(&net->served, (unsigned)control, true);
+    net_control_look(&net->control);
     return vhost_user_device_start(&net->served, rings);
 }
 
-static void set_pairs(void *owner, unsigned pairs)
+static uint64_t set_pairs(struct virtio_device *device, unsigned pairs)
 {
-    struct vhost_user_net *net = owner;
+    struct vhost_user_net *net = net_of(device);
 
-    net->pairs = pairs;
     for (unsigned i = 0; i < net->served.front.needs.queue_count; i++)
         vhost_user_enable(&net->served.front, i, i < 2 * pairs);
+    return 0;
 }
 
-static void serve_control(struct vhost_user_net *net, unsigned index)
+static void broken(struct virtio_device *device, const char *reason)
 {
-    struct virtio_device *device = &net->served.device;
-
-    switch (net_control_serve(device, index, COMMANDS_AT_ONCE, net->config.max_virtqueue_pairs, set_pairs, net)) {
-    case NET_CONTROL_DONE:
-        break;
-    case NET_CONTROL_MORE:
-        vhost_user_device_kick(&net->served, index);
-        break;
-    case NET_CONTROL_BROKEN:
-        vhost_user_device_stop(device);
-        virtio_device_fail(device, "the control queue is broken");
-        break;
-    }
+    vhost_user_device_stop(device);
+    virtio_device_fail(device, reason);
 }
 
 static void notify(struct virtio_device *device, unsigned index)
 {
     if ((int)index == net_control_index(device))
-        serve_control(net_of(device), index);
+        net_control_serve(&net_of(device)->control);
     else
         vhost_user_device_notify(device, index);
+}
+
+static void stop(struct virtio_device *device)
+{
+    net_control_stop(&net_of(device)->control);
+    vhost_user_device_stop(device);
 }
 
 static void reset(struct virtio_device *device)
 {
     const int control = net_control_index(device);
 
-    vhost_user_device_stop(device);
+    stop(device);
     if (control >= 0)
         vhost_user_device_serve(vhost_user_device_of(device), (unsigned)control, false);
 }
 
 static void resume(struct virtio_device *device)
 {
-    const int control = net_control_index(device);
-
     vhost_user_device_resume(device);
-    if (control >= 0)
-        serve_control(net_of(device), (unsigned)control);
+    net_control_look(&net_of(device)->control);
+}
+
+static void destroy(struct virtio_device *device)
+{
+    net_control_stop(&net_of(device)->control);
+    vhost_user_device_destroy(device);
 }
 
 static const struct virtio_ops net_ops = {
@@ -106,9 +101,9 @@ static const struct virtio_ops net_ops = {
     .activate = activate,
     .notify = notify,
     .reset = reset,
-    .pause = vhost_user_device_stop,
+    .pause = stop,
     .resume = resume,
-    .destroy = vhost_user_device_destroy,
+    .destroy = destroy,
 };
 static const struct vhost_user_owner owner_ops = {
     .config_changed = vhost_user_device_config_changed,
@@ -121,21 +116,13 @@ static struct error *configure(struct vhost_user_net *net, const struct network_
 {
     struct virtio_device *device = &net->served.device;
 
-    if (config->guest_mac != NULL && net_mac_parse(config->guest_mac, net->config.mac))
-        device->features |= 1ull << VIRTIO_NET_F_MAC;
-    net->config.mtu = (uint16_t)config->mtu;
-    if (config->mtu != 0)
-        device->features |= 1ull << VIRTIO_NET_F_MTU;
-    net->config.max_virtqueue_pairs = (uint16_t)pairs;
     net->served.config = (uint8_t *)&net->config;
     net->served.config_size = sizeof(net->config);
-    if (pairs == 1)
-        return NULL;
-    if ((device->features & 1ull << VIRTIO_NET_F_MQ) == 0)
+    net_control_init(&net->control, device, pairs, set_pairs, broken);
+    if (pairs > 1 && (device->features & 1ull << VIRTIO_NET_F_MQ) == 0)
         return error_new(ERROR_HOST, "queues: %u, expected 1 of a back end that has one pair (feature MQ is missing)",
                          pairs);
-    device->features |= 1ull << VIRTIO_NET_F_CTRL_VQ;
-    return NULL;
+    return net_identify(config, pairs, &net->config, &device->features);
 }
 
 struct error *virtio_vhost_user_net_new(const struct network_interface_config *config, struct event_loop *loop,
