@@ -264,6 +264,8 @@ static const struct option options[] = {
     {"--no-tun", NULL, offsetof(struct jail_config, no_tun), false, NULL, "make no /dev/net/tun in the jail"},
     {"--no-userfaultfd", NULL, offsetof(struct jail_config, no_uffd), false, NULL,
      "make no /dev/userfaultfd in the jail"},
+    {"--vhost-net", NULL, offsetof(struct jail_config, vhost_net), false, NULL,
+     "make /dev/vhost-net in the jail, for interfaces with vhost"},
     {"--no-base-filter", NULL, offsetof(struct jail_config, no_base_filter), false, NULL,
      "do not load the base seccomp filter"},
     {"--allow-reduced", NULL, offsetof(struct jail_config, allow_reduced), false, NULL,

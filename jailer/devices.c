@@ -14,12 +14,16 @@
 static const struct {
     const char *path;
     bool required;
-    size_t refused_by; /* a flag of jail_config, 0: none */
+    size_t refused_by;   /* a flag of jail_config, 0: none */
+    size_t wanted_by;    /* likewise: then it must be there, else the jail has it not */
+    const char *missing; /* what to say where it must be there and is not */
 } nodes[DEVICES_COUNT] = {
-    {"/dev/kvm", true, 0},
-    {"/dev/net/tun", false, offsetof(struct jail_config, no_tun)},
-    {"/dev/urandom", false, 0},
-    {"/dev/userfaultfd", false, offsetof(struct jail_config, no_uffd)},
+    {"/dev/kvm", true, 0, 0, ": this host cannot run VMs"},
+    {"/dev/net/tun", false, offsetof(struct jail_config, no_tun), 0, NULL},
+    {"/dev/urandom", false, 0, 0, NULL},
+    {"/dev/userfaultfd", false, offsetof(struct jail_config, no_uffd), 0, NULL},
+    {"/dev/vhost-net", false, 0, offsetof(struct jail_config, vhost_net),
+     ", as --vhost-net asks for: modprobe vhost_net"},
 };
 
 /* A path below the jail's /dev. */
@@ -28,27 +32,45 @@ static const char *name_of(size_t i)
     return nodes[i].path + strlen("/dev/");
 }
 
+static bool flag(const struct jail_config *config, size_t offset)
+{
+    return offset != 0 && *(const bool *)((const char *)config + offset);
+}
+
+static struct error *look_up(const struct jail_config *config, size_t i, dev_t *number)
+{
+    const char *path = nodes[i].path;
+    bool required = nodes[i].required || flag(config, nodes[i].wanted_by);
+    struct stat status;
+    bool there = stat(path, &status) == 0;
+
+    if (!there && errno != ENOENT && required)
+        return error_errno(errno, "cannot look at %s", path);
+    if (!there || !S_ISCHR(status.st_mode)) {
+        if (!required)
+            return NULL;
+        return error_new(ERROR_HOST, "%s is not there or not a character device%s", path, nodes[i].missing);
+    }
+    if (config->mode != JAIL_ROOT && faccessat(AT_FDCWD, path, R_OK | W_OK, AT_EACCESS) < 0) {
+        if (!required)
+            return NULL;
+        return error_errno(errno, "user %u may not open %s; it belongs to group %u, mode %04o", geteuid(), path,
+                           status.st_gid, status.st_mode & 07777);
+    }
+    *number = status.st_rdev;
+    return NULL;
+}
+
 struct error *devices_look_up(const struct jail_config *config, struct devices *devices)
 {
     for (size_t i = 0; i < DEVICES_COUNT; i++) {
-        const char *path = nodes[i].path;
-        struct stat status;
-        bool there = stat(path, &status) == 0;
-
         devices->numbers[i] = 0;
-        if (!there && errno != ENOENT && nodes[i].required)
-            return error_errno(errno, "cannot look at %s", path);
-        there = there && S_ISCHR(status.st_mode);
-        if (there && config->mode != JAIL_ROOT && faccessat(AT_FDCWD, path, R_OK | W_OK, AT_EACCESS) < 0) {
-            if (nodes[i].required)
-                return error_errno(errno, "user %u may not open %s; it belongs to group %u, mode %04o", geteuid(), path,
-                                   status.st_gid, status.st_mode & 07777);
+        if (nodes[i].wanted_by != 0 && !flag(config, nodes[i].wanted_by))
             continue;
-        }
-        if (there)
-            devices->numbers[i] = status.st_rdev;
-        else if (nodes[i].required)
-            return error_new(ERROR_HOST, "%s is not there or not a character device: this host cannot run VMs", path);
+
+        struct error *error = look_up(config, i, &devices->numbers[i]);
+        if (error != NULL)
+            return error;
     }
     return NULL;
 }
@@ -63,9 +85,7 @@ struct error *devices_check_access(const struct jail_config *config)
 
 const char *devices_path(const struct jail_config *config, const struct devices *devices, size_t i)
 {
-    bool refused = nodes[i].refused_by != 0 && *(const bool *)((const char *)config + nodes[i].refused_by);
-
-    return devices->numbers[i] == 0 || refused ? NULL : nodes[i].path;
+    return devices->numbers[i] == 0 || flag(config, nodes[i].refused_by) ? NULL : nodes[i].path;
 }
 
 static struct error *create_node(const struct jail_config *config, int dev, const char *name, dev_t number)

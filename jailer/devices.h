@@ -4,7 +4,7 @@
 #include "jailer/jail.h"
 #include "jailer/undo.h"
 
-enum { DEVICES_COUNT = 4 };
+enum { DEVICES_COUNT = 5 };
 
 /* Device numbers as this host has them; 0: the host has no such device. */
 struct devices {
@@ -12,15 +12,15 @@ struct devices {
 };
 
 /*
- * Looks the nodes up under the host's /dev. Only /dev/kvm must be there; an ordinary user, who cannot make nodes of its
- * own, gets those that it may open. Before the root changes.
+ * Looks the nodes up under the host's /dev. /dev/kvm must be there, and what was asked for; an ordinary user, who
+ * cannot make nodes of its own, gets those of the others that it may open. Before the root changes.
  */
 struct error *devices_look_up(const struct jail_config *config, struct devices *devices);
 
 /*
- * Mounts a tmpfs on the folder <root>/dev (pushed) and makes the nodes in it: kvm, net/tun, urandom, userfaultfd; mode
- * 0600 of the jail's user. Where the kernel lets no node be made (in a user namespace) the host's are bound, as they
- * are. In the jail's mount namespace.
+ * Mounts a tmpfs on the folder <root>/dev (pushed) and makes the nodes in it: kvm, net/tun, urandom, userfaultfd,
+ * vhost-net; mode 0600 of the jail's user. Where the kernel lets no node be made (in a user namespace) the host's are
+ * bound, as they are. In the jail's mount namespace.
  */
 struct error *devices_create(const struct jail_config *config, const struct devices *devices, struct undo *undo,
                              int root);

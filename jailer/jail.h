@@ -97,8 +97,9 @@ struct jail_config {
     bool new_time_ns;
     bool no_base_filter;
     bool allow_reduced;
-    bool no_tun;  /* no /dev/net/tun node */
-    bool no_uffd; /* no /dev/userfaultfd node */
+    bool no_tun;    /* no /dev/net/tun node */
+    bool no_uffd;   /* no /dev/userfaultfd node */
+    bool vhost_net; /* a /dev/vhost-net node */
 
     char *const *vmm_arguments; /* after `--`; NULL-terminated */
     size_t vmm_argument_count;

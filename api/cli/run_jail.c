@@ -330,6 +330,8 @@ static struct error *prepare(struct run_jail *jail, const struct run_options *op
         add_word(jail, "--new-net-ns");
         add_word(jail, "--no-tun");
     }
+    if (options->net.vhost)
+        add_word(jail, "--vhost-net");
     error = add_files(jail, options, located);
     add_word(jail, "--");
     add_option(jail, "--api-sock", RUN_JAIL_SOCKETS "/api");

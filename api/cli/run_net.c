@@ -292,6 +292,20 @@ static struct error *put_interface(struct api_client *client, const char *tap, c
     return error == NULL ? NULL : error_wrap(error, "--net");
 }
 
+static struct error *put_tap(struct api_client *client, const struct run_net_options *options)
+{
+    struct error *error = put_interface(client, options->tap, NULL);
+    struct body *body;
+
+    if (error != NULL || !options->vhost)
+        return error;
+    body = body_new();
+    body_string(body, "iface_id", "eth0");
+    body_boolean(body, "vhost", true);
+    error = api_client_put(client, "/mayfly/network-interfaces/eth0", body);
+    return error == NULL ? NULL : error_wrap(error, "--net");
+}
+
 struct error *run_net_configure(struct run_net *net, struct api_client *client, const struct vmm_process *process,
                                 const struct run_net_options *options)
 {
@@ -302,7 +316,7 @@ struct error *run_net_configure(struct run_net *net, struct api_client *client, 
     if (!options->wanted)
         return NULL;
     if (!by_passt(net))
-        return put_interface(client, options->tap, NULL);
+        return put_tap(client, options);
     error = listen_for_vmm(process, &listener);
     if (error != NULL)
         return error;

@@ -59,7 +59,7 @@ static bool take_part(char *text, struct run_net_options *net)
         return parse_address(text + strlen(gateway), false, net->gateway);
     if (strncmp(text, dns, strlen(dns)) == 0)
         return net->own_resolver = parse_address(text + strlen(dns), false, net->resolver);
-    return false;
+    return strcmp(text, "vhost") == 0 && (net->vhost = true);
 }
 
 /* The name is checked by the API; here only that it fits and that it can be told from what follows. */
@@ -86,7 +86,7 @@ struct error *run_net_options_parse(struct run_net_options *net, const char *tex
         abort();
     net->wanted = true;
     net->tap[0] = net->address[0] = net->gateway[0] = net->resolver[0] = '\0';
-    net->own_resolver = false;
+    net->own_resolver = net->vhost = false;
     right = take_kind(strsep(&rest, ","), net);
     while (right && rest != NULL)
         right = take_part(strsep(&rest, ","), net);
@@ -94,7 +94,7 @@ struct error *run_net_options_parse(struct run_net_options *net, const char *tex
         return NULL;
     return error_new(ERROR_INPUT,
                      "--net \"%s\": expected passt or tap:NAME, and behind it perhaps ,address=A.B.C.D/BITS "
-                     ",gateway=A.B.C.D and ,dns=A.B.C.D",
+                     ",gateway=A.B.C.D and ,dns=A.B.C.D, and behind a tap ,vhost",
                      text);
 }
 
@@ -164,6 +164,8 @@ struct error *run_net_options_complete(struct run_net_options *net)
     passt = net->wanted && net->tap[0] == '\0';
     if (net->publish_count > 0 && !passt)
         return error_new(ERROR_INPUT, "--publish: a tap has no ports; expected --net=passt");
+    if (net->vhost && passt)
+        return error_new(ERROR_INPUT, "--net: vhost is for taps, not for passt; expected tap:NAME,vhost");
     if (passt && net->address[0] == '\0' && net->gateway[0] == '\0') {
         strcpy(net->address, PASST_ADDRESS);
         net->bits = PASST_BITS;

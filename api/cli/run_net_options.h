@@ -22,6 +22,7 @@ struct run_publish {
 struct run_net_options {
     bool wanted;
     char tap[IFNAMSIZ];             /* "": user-mode network, by passt */
+    bool vhost;                     /* the host's kernel moves the tap's frames */
     char address[INET_ADDRSTRLEN];  /* the guest's; "": the guest configures itself */
     unsigned bits;                  /* of its network */
     char gateway[INET_ADDRSTRLEN];  /* "": none */
@@ -31,7 +32,7 @@ struct run_net_options {
     size_t publish_count;
 };
 
-/* --net: `text` is NULL or "passt[,...]" or "tap:NAME[,...]", where what follows is address=, gateway=, dns=. */
+/* --net: `text` is NULL or "passt[,...]" or "tap:NAME[,...]", where what follows is address=, gateway=, dns=, vhost. */
 struct error *run_net_options_parse(struct run_net_options *net, const char *text);
 
 /* --publish. Without --net before or behind, it asks for a user-mode network. */

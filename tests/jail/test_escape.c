@@ -159,6 +159,27 @@ static void test_what_a_vmm_needs_is_there_for_a_user(void **state)
     test_what_a_vmm_needs_is_there(state);
 }
 
+/* More of the host's kernel within reach is for who asks for it. */
+static void test_vhost_net_is_there_when_it_is_asked_for(void **state)
+{
+    struct jail *jail = *state;
+    struct outcome outcome;
+    struct stat status;
+    bool there = stat("/dev/vhost-net", &status) == 0;
+
+    jail_run(jail, &outcome, "--", "/dev/vhost-net", "number", NULL);
+    jail_remove(jail);
+    assert_exited(&outcome, ENOENT);
+    jail_run(jail, &outcome, "--vhost-net", "--", "/dev/vhost-net", "number", NULL);
+    if (there) {
+        assert_exited(&outcome, 0);
+        assert_reported(&outcome, "number %llx\n", (unsigned long long)status.st_rdev);
+    } else {
+        assert_refused(&outcome, "/dev/vhost-net is not there or not a character device, as --vhost-net asks for: "
+                                 "modprobe vhost_net");
+    }
+}
+
 static void test_devices_that_are_refused_are_missing(void **state)
 {
     struct jail *jail = *state;
@@ -175,4 +196,5 @@ JAIL_MAIN(jail_test(test_base_filter_stops_every_attempt), jail_test(test_the_ot
           user_test(test_a_pid_namespace_hides_other_processes_of_the_user),
           jail_test(test_a_pid_namespace_hides_other_processes), jail_test(test_a_new_network_namespace_leads_nowhere),
           jail_test(test_pids_limit_stops_forks), jail_test(test_what_a_vmm_needs_is_there),
-          jail_test(test_devices_have_the_numbers_of_the_host), jail_test(test_devices_that_are_refused_are_missing))
+          jail_test(test_devices_have_the_numbers_of_the_host), jail_test(test_vhost_net_is_there_when_it_is_asked_for),
+          jail_test(test_devices_that_are_refused_are_missing))

@@ -228,6 +228,30 @@ static void test_queues_that_cannot_be_are_refused(void **state)
     vm_expect(vm, "no such queue");
 }
 
+static void test_vhost_that_cannot_be_is_refused(void **state)
+{
+    const char *vhost = "{\"iface_id\":\"eth0\",\"vhost\":true}";
+    struct vm *vm;
+
+    (void)state;
+    need_tap();
+    vm = vm_start();
+    vm_put(
+        vm, "/network-interfaces/eth0",
+        "{\"iface_id\":\"eth0\",\"host_dev_name\":\"%s\",\"rx_rate_limiter\":{\"ops\":{\"size\":1,\"refill_time\":1}}}",
+        tap);
+    vm_refuses(vm, "PUT", "/mayfly/network-interfaces/eth0", vhost,
+               "vhost: true, but interface 'eth0' has rx_rate_limiter, expected none");
+    vm_refuses(vm, "PUT", "/mayfly/network-interfaces/eth0", "{\"iface_id\":\"eth0\",\"vhost\":1}", "vhost: 1");
+    vm_put(vm, "/network-interfaces/eth0", "{\"iface_id\":\"eth0\",\"host_dev_name\":\"%s\"}", tap);
+    if (access("/dev/vhost-net", R_OK | W_OK) < 0) {
+        vm_refuses(vm, "PUT", "/mayfly/network-interfaces/eth0", vhost, "vhost: cannot open /dev/vhost-net");
+        /* It is as it was. */
+        vm_boot(vm, "net", "pairs");
+        vm_expect(vm, "no such queue");
+    }
+}
+
 /* A backend's program is the test: it listens, and serves the VMM that connects. */
 static void put_backend(struct vm *vm)
 {
@@ -410,7 +434,7 @@ static void test_tap_of_another_interface_is_refused(void **state)
 }
 
 TEST_MAIN(machine_test(test_tap_of_another_interface_is_refused), machine_test(test_two_pairs_of_queues_take_turns),
-          machine_test(test_queues_that_cannot_be_are_refused),
+          machine_test(test_queues_that_cannot_be_are_refused), machine_test(test_vhost_that_cannot_be_is_refused),
           machine_test(test_metadata_is_put_patched_and_held_to_its_limit),
           machine_test(test_metadata_service_needs_an_interface_and_a_right_address),
           machine_test(test_frames_pass_over_a_stream_socket),

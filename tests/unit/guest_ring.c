@@ -201,11 +201,37 @@ static void note_failure(void *transport)
     ((struct guest_driver *)transport)->failed = true;
 }
 
+static int eventfd_made(int *fd)
+{
+    if (*fd == 0)
+        *fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    assert_true(*fd > 0);
+    return *fd;
+}
+
+static int notify_fd(void *transport, unsigned index)
+{
+    return eventfd_made(&((struct guest_driver *)transport)->bells[index]);
+}
+
+static int interrupt_fd(void *transport)
+{
+    return eventfd_made(&((struct guest_driver *)transport)->interrupt);
+}
+
+static void note_who_serves(void *transport, unsigned index, bool here)
+{
+    ((struct guest_driver *)transport)->served_here[index] = here;
+}
+
 static const struct virtio_transport_ops counting_transport = {
     .signal_queue = count_queue_signal,
     .signal_config = count_config_signal,
     .show_config = ignore_config,
     .fail = note_failure,
+    .notify_fd = notify_fd,
+    .interrupt_fd = interrupt_fd,
+    .serve_here = note_who_serves,
 };
 
 static void probe_ready(struct event_source *source, uint32_t events)
@@ -303,6 +329,11 @@ void guest_driver_teardown(struct guest_driver *driver)
     assert_null(timer);
     event_loop_free(driver->loop);
     guest_memory_unmap(&driver->memory);
+    for (unsigned i = 0; i < GUEST_DRIVER_QUEUES_MAX; i++)
+        if (driver->bells[i] > 0)
+            close(driver->bells[i]);
+    if (driver->interrupt > 0)
+        close(driver->interrupt);
     driver->device = NULL;
 }
 

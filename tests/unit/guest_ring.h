@@ -83,6 +83,9 @@ struct guest_driver {
     unsigned queue_signals[GUEST_DRIVER_QUEUES_MAX]; /* interrupts so far */
     unsigned config_signals;
     bool failed;                             /* DEVICE_NEEDS_RESET */
+    /* Of a device that is served elsewhere: eventfds that only count, 0 before they are asked for. */
+    int bells[GUEST_DRIVER_QUEUES_MAX], interrupt;
+    bool served_here[GUEST_DRIVER_QUEUES_MAX];
     const struct event_source *first_source; /* the loop's own */
 
     /* guest_driver_run_until */

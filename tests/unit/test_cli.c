@@ -94,6 +94,11 @@ static void test_network_option_has_defaults_that_can_be_replaced(void **state)
     assert_no_error(parse(&options, WORDS("--net=tap:tap0", "true")));
     assert_string_equal(options.net.tap, "tap0");
     assert_string_equal(options.net.address, "");
+    assert_false(options.net.vhost);
+    run_options_free(&options);
+    assert_no_error(parse(&options, WORDS("--net=tap:tap0,vhost,address=172.16.0.9/12", "true")));
+    assert_true(options.net.vhost);
+    assert_string_equal(options.net.address, "172.16.0.9");
     run_options_free(&options);
 }
 
@@ -128,6 +133,8 @@ static void test_wrong_networks_are_named(void **state)
         {{"--net=tap:", "x"}, "--net \"tap:\""},
         {{"--net=tap:0123456789abcdef", "x"}, "--net \"tap:0123456789abcdef\""},
         {{"--net=passt,", "x"}, "--net \"passt,\""},
+        {{"--net=passt,vhost", "x"}, "vhost is for taps"},
+        {{"--net=tap:tap0,vhost=1", "x"}, "--net \"tap:tap0,vhost=1\""},
         {{"--net=passt,mtu=9", "x"}, "--net \"passt,mtu=9\""},
         {{"--net=passt,address=10.0.0.1", "x"}, "address=A.B.C.D/BITS"},
         {{"--net=passt,address=10.0.0.1/33", "x"}, "address=A.B.C.D/BITS"},

@@ -1,12 +1,14 @@
 /* The virtio-mmio transport: identity, features, config space, its place in a VM. */
 #include "tests/unit/mmio_fixture.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <linux/kvm.h>
 #include <linux/virtio_config.h>
 #include <linux/virtio_ids.h>
 #include <linux/virtio_mmio.h>
 #include <linux/virtio_ring.h>
+#include <sys/eventfd.h>
 #include <sys/ioctl.h>
 
 /* Identity and features */
@@ -212,6 +214,40 @@ static void test_connect_to_what_is_no_vm_names_the_device(void **state)
                  "cannot connect fake \"test\" to the VM");
 }
 
+/* Whether a write of `value` to the register ends in KVM, at an ioeventfd. */
+static bool is_swallowed(int vm, uint64_t address, uint32_t value)
+{
+    cleanup_fd int fd = eventfd(0, EFD_CLOEXEC);
+    struct kvm_ioeventfd again = {
+        .datamatch = value, .addr = address, .len = 4, .fd = fd, .flags = KVM_IOEVENTFD_FLAG_DATAMATCH};
+
+    return ioctl(vm, KVM_IOEVENTFD, &again) < 0 && errno == EEXIST;
+}
+
+static void test_acknowledgements_end_in_kvm_for_who_is_served_elsewhere(void **state)
+{
+    const uint64_t gpa = 0xd0000000;
+    cleanup_fd int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+
+    (void)state;
+    if (kvm < 0) {
+        print_message("skipped: no /dev/kvm\n");
+        skip();
+    }
+    for (int elsewhere = 0; elsewhere < 2; elsewhere++) {
+        cleanup_fd int vm = ioctl(kvm, KVM_CREATE_VM, 0);
+
+        assert_int_equal(ioctl(vm, KVM_CREATE_IRQCHIP, 0), 0);
+        fixture.device.served_elsewhere = elsewhere;
+        assert_no_error(virtio_mmio_connect(fixture.transport, vm, gpa, 5));
+        assert_true(is_swallowed(vm, gpa + VIRTIO_MMIO_QUEUE_NOTIFY, 0));
+        assert_int_equal(is_swallowed(vm, gpa + VIRTIO_MMIO_INTERRUPT_ACK, VIRTIO_MMIO_INT_VRING), elsewhere);
+        /* What changes the register comes to us. */
+        assert_false(is_swallowed(vm, gpa + VIRTIO_MMIO_INTERRUPT_ACK, VIRTIO_MMIO_INT_CONFIG));
+        assert_false(is_swallowed(vm, gpa + VIRTIO_MMIO_INTERRUPT_ACK, VIRTIO_MMIO_INT_CONFIG | VIRTIO_MMIO_INT_VRING));
+    }
+}
+
 static void test_connect_to_one_vm_after_another(void **state)
 {
     cleanup_fd int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
@@ -269,4 +305,6 @@ TEST_MAIN(MMIO_TEST(test_all_queues_but_the_prompt_ones_have_a_doorbell),
           MMIO_TEST(test_config_space_that_a_device_does_not_have_is_left_alone),
           MMIO_TEST(test_config_change_makes_another_generation),
           MMIO_TEST(test_registers_are_written_whole_and_aligned), MMIO_TEST(test_transport_survives_random_accesses),
-          MMIO_TEST(test_connect_to_what_is_no_vm_names_the_device), MMIO_TEST(test_connect_to_one_vm_after_another))
+          MMIO_TEST(test_connect_to_what_is_no_vm_names_the_device),
+          MMIO_TEST(test_acknowledgements_end_in_kvm_for_who_is_served_elsewhere),
+          MMIO_TEST(test_connect_to_one_vm_after_another))

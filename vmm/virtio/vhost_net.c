@@ -63,18 +63,25 @@ static void kick(const struct virtio_device *device, unsigned queue)
         log_debug("net \"%s\": cannot notify queue %u: %s", device->id, queue, strerror(errno));
 }
 
-/* Stops a pair's queues; what the guest does with them then is looked at when they are attached again. */
+/*
+ * Stops a pair's queues; what the guest does with them then is looked at when they are attached again. A kernel that
+ * does not let go of guest memory is made to, for good.
+ */
 static void detach_queues(struct vhost_net *net, unsigned index)
 {
     struct vhost_pair *pair = &net->pairs[index];
 
     for (unsigned i = 0; i < QUEUE_COUNT; i++) {
-        if (pair->attached[i] && !vhost_net_attach(pair->vhost_fd, i, -1))
+        if (pair->attached[i] && !vhost_net_attach(pair->vhost_fd, i, -1)) {
             log_error("net \"%s\": cannot take queue %u from the host's kernel: %s", net->device.id,
                       QUEUE_COUNT * index + i, strerror(errno));
+            fd_close(&pair->vhost_fd);
+        }
         pair->attached[i] = false;
     }
 }
+
+/* Tells a pair's kernel side where its queues are. */
 
 static bool tell_queues(struct vhost_net *net, unsigned index)
 {
@@ -158,7 +165,8 @@ static void queue_broken(struct event_source *source, uint32_t events)
     struct vhost_net *net = container_of(source, struct vhost_net, errors);
 
     (void)events;
-    if (has_error(net) && is_running(net))
+    /* What the driver that was reset before has broken is not this one's fault. */
+    if (has_error(net) && is_running(net) && net->pairs[0].told)
         stop_for_good(&net->device, "the host's kernel finds a queue broken");
 }
 
@@ -169,7 +177,6 @@ static void hand_over(struct event_timer *timer)
 
     if (!is_running(net))
         return;
-    /* What the driver that was reset before has broken is not this one's fault. */
     if (!net->pairs[0].told)
         has_error(net);
     for (unsigned i = 0; i < net->pairs_used && done; i++)
