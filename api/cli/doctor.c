@@ -45,6 +45,8 @@ const struct doctor_check doctor_checks[] = {
     {"overcommit", check_overcommit, "Guests seldom use all their memory, so hosts run more of them than would fit."},
     {"huge-pages", check_huge_pages, "Guest memory in huge pages costs fewer page faults and TLB misses."},
     {"tun", check_tun, "A network interface of a microVM is a tap device of the host."},
+    {"vhost-net", check_vhost_net,
+     "Interfaces with vhost have the host's kernel move their frames; no other needs it."},
     {"vsock", check_vsock,
      "Other VMMs connect guest sockets through the host's kernel; Mayfly ends them in Unix sockets."},
     {"io-uring", check_io_uring, "Disks with the io_engine Async do their I/O through io_uring."},

@@ -68,6 +68,7 @@ void check_mappings(const struct host *host, struct finding *finding);
 void check_overcommit(const struct host *host, struct finding *finding);
 void check_huge_pages(const struct host *host, struct finding *finding);
 void check_tun(const struct host *host, struct finding *finding);
+void check_vhost_net(const struct host *host, struct finding *finding);
 void check_vsock(const struct host *host, struct finding *finding);
 void check_io_uring(const struct host *host, struct finding *finding);
 void check_userfaultfd(const struct host *host, struct finding *finding);

@@ -132,6 +132,14 @@ void check_tun(const struct host *host, struct finding *finding)
     look_at_device(host, finding, "/dev/net/tun", "tun");
 }
 
+void check_vhost_net(const struct host *host, struct finding *finding)
+{
+    bool there = host_has(host, "/dev/vhost-net");
+
+    finding_set(finding, VERDICT_OK,
+                there ? "there is /dev/vhost-net" : "there is no /dev/vhost-net (modprobe vhost_net)");
+}
+
 void check_vsock(const struct host *host, struct finding *finding)
 {
     finding_set(finding, VERDICT_OK, "the kernel has %s; Mayfly's vsock needs neither",

@@ -1,8 +1,10 @@
 /*
- * Breaks the rules of virtio on the entropy device, one way a run (attack=), then tries to use the device properly.
- * Prints how many attacks there will be, and for each, when it has happened, "done?"; a byte on the serial port says
- * that the device has had its chance. Then "<attack> dead" when the device asked for a reset, "<attack> served" when it
- * answered, else "<attack> ignored"; at the end "recovered" when the device works after a reset.
+ * Breaks the rules of virtio on the entropy device, or with "network" on what a network device sends from, one way a
+ * run (attack=), then tries to use the device properly. Prints how many attacks there will be, and for each, when it
+ * has happened, "done?"; a byte on the serial port says that the device has had its chance. Then "<attack> dead" when
+ * the device asked for a reset, "<attack> served" when it answered, else "<attack> ignored"; at the end "recovered"
+ * when the device works after a reset. With patience=N it looks N times for what the device does: who sends the byte
+ * cannot know, where the host's kernel is the device.
  */
 #include "tests/guest/lib/virtio.h"
 
@@ -10,6 +12,9 @@ enum { OUTSIDE_MIB = 2048 }; /* far above the memory of any test */
 
 static struct virtio device;
 static struct queue *ring;
+static unsigned number; /* of the queue */
+static bool network;
+static uint64_t patience;
 static uint8_t page[4096] __attribute__((aligned(4096)));
 static struct descriptor indirect[QUEUE_SIZE] __attribute__((aligned(16)));
 
@@ -21,7 +26,7 @@ static void offer(uint16_t head)
     ring->available.ring[index % QUEUE_SIZE] = head;
     compiler_barrier();
     ring->available.index = (uint16_t)(index + 1);
-    virtio_notify(&device, 0);
+    virtio_notify(&device, number);
 }
 
 static void describe(unsigned at, uint64_t gpa, uint32_t length, uint16_t flags, uint16_t next)
@@ -101,13 +106,13 @@ static void attack_bad_next(void)
 static void attack_index_jump(void)
 {
     ring->available.index = (uint16_t)(ring->available.index + 1000);
-    virtio_notify(&device, 0);
+    virtio_notify(&device, number);
 }
 
 static void attack_index_back(void)
 {
     ring->available.index = (uint16_t)(ring->available.index - 1);
-    virtio_notify(&device, 0);
+    virtio_notify(&device, number);
 }
 
 static void attack_readable_after_writable(void)
@@ -167,7 +172,7 @@ static void attack_buffer_is_the_ring(void)
 /* Writes to registers that have no business being written now. */
 static void attack_move_live_queue(void)
 {
-    virtio_write(&device, REG_QUEUE_SELECT, 0);
+    virtio_write(&device, REG_QUEUE_SELECT, number);
     virtio_write(&device, REG_QUEUE_DESCRIPTOR, 0xfffff000);
     virtio_write(&device, REG_QUEUE_DRIVER, 0xfffff000);
     virtio_write(&device, REG_QUEUE_DEVICE, 0xfffff000);
@@ -176,7 +181,7 @@ static void attack_move_live_queue(void)
 
 static void attack_ready_twice(void)
 {
-    virtio_write(&device, REG_QUEUE_SELECT, 0);
+    virtio_write(&device, REG_QUEUE_SELECT, number);
     virtio_write(&device, REG_QUEUE_READY, 1);
     virtio_write(&device, REG_QUEUE_READY, 1);
     virtio_driver_ok(&device);
@@ -201,7 +206,7 @@ static void attack_select_beyond(void)
     guest_expect(virtio_read(&device, REG_QUEUE_SIZE_MAX) == 0, "queue 0xffffffff has a size");
     virtio_write(&device, REG_QUEUE_SIZE, 16);
     virtio_write(&device, REG_QUEUE_READY, 1);
-    virtio_write(&device, REG_QUEUE_SELECT, 0);
+    virtio_write(&device, REG_QUEUE_SELECT, number);
 }
 
 static void attack_odd_accesses(void)
@@ -233,7 +238,7 @@ static void attack_failed(void)
 static void begin_setup(void)
 {
     guest_expect(virtio_negotiate(&device, FEATURE_VERSION_1), "negotiation");
-    virtio_queue(&device, 0);
+    virtio_queue(&device, number);
     virtio_write(&device, REG_QUEUE_READY, 0);
 }
 
@@ -319,7 +324,7 @@ static void attack_driver_ok_at_once(void)
 static void attack_notify_before_driver_ok(void)
 {
     guest_expect(virtio_negotiate(&device, FEATURE_VERSION_1), "negotiation");
-    virtio_queue(&device, 0);
+    virtio_queue(&device, number);
     attack_zero_length();
 }
 
@@ -370,12 +375,22 @@ static const struct {
 
 static bool device_opens(void)
 {
+    if (network)
+        return virtio_open(&device, VIRTIO_NET, FEATURE_INDIRECT_DESC, 2);
     return virtio_open(&device, VIRTIO_ENTROPY, FEATURE_INDIRECT_DESC, 1);
 }
 
 static bool device_works(void)
 {
-    return virtio_request(&device, 0, &(struct buffer){page, 64, true}, 1) == 64;
+    if (!network)
+        return virtio_request(&device, 0, &(struct buffer){page, 64, true}, 1) == 64;
+    memset(page, 0, sizeof(page));
+    return virtio_request(&device, number, &(struct buffer){page, 12 + 60, false}, 1) == 0;
+}
+
+static bool is_dead(void)
+{
+    return (virtio_read(&device, REG_STATUS) & STATUS_NEEDS_RESET) != 0;
 }
 
 /* No speed of ours tells when the monitor is done with a notification: whoever sends the byte knows. */
@@ -383,7 +398,9 @@ static const char *outcome(void)
 {
     serial_puts("done?\n");
     serial_get();
-    if ((virtio_read(&device, REG_STATUS) & STATUS_NEEDS_RESET) != 0)
+    for (uint64_t left = patience; left > 0 && !is_dead() && ring->used.index == 0; left--)
+        compiler_barrier();
+    if (is_dead())
         return " dead\n";
     return ring->used.index != 0 ? " served\n" : " ignored\n";
 }
@@ -392,8 +409,8 @@ static void run_attack(const char *name, void (*run)(void))
 {
     const char *said;
 
-    guest_expect(device_opens(), "no entropy device");
-    ring = &device.queues[0];
+    guest_expect(device_opens(), "no such device");
+    ring = &device.queues[number];
     run();
     said = outcome();
     serial_puts(name);
@@ -413,6 +430,9 @@ void guest_main(void)
     unsigned count = 0;
 
     cmdline_value("attack", wanted, sizeof(wanted));
+    network = cmdline_has("network");
+    number = network ? 1 : 0;
+    patience = cmdline_number("patience", 0);
     for (unsigned i = 0; i < all; i++)
         count += is_wanted(wanted, i);
     guest_expect(count > 0, "unknown attack=");

@@ -77,6 +77,8 @@ static void test_devices_are_tried(void **state)
     static const struct expectation open[] = {
         {check_tun, {{"/dev/net/tun", ""}}, 0, VERDICT_OK, "can be opened", NULL},
         {check_tun, {{0}}, 0, VERDICT_NOTE, "there is no /dev/net/tun", "modprobe tun"},
+        {check_vhost_net, {{"/dev/vhost-net", ""}}, 0, VERDICT_OK, "there is /dev/vhost-net", NULL},
+        {check_vhost_net, {{0}}, 0, VERDICT_OK, "modprobe vhost_net", NULL},
         {check_vsock, {{"/dev/vhost-vsock", ""}}, 0, VERDICT_OK, "has vhost-vsock", NULL},
         {check_vsock, {{"/dev/vsock", ""}}, 0, VERDICT_OK, "has vsock, not vhost-vsock", NULL},
         {check_vsock, {{0}}, 0, VERDICT_OK, "has neither", NULL},
