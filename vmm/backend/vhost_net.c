@@ -15,10 +15,13 @@ enum { REGIONS_MAX = GUEST_REGIONS_MAX + 1 };
 
 /* struct vhost_memory with its regions. */
 struct memory_table {
-    struct vhost_memory head;
+    uint32_t count;
+    uint32_t padding;
     struct vhost_memory_region regions[REGIONS_MAX];
 };
-_Static_assert(offsetof(struct memory_table, regions) == sizeof(struct vhost_memory), "the regions follow the head");
+_Static_assert(offsetof(struct memory_table, count) == offsetof(struct vhost_memory, nregions) &&
+                   offsetof(struct memory_table, regions) == offsetof(struct vhost_memory, regions),
+               "the table is what the kernel takes it for");
 
 struct error *vhost_net_open(int *fd, uint64_t *features)
 {
@@ -36,7 +39,7 @@ struct error *vhost_net_open(int *fd, uint64_t *features)
 
 static void add_region(struct memory_table *table, uint64_t gpa, uint64_t size, const uint8_t *hva)
 {
-    table->regions[table->head.nregions++] =
+    table->regions[table->count++] =
         (struct vhost_memory_region){.guest_phys_addr = gpa, .memory_size = size, .userspace_addr = (uintptr_t)hva};
 }
 
