@@ -1,6 +1,6 @@
 /*
- * What the process's exit code says, the same numbers as Firecracker's. SIGTERM and SIGINT have none: the VMM ends
- * in order and then dies of the signal itself, as its caller asked.
+ * What the process's exit code says, the same numbers as Firecracker's. SIGTERM, SIGINT and SIGQUIT have none: the VMM
+ * ends in order and then dies of the signal itself, as its caller asked.
  */
 #pragma once
 

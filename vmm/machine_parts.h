@@ -42,7 +42,7 @@ struct machine {
     bool size_settled; /* a machine-config was put, or is not expected any more */
     struct event_timer metrics_timer;
     int metrics_fd;
-    struct event_source termination; /* signalfd for SIGTERM and SIGINT */
+    struct event_source termination; /* signalfd for SIGTERM, SIGINT and SIGQUIT */
 
     /* Legacy devices and what finds them; of `vcpus` and a bus the head. */
     struct serial serial;

@@ -275,7 +275,7 @@ static bool step_boot_source(struct machine *machine, struct error **error)
     return true;
 }
 
-/* SIGTERM and SIGINT end the machine in order once there is one. */
+/* SIGTERM, SIGINT and SIGQUIT end the machine in order once there is one. */
 static void terminated(struct event_source *source, uint32_t events)
 {
     struct machine *machine = container_of(source, struct machine, termination);

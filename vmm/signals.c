@@ -123,6 +123,7 @@ static void termination_set(sigset_t *set)
     sigemptyset(set);
     sigaddset(set, SIGTERM);
     sigaddset(set, SIGINT);
+    sigaddset(set, SIGQUIT);
 }
 
 struct error *signals_termination_watch(struct event_loop *loop, struct event_source *source)

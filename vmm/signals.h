@@ -1,7 +1,7 @@
 /*
  * Signals. Those that mean this process is broken or over a limit are logged and end it with a code of their own
- * (exit_code.h); SIGPIPE is counted and survived; SIGTERM and SIGINT become an event once there is something to end
- * in order.
+ * (exit_code.h); SIGPIPE is counted and survived; SIGTERM, SIGINT and SIGQUIT become an event once there is
+ * something to end in order.
  */
 #pragma once
 
@@ -15,8 +15,8 @@ void signals_install(void);
 void signals_set_metrics_fd(int fd);
 
 /*
- * Turns SIGTERM and SIGINT into readiness of source->fd, a signalfd made here; source->ready is the caller's. They are
- * blocked in this thread and in those that it starts from then on.
+ * Turns SIGTERM, SIGINT and SIGQUIT into readiness of source->fd, a signalfd made here; source->ready is the caller's.
+ * They are blocked in this thread and in those that it starts from then on.
  */
 struct error *signals_termination_watch(struct event_loop *loop, struct event_source *source);
 

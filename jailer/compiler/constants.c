@@ -88,6 +88,7 @@ static const struct {
     NAMED(FUTEX_REQUEUE),
     NAMED(SIGINT),
     NAMED(SIGPIPE),
+    NAMED(SIGQUIT),
     NAMED(SIGTERM),
     {"SIGRTMIN", 35}, /* musl's: it keeps three for itself */
     NAMED(PR_SET_NAME),

@@ -83,12 +83,29 @@ static void test_terminal_is_raw_until_the_guest_ends(void **state)
 
 static void test_terminal_is_restored_when_the_vmm_is_terminated(void **state)
 {
+    static const int signals[] = {SIGINT, SIGTERM, SIGQUIT};
+
+    (void)state;
+    for (size_t i = 0; i < array_length(signals); i++) {
+        struct vm *vm;
+        cleanup_fd int master = start_on_terminal(&vm);
+
+        kill(vm->pid, signals[i]);
+        vm_expect_killed(vm, signals[i]);
+        assert_false(terminal_is_raw(master));
+        fd_close(&terminal_slave);
+        machine_teardown(NULL);
+    }
+}
+
+static void test_terminal_is_restored_when_it_hangs_up(void **state)
+{
     struct vm *vm;
     cleanup_fd int master = start_on_terminal(&vm);
 
     (void)state;
-    kill(vm->pid, SIGINT);
-    vm_expect_killed(vm, SIGINT);
+    kill(vm->pid, SIGHUP);
+    vm_expect_exit(vm, 156);
     assert_false(terminal_is_raw(master));
     fd_close(&terminal_slave);
 }
@@ -468,7 +485,8 @@ static void test_ordinary_user_runs_a_guest(void **state)
 
 TEST_MAIN(machine_test(test_terminal_is_raw_until_the_guest_ends),
           machine_test(test_terminal_is_restored_when_the_vmm_is_terminated),
-          machine_test(test_broken_pipe_signal_is_survived), machine_test(test_hang_up_ends_the_vmm_with_its_own_code),
+          machine_test(test_terminal_is_restored_when_it_hangs_up), machine_test(test_broken_pipe_signal_is_survived),
+          machine_test(test_hang_up_ends_the_vmm_with_its_own_code),
           machine_test(test_vmm_whose_output_is_stuck_can_be_terminated),
           machine_test(test_heap_grows_before_and_after_the_start), machine_test(test_bodies_of_one_size_come_and_go),
           machine_test(test_too_large_a_request_is_answered), machine_test(test_huge_pages_may_be_transparent),
