@@ -1,6 +1,5 @@
 /* `mayfly connect`: from standard input and output to a port of a guest, by way of its vsock device's socket. */
 #include <errno.h>
-#include <getopt.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,8 +9,8 @@
 #include <unistd.h>
 
 #include "api/cli/commands.h"
+#include "api/cli/option_next.h"
 #include "api/cli/pump.h"
-#include "api/cli/wrong_option.h"
 #include "api/client/connect.h"
 #include "vmm/base/cleanup.h"
 #include "vmm/base/clock.h"
@@ -49,19 +48,20 @@ static struct error *parse(struct connect_options *options, int argc, char **arg
 {
     static const struct option long_options[] = {
         {"wait", required_argument, NULL, 'w'}, {"help", no_argument, NULL, 'h'}, {0}};
+    struct error *error = NULL;
     uint64_t port = 0;
 
     *options = (struct connect_options){.wait_seconds = WAIT_SECONDS_DEFAULT};
     opterr = 0;
     for (;;) {
-        int option = getopt_long(argc, argv, "+:h", long_options, NULL);
+        int option = option_next("mayfly connect", argc, argv, "+:h", long_options, &error);
 
+        if (error != NULL)
+            return error;
         if (option == -1)
             break;
         if (option == 'w' && !parse_number(optarg, WAIT_SECONDS_MAX, &options->wait_seconds))
             return error_new(ERROR_INPUT, "--wait \"%s\": expected seconds, at most %d", optarg, WAIT_SECONDS_MAX);
-        if (option == ':' || option == '?')
-            return wrong_option("mayfly connect", option, argv);
         options->help |= option == 'h';
     }
     if (options->help)

@@ -1,7 +1,6 @@
 /* `mayfly doctor`: the checks, and the command that runs them. */
 #include "api/cli/doctor.h"
 
-#include <getopt.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -9,7 +8,7 @@
 #include <unistd.h>
 
 #include "api/cli/commands.h"
-#include "api/cli/wrong_option.h"
+#include "api/cli/option_next.h"
 #include "vmm/base/cleanup.h"
 #include "vmm/base/error.h"
 
@@ -102,10 +101,8 @@ static struct error *parse(struct doctor_options *options, int argc, char **argv
 
     opterr = 0;
     optind = 0; /* so that glibc and musl start afresh */
-    while (error == NULL && (option = getopt_long(argc, argv, "+:hv", long_options, NULL)) != -1) {
-        if (option == ':' || option == '?')
-            error = wrong_option("mayfly doctor", option, argv);
-        else if (option == 'c')
+    while (error == NULL && (option = option_next("mayfly doctor", argc, argv, "+:hv", long_options, &error)) != -1) {
+        if (option == 'c')
             error = choose(options, optarg);
         options->json |= option == 'j';
         options->verbose |= option == 'v';

@@ -5,7 +5,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,9 +13,9 @@
 
 #include "api/cli/commands.h"
 #include "api/cli/jail_remove.h"
+#include "api/cli/option_next.h"
 #include "api/cli/run_jail_defaults.h"
 #include "api/cli/run_leftover.h"
-#include "api/cli/wrong_option.h"
 #include "api/client/body.h"
 #include "vmm/base/cleanup.h"
 
@@ -149,13 +148,14 @@ static struct error *parse(struct gc *gc, int argc, char **argv)
         {"help", no_argument, NULL, 'h'},
         {0},
     };
+    struct error *error = NULL;
     int option;
 
     opterr = 0;
     optind = 0;
-    while ((option = getopt_long(argc, argv, "+:h", options, NULL)) != -1) {
-        if (option == ':' || option == '?')
-            return wrong_option("mayfly gc", option, argv);
+    while ((option = option_next("mayfly gc", argc, argv, "+:h", options, &error)) != -1) {
+        if (error != NULL)
+            return error;
         if (option == 'b' && gc->base_count == BASES_MAX)
             return error_new(ERROR_INPUT, "--base: given more than %d times", BASES_MAX);
         if (option == 'b')

@@ -2,11 +2,10 @@
 
 #include <ctype.h>
 #include <errno.h>
-#include <getopt.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "api/cli/wrong_option.h"
+#include "api/cli/option_next.h"
 #include "vmm/base/checked.h"
 #include "vmm/base/cleanup.h"
 #include "vmm/config.h"
@@ -368,14 +367,10 @@ struct error *run_options_parse(struct run_options *options, int argc, char **ar
     optind = 0; /* so that glibc and musl start afresh */
 
     struct error *error = NULL;
-    for (int option; (option = getopt_long(argc, argv, "+:h", long_options, NULL)) != -1;) {
-        if (error != NULL && option != OPTION_JSON)
-            continue; /* where to tell of it may still come */
+    for (int option; (option = option_next("mayfly run", argc, argv, "+:h", long_options, &error)) != -1;) {
         if (option == OPTION_JSON)
-            error_free(take_option(options, option, optarg));
-        else if (option == ':' || option == '?')
-            error = wrong_option("mayfly run", option, argv);
-        else
+            error_free(take_option(options, option, optarg)); /* where to tell of what was wrong before */
+        else if (error == NULL)
             error = take_option(options, option, optarg);
     }
     if (error == NULL)

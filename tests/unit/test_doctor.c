@@ -198,6 +198,7 @@ static void test_wrong_command_lines_are_refused(void **state)
     assert_int_equal(DOCTOR("--check", ""), EXIT_MAYFLY_FAILED);
     assert_int_equal(DOCTOR("--json=yes"), EXIT_MAYFLY_FAILED);
     assert_int_equal(DOCTOR("--cure"), EXIT_MAYFLY_FAILED);
+    assert_int_equal(DOCTOR("--verb", "--help"), EXIT_MAYFLY_FAILED);
     assert_int_equal(DOCTOR("kvm"), EXIT_MAYFLY_FAILED);
     assert_int_equal(DOCTOR("--help"), 0);
 }

@@ -112,6 +112,7 @@ static void test_bad_arguments_are_named(void **state)
         {"--daemonize=yes", false, "takes no value"},
         {"--daemonize --daemonize", false, "--daemonize: given twice"},
         {"--uid 5", false, "--uid: given twice"},
+        {"--daemon", false, "\"--daemon\" is not an option"},
         {"--frobnicate", false, "\"--frobnicate\" is not an option"},
         {"--netns", false, "--netns: needs a value"},
         {"--netns -- x", false, "--netns: needs a value"},

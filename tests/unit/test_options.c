@@ -73,6 +73,7 @@ static void test_bad_arguments_are_named(void **state)
         const char *text;
     } bad[] = {
         {{"--nonsense"}, "--nonsense: unknown option"},
+        {{"--api-s=s"}, "--api-s: unknown option"},
         {{"stray"}, "'stray'"},
         {{"-x"}, "'-x'"},
         {{"--api-sock"}, "--api-sock: expected a value"},
