@@ -17,7 +17,7 @@
 #include "vmm/base/cleanup.h"
 #include "vmm/base/clock.h"
 
-enum { LAST_WORDS_LINES = 40, MOUNT_END_MS = 200 };
+enum { LAST_WORDS_LINES = 40, MOUNT_END_MS = 200, SILENCE_S = 10 };
 
 static const int passed_signals[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT};
 
@@ -252,6 +252,39 @@ static int time_left_ms(uint64_t deadline_us)
     return left_ms < INT_MAX ? (int)left_ms : INT_MAX;
 }
 
+static uint64_t next_deadline_us(const struct session *session)
+{
+    uint64_t next = session->deadline_us;
+
+    if (session->net->deadline_us < next)
+        next = session->net->deadline_us;
+    return session->silence_end_us < next ? session->silence_end_us : next;
+}
+
+static void show_serial(const struct session *session, const char *title)
+{
+    if (session->serial.total == 0)
+        return;
+    dprintf(STDERR_FILENO, "mayfly: %s:\n", title);
+    tail_show(&session->serial, STDERR_FILENO, "  ", LAST_WORDS_LINES);
+}
+
+/* A guest whose initrd does not hold Mayfly's init may run for ever, and never say a word to us. */
+static void mind_silence(struct session *session)
+{
+    if (session->talk.state != TALK_EXPECTS_HELLO)
+        session->silence_end_us = UINT64_MAX;
+    if (time_left_ms(session->silence_end_us) != 0 || session->process_ended || session->timed_out)
+        return;
+    session->silence_end_us = UINT64_MAX;
+    dprintf(
+        STDERR_FILENO,
+        "mayfly: nothing was heard from the guest's init in %d s; waiting on (--timeout TIME ends a wait). Does the "
+        "initrd hold Mayfly's init, and has the kernel drivers for virtio-mmio and virtio-console?\n",
+        SILENCE_S);
+    show_serial(session, "the guest said on the serial port");
+}
+
 /* --- The loop --- */
 
 static bool guest_gone(const struct session *session)
@@ -308,8 +341,6 @@ static struct error *turn(struct session *session)
 {
     enum { SIGNAL, PROCESS, CONTROL, SERIAL, LOG, MOUNTS, NET };
     enum { IN = NET + RUN_NET_POLL_COUNT, OUT = IN + 2, ERR = OUT + 2, COUNT = ERR + 2 };
-    uint64_t net_deadline_us = session->net->deadline_us;
-    uint64_t deadline_us = session->deadline_us < net_deadline_us ? session->deadline_us : net_deadline_us;
     bool pending = session->outgoing_start < session->outgoing_end;
     struct pollfd wait[COUNT] = {
         [SIGNAL] = {.fd = session->signal_fd, .events = POLLIN},
@@ -325,7 +356,7 @@ static struct error *turn(struct session *session)
     pump_poll(&session->in, &wait[IN]);
     pump_poll(&session->out, &wait[OUT]);
     pump_poll(&session->err, &wait[ERR]);
-    if (poll(wait, COUNT, time_left_ms(deadline_us)) < 0)
+    if (poll(wait, COUNT, time_left_ms(next_deadline_us(session))) < 0)
         return errno == EINTR ? NULL : error_errno(errno, "poll");
     session->timed_out = time_left_ms(session->deadline_us) == 0;
     if (wait[PROCESS].revents != 0)
@@ -341,6 +372,7 @@ static struct error *turn(struct session *session)
         flush_outgoing(session);
     if (error == NULL && (wait[CONTROL].revents & ~POLLOUT) != 0)
         error = receive_control(session);
+    mind_silence(session);
     if (wait[SIGNAL].revents != 0)
         receive_signal(session); /* to whom it may concern by now */
     run_stdin(session, &wait[IN]);
@@ -443,6 +475,7 @@ struct error *session_run(struct session *session, const struct run_options *opt
         return vmm_process_explain_end(session->process, "before its init was up", &session->vmm_failed);
     }
     set_deadline(session, options->timeout_ms);
+    session->silence_end_us = clock_monotonic_us() + SILENCE_S * 1000000ull;
     while (error == NULL && !finished(session))
         error = turn(session);
     if (error != NULL)
@@ -460,8 +493,5 @@ void session_show_last_words(struct session *session)
         dprintf(STDERR_FILENO, "mayfly: mayfly-vmm's log:\n");
         tail_show(&session->log, STDERR_FILENO, "  ", LAST_WORDS_LINES);
     }
-    if (session->serial.total > 0) {
-        dprintf(STDERR_FILENO, "mayfly: the guest's last words on the serial port:\n");
-        tail_show(&session->serial, STDERR_FILENO, "  ", LAST_WORDS_LINES);
-    }
+    show_serial(session, "the guest's last words on the serial port");
 }

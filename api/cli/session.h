@@ -28,9 +28,10 @@ struct session {
     size_t run_frame_length;
     uint8_t *outgoing; /* frames for the guest: [outgoing_start, outgoing_end) */
     size_t outgoing_start, outgoing_end;
-    uint64_t signals_seen; /* bit n: signal n came once */
-    uint64_t timeout_ms;   /* 0: none */
-    uint64_t deadline_us;  /* by CLOCK_MONOTONIC; UINT64_MAX: none */
+    uint64_t signals_seen;   /* bit n: signal n came once */
+    uint64_t timeout_ms;     /* 0: none */
+    uint64_t deadline_us;    /* by CLOCK_MONOTONIC; UINT64_MAX: none */
+    uint64_t silence_end_us; /* when to tell that the guest's init was not heard; UINT64_MAX: never */
     bool timed_out;
     bool process_ended;
     bool vmm_failed; /* it said by its exit code that KVM or the guest went wrong */

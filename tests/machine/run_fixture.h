@@ -178,6 +178,22 @@ static inline void await(struct run *run, const char *text)
     }
 }
 
+/* Reads stderr until it contains `text`. */
+static inline void await_error(struct run *run, const char *text)
+{
+    uint64_t until = clock_monotonic_us() + MACHINE_PATIENCE_MS * 1000ull;
+
+    while (run->errors == NULL || strstr(run->errors, text) == NULL) {
+        struct pollfd wait = {.fd = run->err, .events = POLLIN};
+        uint64_t now = clock_monotonic_us();
+
+        if (now > until || run->err < 0)
+            fail_run(text);
+        if (poll(&wait, 1, (int)((until - now) / 1000 + 1)) > 0)
+            take(&run->err, &run->errors, &run->errors_length);
+    }
+}
+
 /* Of the jail only the folder that all jails are in may be left. */
 static inline bool something_left(const struct run *run)
 {

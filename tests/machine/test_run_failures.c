@@ -55,6 +55,20 @@ static void test_guest_that_fails_before_its_init_is_up_sends_the_user_to_the_do
     assert_null(strstr(errors_of(run), "doctor"));
 }
 
+/* As of an initrd that holds another init. */
+static void test_guest_whose_init_says_nothing_is_told_of_and_waited_for(void **state)
+{
+    const char *const options[] = {"--kernel", guest_image("spin"), NULL};
+    struct run *run = start(&(struct how){.stdin_null = true, .options = options}, COMMAND("exit", "0"));
+
+    (void)state;
+    await_error(run, "mayfly: nothing was heard from the guest's init");
+    await_error(run, "  spinning\n");
+    assert_int_equal(waitpid(run->pid, NULL, WNOHANG), 0);
+    kill(run->pid, SIGTERM);
+    expect_code(run, 128 + SIGTERM);
+}
+
 static void test_guest_of_another_protocol_is_refused_with_both_versions(void **state)
 {
     struct run *run = start(&(struct how){.stdin_null = true, .cmdline = "fake=old"}, COMMAND("exit", "0"));
@@ -376,6 +390,7 @@ static void test_virtiofsd_that_is_killed_is_told_and_followed_by_another(void *
 
 TEST_MAIN(cli_test(test_guest_that_dies_is_125_with_its_last_words),
           cli_test(test_guest_that_fails_before_its_init_is_up_sends_the_user_to_the_doctor),
+          cli_test(test_guest_whose_init_says_nothing_is_told_of_and_waited_for),
           cli_test(test_guest_of_another_protocol_is_refused_with_both_versions),
           cli_test(test_guest_that_hangs_can_be_interrupted), cli_test(test_guest_that_hangs_has_its_time),
           cli_test(test_command_has_its_time), cli_test(test_time_that_is_not_up_changes_nothing),
