@@ -64,23 +64,3 @@ const struct bus_range *bus_find(const struct bus *bus, uint64_t address, uint32
     const struct bus_range *range = &bus->ranges[place];
     return range_within(address - range->start, length, range->length) ? range : NULL;
 }
-
-bool bus_read(const struct bus *bus, uint64_t address, uint8_t *data, uint32_t length)
-{
-    const struct bus_range *range = bus_find(bus, address, length);
-
-    if (range == NULL)
-        return false;
-    range->ops->read(range->device, address - range->start, data, length);
-    return true;
-}
-
-bool bus_write(const struct bus *bus, uint64_t address, const uint8_t *data, uint32_t length)
-{
-    const struct bus_range *range = bus_find(bus, address, length);
-
-    if (range == NULL)
-        return false;
-    range->ops->write(range->device, address - range->start, data, length);
-    return true;
-}

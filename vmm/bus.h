@@ -39,7 +39,3 @@ void bus_remove(struct bus *bus, uint64_t start); /* fine when there is no such 
 
 /* The range that holds the whole access, or NULL. */
 const struct bus_range *bus_find(const struct bus *bus, uint64_t address, uint32_t length);
-
-/* False when no device answers the whole access: a read then leaves `data` alone. */
-bool bus_read(const struct bus *bus, uint64_t address, uint8_t *data, uint32_t length);
-bool bus_write(const struct bus *bus, uint64_t address, const uint8_t *data, uint32_t length);

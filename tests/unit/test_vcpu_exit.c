@@ -1,8 +1,10 @@
-/* Exits that no guest of the machine tests can bring about on every KVM. */
+/* Accesses to devices, and exits that no guest of the machine tests can bring about on every KVM. */
 #include "tests/unit/harness.h"
 
+#include "vmm/bus.h"
 #include "vmm/exit_code.h"
 #include "vmm/mapped_file.h"
+#include "vmm/metrics.h"
 #include "vmm/vcpu.h"
 #include "vmm/vcpu_exit.h"
 
@@ -155,8 +157,79 @@ static void test_exits_that_are_errors_end_the_guest_with_a_reason(void **state)
     }
 }
 
+/* --- Devices --- */
+
+struct recorder {
+    uint64_t offset;
+    uint32_t length;
+    uint8_t first;
+    int calls;
+};
+
+static void recorder_read(void *device, uint64_t offset, uint8_t *data, uint32_t length)
+{
+    struct recorder *recorder = device;
+
+    *recorder = (struct recorder){.offset = offset, .length = length, .calls = recorder->calls + 1};
+    memset(data, 0x5a, length);
+}
+
+static void recorder_write(void *device, uint64_t offset, const uint8_t *data, uint32_t length)
+{
+    struct recorder *recorder = device;
+
+    *recorder = (struct recorder){.offset = offset, .length = length, .first = data[0], .calls = recorder->calls + 1};
+}
+
+static void access_memory(const struct bus *mmio, uint64_t gpa, uint32_t length, bool is_write, uint8_t first)
+{
+    struct vcpu *vcpu = setup_vcpu();
+
+    fixture.vcpus.mmio = mmio;
+    fixture.run = (struct kvm_run){
+        .exit_reason = KVM_EXIT_MMIO,
+        .mmio = {.phys_addr = gpa, .data = {first}, .len = length, .is_write = is_write},
+    };
+    assert_true(vcpu_exit_handle(vcpu));
+}
+
+static void test_access_reaches_its_device_with_an_offset(void **state)
+{
+    static const struct bus_ops ops = {.read = recorder_read, .write = recorder_write};
+    struct bus mmio = {.count = 0};
+    struct recorder low = {0}, high = {0};
+
+    (void)state;
+    assert_no_error(bus_add(&mmio, 0x2000, 0x100, &ops, &high));
+    assert_no_error(bus_add(&mmio, 0x1000, 0x100, &ops, &low));
+    access_memory(&mmio, 0x20fc, 4, false, 0);
+    assert_int_equal(high.offset, 0xfc);
+    assert_int_equal(high.length, 4);
+    assert_int_equal(fixture.run.mmio.data[3], 0x5a);
+    access_memory(&mmio, 0x1000, 1, true, 7);
+    assert_int_equal(low.first, 7);
+    assert_int_equal(low.calls, 1);
+    assert_int_equal(high.calls, 1);
+}
+
+static void test_access_that_nobody_answers_reads_as_ones_and_is_counted(void **state)
+{
+    struct bus mmio = {.count = 0};
+    uint64_t before = METRIC_TOTAL(vcpu.unknown_mmio);
+
+    (void)state;
+    access_memory(&mmio, 0x1000, 8, false, 1);
+    for (size_t i = 0; i < 8; i++)
+        assert_int_equal(fixture.run.mmio.data[i], 0xff);
+    access_memory(&mmio, 0x1000, 8, true, 1);
+    assert_int_equal(METRIC_TOTAL(vcpu.unknown_mmio), before + 2);
+}
+
 TEST_MAIN(cmocka_unit_test_setup_teardown(test_failure_with_a_truncated_file_has_its_own_exit_code, setup, teardown),
           cmocka_unit_test_setup_teardown(test_touched_memory_that_is_not_there_is_told_with_its_address, setup,
                                           teardown),
           cmocka_unit_test_setup_teardown(test_other_failures_of_kvm_are_told_by_their_names, setup, teardown),
-          cmocka_unit_test_setup_teardown(test_exits_that_are_errors_end_the_guest_with_a_reason, setup, teardown))
+          cmocka_unit_test_setup_teardown(test_exits_that_are_errors_end_the_guest_with_a_reason, setup, teardown),
+          cmocka_unit_test_setup_teardown(test_access_reaches_its_device_with_an_offset, setup, teardown),
+          cmocka_unit_test_setup_teardown(test_access_that_nobody_answers_reads_as_ones_and_is_counted, setup,
+                                          teardown))
