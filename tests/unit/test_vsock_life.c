@@ -197,9 +197,43 @@ static void test_full_backlog_is_tried_again_and_again(void **state)
     host_forget(&vsock, PORT);
 }
 
+/* The guest is not refused on resume for what its host was too busy for before. */
+static void test_wait_for_a_full_backlog_rests_in_a_pause(void **state)
+{
+    enum { HOUR_US = 3600 * 1000000u };
+    cleanup_fd int listener = host_listen(&vsock, PORT, SOCK_STREAM);
+    struct vsock_connection *connection;
+    int fds[3];
+
+    (void)state;
+    give();
+    for (uint32_t port = 1000; port < 1002; port++) {
+        SAY(port, PORT, REQUEST);
+        EXPECT(RESPONSE, port);
+    }
+    SAY(1002, PORT, REQUEST);
+    connection = list_first(&inside()->connecting, struct vsock_connection, waiting);
+
+    uint64_t deadline_us = connection->deadline_us;
+    pause_device(true);
+    assert_null(inside()->retry.loop);
+    inside()->paused_us -= HOUR_US;
+    for (size_t i = 0; i < 2; i++)
+        fds[i] = host_accept(listener);
+    pause_device(false);
+    assert_true(connection->deadline_us >= deadline_us + HOUR_US);
+    vsock_driver_settle(&vsock);
+    EXPECT(RESPONSE, 1002);
+    fds[2] = host_accept(listener);
+    for (size_t i = 0; i < array_length(fds); i++)
+        close(fds[i]);
+    host_forget(&vsock, PORT);
+}
+
 TEST_MAIN(vsock_test(test_connection_is_found_by_both_of_its_ports_only),
           vsock_test(test_host_port_whose_path_is_cut_off_is_not_taken_for_another),
           vsock_test(test_request_for_ports_that_are_connected_ends_their_connection),
           vsock_test(test_connection_that_ended_makes_room_for_the_next_one),
           vsock_test(test_guest_that_answered_is_not_waited_for), vsock_test(test_second_answer_ends_the_connection),
-          vsock_test(test_patience_rests_in_a_pause), vsock_test(test_full_backlog_is_tried_again_and_again))
+          vsock_test(test_patience_rests_in_a_pause), vsock_test(test_full_backlog_is_tried_again_and_again),
+          vsock_test(test_wait_for_a_full_backlog_rests_in_a_pause))

@@ -311,7 +311,14 @@ static void vsock_pause(struct virtio_device *device)
         vsock_connections_free(vsock);
     event_timer_cancel(&vsock->turn);
     event_timer_cancel(&vsock->patience);
+    event_timer_cancel(&vsock->retry);
     event_timer_cancel(&vsock->device.held);
+}
+
+static void delay(struct list *waiting, uint64_t by_us)
+{
+    for (struct list *link = waiting->next; link != waiting; link = link->next)
+        container_of(link, struct vsock_connection, waiting)->deadline_us += by_us;
 }
 
 /* The guest's patience, and ours with it, does not run while it is paused. */
@@ -320,9 +327,11 @@ static void vsock_resume(struct virtio_device *device)
     struct vsock *vsock = vsock_of(device);
     uint64_t paused_us = clock_monotonic_us() - vsock->paused_us;
 
-    for (struct list *link = vsock->expiring.next; link != &vsock->expiring; link = link->next)
-        container_of(link, struct vsock_connection, waiting)->deadline_us += paused_us;
+    delay(&vsock->expiring, paused_us);
+    delay(&vsock->connecting, paused_us);
     vsock_connections_expire(vsock);
+    if (vsock->listener_failed || !list_is_empty(&vsock->connecting))
+        event_timer_set(device->loop, &vsock->retry, 0);
     vsock_turn_later(vsock);
 }
 
