@@ -273,6 +273,67 @@ static void test_reset_forgets_a_held_frame(void **state)
     assert_received(RX_GPA, 100, 1);
 }
 
+/* Where frames come alone, looking for a second one is a read in vain; where they come together, it spares a turn. */
+static struct net_backend_ops counting_ops;
+static const struct net_backend_ops *tap_ops;
+static unsigned reads;
+
+static ssize_t count_read(struct net_backend *backend, const struct iovec *iov, size_t count)
+{
+    reads++;
+    return tap_ops->receive(backend, iov, count);
+}
+
+static void start_counting_reads(void)
+{
+    struct net_backend *backend;
+
+    start(0);
+    backend = container_of(driver.device, struct net, device)->pairs[0].backend;
+    tap_ops = backend->ops;
+    counting_ops = *tap_ops;
+    counting_ops.receive = count_read;
+    backend->ops = &counting_ops;
+    give_buffers(200, 2000);
+    guest_driver_settle(&driver);
+    reads = 0;
+}
+
+static void pass_frames_together(unsigned count)
+{
+    for (unsigned i = 0; i < count; i++)
+        host_send(100);
+    for (unsigned i = 0; i < count; i++)
+        assert_int_equal(guest_driver_wait_used(&driver, RX, NULL), 100);
+    guest_driver_settle(&driver);
+}
+
+static void test_frames_that_come_alone_are_seldom_looked_behind(void **state)
+{
+    (void)state;
+    start_counting_reads();
+    for (unsigned i = 0; i < 32; i++)
+        pass_frames_together(1);
+    assert_int_equal(reads, 32 + 32 / 8);
+}
+
+static void test_frames_that_come_together_are_soon_taken_together(void **state)
+{
+    (void)state;
+    start_counting_reads();
+    pass_frames_together(64);
+    assert_int_equal(METRIC_TOTAL(net.rx_tap_event_count), 8); /* the last of them takes 57 */
+    assert_int_equal(reads, 65);
+    pass_frames_together(64);
+    assert_int_equal(METRIC_TOTAL(net.rx_tap_event_count), 9);
+
+    /* One that comes alone shows that this is over. */
+    reads = 0;
+    for (unsigned i = 0; i < 2; i++)
+        pass_frames_together(1);
+    assert_int_equal(reads, 2 + 1);
+}
+
 static void test_driver_is_not_asked_for_notifications_while_buffers_last(void **state)
 {
     const struct guest_ring *ring = &driver.rings[RX];
@@ -301,5 +362,6 @@ TEST_MAIN(net_test(test_device_holds_what_frames_may_still_go_to), net_test(test
           net_test(test_driver_with_few_buffers_gets_frames_all_the_same),
           net_test(test_mergeable_frame_longer_than_the_buffers_is_held_until_there_are_more),
           net_test(test_held_frame_for_which_no_buffers_come_is_the_only_one_lost),
-          net_test(test_reset_forgets_a_held_frame),
+          net_test(test_reset_forgets_a_held_frame), net_test(test_frames_that_come_alone_are_seldom_looked_behind),
+          net_test(test_frames_that_come_together_are_soon_taken_together),
           net_test(test_driver_is_not_asked_for_notifications_while_buffers_last))
