@@ -8,7 +8,7 @@ struct error *machine_device_attach(struct machine *machine, struct virtio_devic
     struct error *error = virtio_mmio_new(device, &machine->memory, machine->loop, transport);
 
     if (error != NULL)
-        device->ops->destroy(device);
+        virtio_device_destroy(device);
     return error;
 }
 
@@ -36,7 +36,7 @@ struct error *machine_network_interface_new(struct machine *machine, const struc
     error = machine_mmds_connect(machine, config, device);
     if (error == NULL)
         return machine_device_attach(machine, device, transport);
-    device->ops->destroy(device);
+    virtio_device_destroy(device);
     return error;
 }
 

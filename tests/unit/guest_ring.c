@@ -309,7 +309,7 @@ void guest_driver_reset(struct guest_driver *driver)
     struct virtio_device *device = driver->device;
 
     if (device->active)
-        device->ops->reset(device);
+        virtio_device_reset(device);
     device->active = device->failed = driver->failed = false;
     device->driver_features = 0;
     for (unsigned i = 0; i < device->queue_count; i++)
@@ -323,7 +323,7 @@ void guest_driver_teardown(struct guest_driver *driver)
     const struct event_timer *timer;
 
     if (driver->device != NULL)
-        driver->device->ops->destroy(driver->device);
+        virtio_device_destroy(driver->device);
     look_into_loop(driver->loop, &source, &timer);
     assert_ptr_equal(source, driver->first_source);
     assert_null(timer);

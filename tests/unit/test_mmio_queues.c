@@ -255,6 +255,34 @@ static void test_device_served_elsewhere_may_always_have_used_buffers(void **sta
     assert_int_equal(read32(VIRTIO_MMIO_INTERRUPT_STATUS), 0);
 }
 
+static void forget(struct event_timer *timer)
+{
+    (void)timer;
+}
+
+static void hold_a_signal(void)
+{
+    fixture.device.held.expired = forget;
+    event_timer_set(fixture.loop, &fixture.device.held, UINT64_MAX);
+}
+
+static void test_signal_that_waits_ends_with_pause_reset_and_device(void **state)
+{
+    (void)state;
+    bring_up();
+    hold_a_signal();
+    virtio_mmio_pause(fixture.transport);
+    assert_null(fixture.device.held.loop);
+    virtio_mmio_resume(fixture.transport);
+    hold_a_signal();
+    set_status(0);
+    assert_null(fixture.device.held.loop);
+    hold_a_signal();
+    virtio_mmio_free(fixture.transport);
+    assert_null(fixture.device.held.loop);
+    fixture.transport = NULL;
+}
+
 static void test_pause_of_an_inactive_device_is_nothing(void **state)
 {
     (void)state;
@@ -276,4 +304,5 @@ TEST_MAIN(MMIO_TEST(test_queues_are_laid_out_between_features_ok_and_driver_ok_o
           MMIO_TEST(test_pause_holds_notifications_and_resume_looks_again),
           MMIO_TEST(test_failed_device_gives_nothing_back), MMIO_TEST(test_resume_is_for_devices_that_work),
           MMIO_TEST(test_device_served_elsewhere_may_always_have_used_buffers),
+          MMIO_TEST(test_signal_that_waits_ends_with_pause_reset_and_device),
           MMIO_TEST(test_pause_of_an_inactive_device_is_nothing))

@@ -77,7 +77,7 @@ static void test_new_limit_lets_waiting_frames_pass(void **state)
 static void set_paused(bool paused)
 {
     driver.device->paused = paused;
-    (paused ? driver.device->ops->pause : driver.device->ops->resume)(driver.device);
+    (paused ? virtio_device_pause : driver.device->ops->resume)(driver.device);
 }
 
 static void test_paused_device_touches_nothing_and_loses_nothing(void **state)

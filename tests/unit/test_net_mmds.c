@@ -165,7 +165,7 @@ static void test_metadata_service_knows_nothing_of_the_driver_before(void **stat
     guest_opens_a_connection();
     assert_syn_answered(RX_GPA);
     device->paused = true;
-    device->ops->pause(device);
+    virtio_device_pause(device);
     guest_driver_settle(&driver);
     device->paused = false;
     device->ops->resume(device);

@@ -80,7 +80,7 @@ static void test_pause_keeps_what_was_not_told_for_the_resume(void **state)
     start(0);
     send_small();
     driver.device->paused = true;
-    driver.device->ops->pause(driver.device);
+    virtio_device_pause(driver.device);
     guest_driver_settle(&driver);
     assert_int_equal(signals(), 0);
     driver.device->paused = false;

@@ -444,7 +444,7 @@ static void test_pause_keeps_what_happens_for_later(void **state)
     cleanup_fd int fd = vsock_driver_guest_calls(&vsock, SOCK_STREAM);
     cleanup_fd int gone = host_come(&vsock, PORT, &host_port);
     device->paused = true;
-    device->ops->pause(device);
+    virtio_device_pause(device);
     host_say(fd, "in the pause");
     fd_close(&gone);
     cleanup_fd int late = host_connect(vsock.path, SOCK_STREAM);

@@ -397,7 +397,7 @@ static void test_host_peers_of_a_broken_device_see_the_end_although_it_is_paused
     guest_driver_notify(&vsock.driver, TX);
     assert_true(vsock.driver.failed);
     device->paused = true;
-    device->ops->pause(device);
+    virtio_device_pause(device);
     vsock_driver_settle(&vsock);
     host_expect(peer, "");
     device->paused = false;

@@ -20,7 +20,7 @@ static void pause_device(bool paused)
     struct virtio_device *device = vsock.driver.device;
 
     device->paused = paused;
-    (paused ? device->ops->pause : device->ops->resume)(device);
+    (paused ? virtio_device_pause : device->ops->resume)(device);
 }
 
 /* --- One connection for another --- */

@@ -71,6 +71,25 @@ void virtio_device_signal_soon(struct virtio_device *device, unsigned index)
     }
 }
 
+void virtio_device_reset(struct virtio_device *device)
+{
+    device->ops->reset(device);
+    event_timer_cancel(&device->held);
+}
+
+void virtio_device_pause(struct virtio_device *device)
+{
+    if (device->ops->pause != NULL)
+        device->ops->pause(device);
+    event_timer_cancel(&device->held);
+}
+
+void virtio_device_destroy(struct virtio_device *device)
+{
+    event_timer_cancel(&device->held);
+    device->ops->destroy(device);
+}
+
 void virtio_device_config_changed(struct virtio_device *device)
 {
     if (device->transport_ops != NULL)

@@ -97,11 +97,18 @@ struct virtio_device {
 void virtio_device_signal(struct virtio_device *device, unsigned index);
 /*
  * The same for what the guest does not wait for, such as buffers whose content was sent: it goes with the next signal
- * of the device, or a little later. The device cancels `held` when it is reset, paused or destroyed.
+ * of the device, or a little later.
  */
 void virtio_device_signal_soon(struct virtio_device *device, unsigned index);
 /* The same for all of its queues, which have one interrupt: once. */
 void virtio_device_signal_all(struct virtio_device *device);
+/*
+ * What the transport has a device do, by its ops. A signal that waits is forgotten with it: after a reset and a destroy
+ * nobody wants it; after a pause the resume looks at every queue.
+ */
+void virtio_device_reset(struct virtio_device *device);
+void virtio_device_pause(struct virtio_device *device);
+void virtio_device_destroy(struct virtio_device *device);
 /* Tells the guest that config space changed; before the device is active it only finds another generation. */
 void virtio_device_config_changed(struct virtio_device *device);
 /* Config space changed by what the driver asked for: it finds that, and is not told. */

@@ -235,8 +235,8 @@ void virtio_mmio_pause(struct virtio_mmio *transport)
     if (device->paused)
         return;
     device->paused = true;
-    if (device->active && device->ops->pause != NULL)
-        device->ops->pause(device);
+    if (device->active)
+        virtio_device_pause(device);
 }
 
 void virtio_mmio_resume(struct virtio_mmio *transport)
@@ -265,6 +265,6 @@ void virtio_mmio_free(struct virtio_mmio *transport)
         fd_close(&transport->doorbells[i].source.fd);
     }
     fd_close(&transport->irq_fd);
-    transport->device->ops->destroy(transport->device);
+    virtio_device_destroy(transport->device);
     free(transport);
 }

@@ -53,7 +53,7 @@ static void reset(struct virtio_mmio *mmio)
     struct virtio_device *device = mmio->device;
 
     if (device->active)
-        device->ops->reset(device);
+        virtio_device_reset(device);
     device->active = false;
     device->failed = false;
     device->driver_features = 0;

@@ -134,7 +134,6 @@ static void net_stop(struct net *net)
 {
     for (unsigned i = 0; i < net->pair_count; i++)
         pair_stop(&net->pairs[i]);
-    event_timer_cancel(&net->device.held);
     net_control_stop(&net->control);
     net_mmds_stop(net);
 }

@@ -292,7 +292,6 @@ static void vsock_reset(struct virtio_device *device)
     vsock_connections_free(vsock);
     event_timer_cancel(&vsock->turn);
     event_timer_cancel(&vsock->retry);
-    event_timer_cancel(&vsock->device.held);
     for (size_t i = 0; i < VSOCK_LISTENERS; i++)
         event_source_update(&vsock->listeners[i].source, 0);
     vsock->listener_failed = false;
@@ -312,7 +311,6 @@ static void vsock_pause(struct virtio_device *device)
     event_timer_cancel(&vsock->turn);
     event_timer_cancel(&vsock->patience);
     event_timer_cancel(&vsock->retry);
-    event_timer_cancel(&vsock->device.held);
 }
 
 static void delay(struct list *waiting, uint64_t by_us)
@@ -340,7 +338,6 @@ static void vsock_free(struct vsock *vsock)
     vsock_connections_free(vsock);
     event_timer_cancel(&vsock->turn);
     event_timer_cancel(&vsock->retry);
-    event_timer_cancel(&vsock->device.held);
     for (size_t i = 0; i < VSOCK_LISTENERS; i++)
         vsock_listener_close(&vsock->listeners[i]);
     free(vsock->message.data);
