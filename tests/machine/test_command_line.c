@@ -49,7 +49,8 @@ static void test_called_firecracker_its_log_begins_as_that_names_does(void **sta
     (void)state;
     const char *first = strstr(log, "[test:main] Running Firecracker v1.17.0\n");
     assert_non_null(first);
-    assert_ptr_equal(strchr(log, '\n'), strchr(first, '\n'));
+    /* In a jail the jailer may have said something before. */
+    assert_ptr_equal(strstr(log, "[test:main]"), first);
     assert_non_null(strstr(log, "[test:main] in its place: Mayfly v" MAYFLY_VERSION "\n"));
 }
 

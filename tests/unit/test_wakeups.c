@@ -2,6 +2,7 @@
 
 #include "vmm/base/wakeups.h"
 
+#include <pthread.h>
 #include <sched.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -160,16 +161,23 @@ static void test_policy_that_may_not_be_changed_stays(void **state)
     assert_false(wakeups_are_patient(&fixture.wakeups));
 }
 
-static void set_policy(int policy)
+/* In a thread of its own: who is no root cannot give SCHED_IDLE up again. */
+static void *be_idle_and_try(void *patient)
 {
     const struct sched_param none = {.sched_priority = 0};
+    struct wakeups real;
 
-    assert_int_equal(syscall(SYS_sched_setscheduler, 0, policy, &none), 0);
+    wakeups_init(&real);
+    if (syscall(SYS_sched_setscheduler, 0, SCHED_IDLE, &none) == 0)
+        *(bool *)patient = real.set_patient(true) || syscall(SYS_sched_getscheduler, 0) != SCHED_IDLE;
+    return NULL;
 }
 
 static void test_thread_that_was_given_a_policy_keeps_it(void **state)
 {
+    bool patient = true;
     struct wakeups real;
+    pthread_t thread;
 
     (void)state;
     wakeups_init(&real);
@@ -178,10 +186,9 @@ static void test_thread_that_was_given_a_policy_keeps_it(void **state)
     assert_true(real.set_patient(false));
     assert_int_equal(syscall(SYS_sched_getscheduler, 0), SCHED_OTHER);
 
-    set_policy(SCHED_IDLE);
-    assert_false(real.set_patient(true));
-    assert_int_equal(syscall(SYS_sched_getscheduler, 0), SCHED_IDLE);
-    set_policy(SCHED_OTHER);
+    assert_int_equal(pthread_create(&thread, NULL, be_idle_and_try, &patient), 0);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_false(patient);
 }
 
 #define WAKEUPS_TEST(name) cmocka_unit_test_setup(name, setup)
