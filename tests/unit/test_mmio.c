@@ -169,7 +169,7 @@ static void test_expected_change_of_config_is_shown_without_a_word(void **state)
     virtio_device_config_shown(&fixture.device);
     assert_int_equal(read_sized(VIRTIO_MMIO_CONFIG, 1), 0x55);
     assert_int_not_equal(read32(VIRTIO_MMIO_CONFIG_GENERATION), before);
-    assert_int_equal(read32(VIRTIO_MMIO_INTERRUPT_STATUS), 0);
+    assert_int_equal(read32(VIRTIO_MMIO_INTERRUPT_STATUS) & VIRTIO_MMIO_INT_CONFIG, 0);
 }
 
 static void test_registers_are_written_whole_and_aligned(void **state)
@@ -224,7 +224,7 @@ static bool is_swallowed(int vm, uint64_t address, uint32_t value)
     return ioctl(vm, KVM_IOEVENTFD, &again) < 0 && errno == EEXIST;
 }
 
-static void test_acknowledgements_end_in_kvm_for_who_is_served_elsewhere(void **state)
+static void test_acknowledgements_end_in_kvm(void **state)
 {
     const uint64_t gpa = 0xd0000000;
     cleanup_fd int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
@@ -241,7 +241,7 @@ static void test_acknowledgements_end_in_kvm_for_who_is_served_elsewhere(void **
         fixture.device.served_elsewhere = elsewhere;
         assert_no_error(virtio_mmio_connect(fixture.transport, vm, gpa, 5));
         assert_true(is_swallowed(vm, gpa + VIRTIO_MMIO_QUEUE_NOTIFY, 0));
-        assert_int_equal(is_swallowed(vm, gpa + VIRTIO_MMIO_INTERRUPT_ACK, VIRTIO_MMIO_INT_VRING), elsewhere);
+        assert_true(is_swallowed(vm, gpa + VIRTIO_MMIO_INTERRUPT_ACK, VIRTIO_MMIO_INT_VRING));
         /* What changes the register comes to us. */
         assert_false(is_swallowed(vm, gpa + VIRTIO_MMIO_INTERRUPT_ACK, VIRTIO_MMIO_INT_CONFIG));
         assert_false(is_swallowed(vm, gpa + VIRTIO_MMIO_INTERRUPT_ACK, VIRTIO_MMIO_INT_CONFIG | VIRTIO_MMIO_INT_VRING));
@@ -305,6 +305,5 @@ TEST_MAIN(MMIO_TEST(test_all_queues_but_the_prompt_ones_have_a_doorbell),
           MMIO_TEST(test_config_space_that_a_device_does_not_have_is_left_alone),
           MMIO_TEST(test_config_change_makes_another_generation),
           MMIO_TEST(test_registers_are_written_whole_and_aligned), MMIO_TEST(test_transport_survives_random_accesses),
-          MMIO_TEST(test_connect_to_what_is_no_vm_names_the_device),
-          MMIO_TEST(test_acknowledgements_end_in_kvm_for_who_is_served_elsewhere),
+          MMIO_TEST(test_connect_to_what_is_no_vm_names_the_device), MMIO_TEST(test_acknowledgements_end_in_kvm),
           MMIO_TEST(test_connect_to_one_vm_after_another))

@@ -164,8 +164,8 @@ static struct error *doorbell_connect(struct doorbell *doorbell, int vm_fd, uint
 }
 
 /*
- * Acknowledging used buffers changes nothing for a device that is served elsewhere (see accept_driver): KVM swallows
- * it, by an eventfd that nobody waits for, and the vCPU need not come out for it.
+ * Acknowledging used buffers changes nothing (see accept_driver): KVM swallows it, by an eventfd that nobody waits for,
+ * and the vCPU need not come out for it.
  */
 static struct error *acknowledgement_connect(int vm_fd, uint64_t gpa)
 {
@@ -204,7 +204,7 @@ struct error *virtio_mmio_connect(struct virtio_mmio *transport, int vm_fd, uint
     struct virtio_device *device = transport->device;
     struct error *error = interrupt_connect(transport, vm_fd, gsi);
 
-    if (error == NULL && device->served_elsewhere)
+    if (error == NULL)
         error = acknowledgement_connect(vm_fd, gpa);
     /* Without a doorbell a notification is a write to a register, as any. */
     for (unsigned i = 0; error == NULL && i < device->queue_count; i++)

@@ -107,10 +107,11 @@ static bool accept_driver(struct virtio_mmio *mmio)
     if (!device->active)
         virtio_mmio_needs_reset(mmio);
     /*
-     * Who serves the queues from another process interrupts the guest without a word to us: then there may always be a
-     * used buffer, and the driver has to look.
+     * There may always be a used buffer, and who is interrupted has to look. So an acknowledgement has nothing to
+     * change, and need not come to us; and who serves the queues from another process can interrupt without a word to
+     * us.
      */
-    if (device->active && device->served_elsewhere)
+    if (device->active)
         keep_causes(mmio, VIRTIO_MMIO_INT_VRING);
     return true;
 }
