@@ -115,10 +115,10 @@ static void test_one_system_call_has_its_limits(void **state)
     for (unsigned i = 0; i < 40; i++)
         block_add(VIRTIO_BLK_T_OUT, i, DATA_GPA, SECTOR);
     assert_int_equal(writes_to_serve(40), 3);
-    /* of bytes, */
+    /* of bytes, half a MiB, */
     for (unsigned i = 0; i < 20; i++)
         block_add(VIRTIO_BLK_T_OUT, i << 8, DATA_GPA + (i << 17), 1 << 17);
-    assert_int_equal(writes_to_serve(20), 3);
+    assert_int_equal(writes_to_serve(20), 5);
     /* and of buffers. */
     for (unsigned i = 0; i < 4; i++) {
         unsigned number = block_new_request(VIRTIO_BLK_T_OUT, i * 100);
@@ -132,6 +132,18 @@ static void test_one_system_call_has_its_limits(void **state)
     assert_int_equal(writes_to_serve(4), 2);
     for (unsigned i = 0; i < block.requests; i++)
         assert_int_equal(*block_status_of(i), VIRTIO_BLK_S_OK);
+}
+
+/* There a call waits for the disk, and is worth more. */
+static void test_writes_that_wait_for_the_disk_go_by_the_mib(void **state)
+{
+    (void)state;
+    unlink(block.path);
+    block_make_file(block.path, "/tmp", 20 << 17);
+    block_start_with(0);
+    for (unsigned i = 0; i < 20; i++)
+        block_add(VIRTIO_BLK_T_OUT, i << 8, DATA_GPA + (i << 17), 1 << 17);
+    assert_int_equal(writes_to_serve(20), 3);
 }
 
 static void test_neighbours_are_read_each_into_its_own_buffers(void **state)
@@ -285,6 +297,7 @@ static void test_neighbours_before_a_broken_chain_are_served(void **state)
 #define SYNC_TEST(test) cmocka_unit_test_setup_teardown(test, block_setup_sync, block_teardown)
 
 TEST_MAIN(SYNC_TEST(test_neighbours_are_written_by_one_system_call), SYNC_TEST(test_one_system_call_has_its_limits),
+          SYNC_TEST(test_writes_that_wait_for_the_disk_go_by_the_mib),
           SYNC_TEST(test_what_does_not_follow_is_done_in_its_turn),
           BLOCK_TEST(test_neighbours_are_read_each_into_its_own_buffers),
           BLOCK_TEST(test_neighbours_beyond_the_end_of_a_truncated_file_fail_alone),
