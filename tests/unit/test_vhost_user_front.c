@@ -154,6 +154,12 @@ static void test_device_that_cannot_go_on_with_another_back_end_fails_at_once(vo
     assert_int_equal(failures, 1);
     assert_string_equal(failure, "it closed the connection");
     assert_null(front.retry.loop);
+    /* One that is found later does not get the rings that were given up. */
+    vhost_user_await(&front);
+    run_until_state(VHOST_USER_READY);
+    assert_null(heard_nth(VHOST_USER_SET_VRING_KICK, 2));
+    backend_leave();
+    run_until_state(VHOST_USER_CLOSED);
     /* So it does when there is none to start with. */
     vhost_user_stop(&front);
     assert_true(vhost_user_start(&front, &memory, front.features, rings));
