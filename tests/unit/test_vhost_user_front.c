@@ -352,6 +352,13 @@ static void test_channel_that_breaks_does_not_break_the_connection(void **state)
     close(channel);
     BESIDE_BACKEND(assert_no_error(vhost_user_config_read(&front)));
     assert_int_equal(times_heard(VHOST_USER_GET_CONFIG), 1);
+    /* Nor does one that the back end closes, as nobody else has its end. */
+    backend_leave();
+    run_until_state(VHOST_USER_CLOSED);
+    open_with(USUAL_PROTOCOL);
+    run();
+    assert_int_equal(front.channel.fd, NOBODY);
+    assert_int_equal(front.state, VHOST_USER_READY);
 }
 
 static void test_config_space_is_read_on_request(void **state)
