@@ -9,6 +9,7 @@ from bench_tool.row import Row
 
 MIB = 1 << 20
 DISK_MIB = 16
+RUNS = 3  # at most: deep queues and streams swing from life to life
 TAP, HOST_ADDRESS, GUEST_ADDRESS = "bench0", "172.16.9.1", "172.16.9.2"
 IMAGE, DISK = f"{GUEST}/load.erofs", "/tmp/bench-disk"
 LOAD = "/mayfly/release/load"
@@ -84,9 +85,11 @@ def life(bench, vmm, machine, counted):
     return {key: [value - none for value, none in zip(costs, nothing)] for key, costs in found.items()}
 
 
-def figures(bench, vmm, machine):
-    plain, counted = [life(bench, vmm, machine, counted) for counted in (False, True)]
-    return {key: [*plain[key][:2], counted[key][2]] for key in plain}
+def figures(bench, vmm, machine, runs=1):
+    """{workload: [thousand instructions, exits, system calls]}, medians of `runs` lives each."""
+    plain, counted = [[life(bench, vmm, machine, counted) for _ in range(runs)] for counted in (False, True)]
+    middle = [[guests.medians([lived[key] for lived in lives]) for key in plain[0]] for lives in (plain, counted)]
+    return {key: [*without[:2], with_calls[2]] for key, without, with_calls in zip(plain[0], *middle)}
 
 
 def life_rows(workloads, beside, costs):
@@ -108,6 +111,6 @@ def rows(build, runs):
         for kind, beside, how in LIVES:
             machine = guests.Machine(f"/work {kind}", IMAGE, disk=DISK, tap=TAP, **how)
             able = [vmm if vmm is not firecracker or not machine.vhost_net else None for vmm in vmms]
-            costs = [vmm and figures(bench, vmm, machine) for vmm in able]
+            costs = [vmm and figures(bench, vmm, machine, min(runs, RUNS)) for vmm in able]
             table += life_rows(WORKLOADS[kind], beside, costs)
     return table

@@ -2,6 +2,7 @@
 import json
 import shlex
 import shutil
+import statistics
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -125,6 +126,11 @@ def samples(printed):
     """[(words, exits, system calls)] of the samples in what a script printed."""
     lines = [line.split("|") for line in printed.split("\n") if "|" in line]  # and not at the guest's carriage returns
     return [(words.split(), int(exits), json.loads(told).get("syscalls", 0)) for words, exits, told in lines]
+
+
+def medians(runs):
+    """Of each figure of several runs that have the same ones."""
+    return [statistics.median(figures) for figures in zip(*runs)]
 
 
 def run(bench, vmm, machine, script, counted):
