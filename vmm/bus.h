@@ -5,7 +5,6 @@
  */
 #pragma once
 
-#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -17,8 +16,6 @@ enum { BUS_RANGES_MAX = 32 };
 struct bus_ops {
     void (*read)(void *device, uint64_t offset, uint8_t *data, uint32_t length);
     void (*write)(void *device, uint64_t offset, const uint8_t *data, uint32_t length);
-    /* What takes no lock of the event loop; false: write it is. NULL: nothing. */
-    bool (*write_at_once)(void *device, uint64_t offset, const uint8_t *data, uint32_t length);
 };
 
 struct bus_range {

@@ -64,8 +64,6 @@ static bool access_bus(struct vcpu *vcpu, const struct bus *bus, bool is_write, 
     }
 
     uint64_t offset = address - range->start;
-    if (is_write && range->ops->write_at_once != NULL && range->ops->write_at_once(range->device, offset, data, length))
-        return true;
     event_loop_lock(vcpu->vcpus->loop);
     if (is_write)
         range->ops->write(range->device, offset, data, length);

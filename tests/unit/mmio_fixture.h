@@ -163,8 +163,7 @@ static inline void write_sized(uint64_t offset, uint64_t value, uint32_t length)
     uint8_t data[8];
 
     memcpy(data, &value, sizeof(data));
-    if (!virtio_mmio_bus_ops.write_at_once(fixture.transport, offset, data, length))
-        virtio_mmio_bus_ops.write(fixture.transport, offset, data, length);
+    virtio_mmio_bus_ops.write(fixture.transport, offset, data, length);
 }
 
 static inline void write32(uint64_t offset, uint32_t value)

@@ -346,20 +346,7 @@ static void mmio_write(void *device, uint64_t offset, const uint8_t *data, uint3
         virtio_mmio_show(mmio);
 }
 
-/* An acknowledgement touches nothing but the page: who gives it, with each interrupt, need not wait for the device. */
-static bool mmio_write_at_once(void *device, uint64_t offset, const uint8_t *data, uint32_t length)
-{
-    uint32_t value;
-
-    if (offset != VIRTIO_MMIO_INTERRUPT_ACK || length != sizeof(value))
-        return false;
-    memcpy(&value, data, sizeof(value));
-    acknowledge(device, value);
-    return true;
-}
-
 const struct bus_ops virtio_mmio_bus_ops = {
     .read = mmio_read,
     .write = mmio_write,
-    .write_at_once = mmio_write_at_once,
 };
