@@ -280,7 +280,7 @@ static void mind_silence(struct session *session)
     dprintf(
         STDERR_FILENO,
         "mayfly: nothing was heard from the guest's init in %d s; waiting on (--timeout TIME ends a wait). Does the "
-        "initrd hold Mayfly's init, and has the kernel drivers for virtio-mmio and virtio-console?\n",
+        "initrd hold Mayfly's init, and does the kernel have drivers for virtio-mmio and virtio-console?\n",
         SILENCE_S);
     show_serial(session, "the guest said on the serial port");
 }
