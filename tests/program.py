@@ -29,6 +29,13 @@ def die_with_parent(number=signal.SIGKILL):
     libc.prctl(PR_SET_PDEATHSIG, number, 0, 0, 0)
 
 
+def begin():
+    """What a test program is before it runs: signals that a shell ignores in what it runs beside itself end it again."""
+    die_with_parent()
+    for number in (signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def adopt_orphans():
     """Whatever our descendants start becomes our child when its parent dies, so nothing is left behind unseen."""
     PR_SET_CHILD_SUBREAPER = 36
@@ -119,7 +126,7 @@ def run_file(suite, program, case_pattern, options, host, status):
     try:
         process = subprocess.Popen(
             [str(program)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            env=environment, cwd=ROOT, start_new_session=True, preexec_fn=die_with_parent,
+            env=environment, cwd=ROOT, start_new_session=True, preexec_fn=begin,
         )  # fmt: skip
     except OSError as problem:
         return FileResult(suite, program.name, [Case("start", "failed", [str(problem)])], 0.0)
