@@ -19,11 +19,10 @@ enum { TURN = 64, TURN_BYTES = 4 * DISK_PIECE_MAX };
 enum { FINISH_BYTES = 64 * DISK_PIECE_MAX };
 
 /*
- * Writes to the host's page cache that are done as one, by a call of their own or by an entry of the ring, which costs
- * less. For each page that it copies Linux may look at all that is left of the write (generic_perform_write in 6.12, on
- * tmpfs): a MiB as one took twice the instructions of four quarters.
+ * Writes to the host's page cache that are done as one. Some kernels copy more at once more slowly (6.1 on tmpfs: a MiB
+ * as one took twice the instructions of four quarters); less costs a wake-up more for each entry of the ring.
  */
-enum { CACHED_WRITE_MAX = DISK_PIECE_MAX / 2, CACHED_WRITE_IN_RING_MAX = DISK_PIECE_MAX / 4 };
+enum { CACHED_WRITE_MAX = DISK_PIECE_MAX / 2 };
 
 /*
  * Transfers that follow one another in a queue and on the disk: done as one of at most DISK_PIECE_MAX bytes. A driver
@@ -177,9 +176,9 @@ static void abandon_unfinished(struct block *block)
 /* How much may be done as one with `request`. What has to be on the disk at its end waits for that once. */
 static uint64_t together_max(const struct block_request *request)
 {
-    if (request->disk.operation != DISK_WRITE || request->disk.durable || request->block->direct)
-        return DISK_PIECE_MAX;
-    return request->block->ring != NULL ? CACHED_WRITE_IN_RING_MAX : CACHED_WRITE_MAX;
+    const bool cached = request->disk.operation == DISK_WRITE && !request->disk.durable && !request->block->direct;
+
+    return cached ? CACHED_WRITE_MAX : DISK_PIECE_MAX;
 }
 
 /* Adds `request` to its neighbours, and copies what it has in the chain; false when it is none of theirs. */
