@@ -214,6 +214,17 @@ static void test_connect_to_what_is_no_vm_names_the_device(void **state)
                  "cannot connect fake \"test\" to the VM");
 }
 
+static int need_kvm(void)
+{
+    int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+
+    if (kvm < 0) {
+        print_message("skipped: no /dev/kvm\n");
+        skip();
+    }
+    return kvm;
+}
+
 /* Whether a write of `value` to the register ends in KVM, at an ioeventfd. */
 static bool is_swallowed(int vm, uint64_t address, uint32_t value)
 {
@@ -227,13 +238,9 @@ static bool is_swallowed(int vm, uint64_t address, uint32_t value)
 static void test_acknowledgements_end_in_kvm(void **state)
 {
     const uint64_t gpa = 0xd0000000;
-    cleanup_fd int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+    cleanup_fd int kvm = need_kvm();
 
     (void)state;
-    if (kvm < 0) {
-        print_message("skipped: no /dev/kvm\n");
-        skip();
-    }
     for (int elsewhere = 0; elsewhere < 2; elsewhere++) {
         cleanup_fd int vm = ioctl(kvm, KVM_CREATE_VM, 0);
 
@@ -250,13 +257,9 @@ static void test_acknowledgements_end_in_kvm(void **state)
 
 static void test_connect_to_one_vm_after_another(void **state)
 {
-    cleanup_fd int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+    cleanup_fd int kvm = need_kvm();
 
     (void)state;
-    if (kvm < 0) {
-        print_message("skipped: no /dev/kvm\n");
-        skip();
-    }
     for (int round = 0; round < 2; round++) {
         cleanup_fd int vm = ioctl(kvm, KVM_CREATE_VM, 0);
 
@@ -274,17 +277,13 @@ static void test_connect_to_one_vm_after_another(void **state)
 static void test_all_queues_but_the_prompt_ones_have_a_doorbell(void **state)
 {
     enum { MANY = 70 };
-    cleanup_fd int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+    cleanup_fd int kvm = need_kvm();
     struct virtqueue queues[MANY] = {0};
     struct virtio_device device = {
         .ops = &fake_ops, .id = "many", .queues = queues, .queue_count = MANY, .prompt_queues = 1};
     struct virtio_mmio *transport;
 
     (void)state;
-    if (kvm < 0) {
-        print_message("skipped: no /dev/kvm\n");
-        skip();
-    }
     cleanup_fd int vm = ioctl(kvm, KVM_CREATE_VM, 0);
     assert_int_equal(ioctl(vm, KVM_CREATE_IRQCHIP, 0), 0);
     assert_no_error(virtio_mmio_new(&device, &fixture.memory, fixture.loop, &transport));

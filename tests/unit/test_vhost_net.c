@@ -140,9 +140,7 @@ static void test_error_stops_the_device_until_it_is_reset(void **state)
     guest_driver_settle(&driver);
     assert_true(driver.failed);
     assert_false(is_attached(0));
-    guest_driver_reset(&driver);
-    guest_driver_restart(&driver, 0);
-    guest_driver_settle(&driver);
+    next_driver();
     assert_false(driver.failed);
     assert_true(is_attached(0));
 }
@@ -152,9 +150,7 @@ static void test_error_of_the_driver_before_is_not_held_against_the_next(void **
     (void)state;
     start(1, 0);
     assert_int_equal(eventfd_write(vhosts[0].queues[TX].error_fd, 1), 0);
-    guest_driver_reset(&driver);
-    guest_driver_restart(&driver, 0);
-    guest_driver_settle(&driver);
+    next_driver();
     assert_false(driver.failed);
     assert_true(is_attached(0));
 }

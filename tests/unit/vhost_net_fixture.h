@@ -257,6 +257,13 @@ static inline void start(unsigned pairs, uint64_t features)
     guest_driver_settle(&driver);
 }
 
+static inline void next_driver(void)
+{
+    guest_driver_reset(&driver);
+    guest_driver_restart(&driver, 0);
+    guest_driver_settle(&driver);
+}
+
 static inline bool is_attached(unsigned pair)
 {
     const struct fake_queue *queues = vhosts[pair].queues;

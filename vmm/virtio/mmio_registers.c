@@ -33,15 +33,10 @@ uint32_t *virtio_mmio_causes(const struct virtio_mmio *mmio)
     return (uint32_t *)(void *)(mmio->page + VIRTIO_MMIO_INTERRUPT_STATUS);
 }
 
-static void keep_causes(struct virtio_mmio *mmio, uint32_t causes)
-{
-    __atomic_store_n(&mmio->kept_causes, causes, __ATOMIC_SEQ_CST);
-    __atomic_fetch_or(virtio_mmio_causes(mmio), causes, __ATOMIC_SEQ_CST);
-}
-
+/* What accept_driver has put there stays. */
 static void acknowledge(struct virtio_mmio *mmio, uint32_t causes)
 {
-    uint32_t kept = __atomic_load_n(&mmio->kept_causes, __ATOMIC_SEQ_CST);
+    uint32_t kept = mmio->device->active ? VIRTIO_MMIO_INT_VRING : 0;
 
     __atomic_fetch_and(virtio_mmio_causes(mmio), ~causes | kept, __ATOMIC_SEQ_CST);
 }
@@ -63,7 +58,6 @@ static void reset(struct virtio_mmio *mmio)
     mmio->status = 0;
     mmio->device_features_select = mmio->driver_features_select = mmio->queue_select = 0;
     mmio->driver_features = 0;
-    keep_causes(mmio, 0);
     __atomic_store_n(virtio_mmio_causes(mmio), 0, __ATOMIC_SEQ_CST);
     virtio_mmio_show_config(mmio);
 }
@@ -112,7 +106,7 @@ static bool accept_driver(struct virtio_mmio *mmio)
      * us.
      */
     if (device->active)
-        keep_causes(mmio, VIRTIO_MMIO_INT_VRING);
+        __atomic_fetch_or(virtio_mmio_causes(mmio), VIRTIO_MMIO_INT_VRING, __ATOMIC_SEQ_CST);
     return true;
 }
 

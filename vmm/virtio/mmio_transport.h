@@ -21,7 +21,6 @@ struct virtio_mmio {
     uint32_t queue_select;
     uint64_t driver_features; /* as written; the device sees them from FEATURES_OK on */
     uint8_t *page;            /* what the guest reads; NULL before virtio_mmio_place */
-    uint32_t kept_causes;     /* of interrupts: what no acknowledgement takes away */
     int irq_fd;               /* -1 before the VM is connected */
     struct doorbell doorbells[];
 };

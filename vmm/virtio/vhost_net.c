@@ -82,7 +82,6 @@ static void detach_queues(struct vhost_net *net, unsigned index)
 }
 
 /* Tells a pair's kernel side where its queues are. */
-
 static bool tell_queues(struct vhost_net *net, unsigned index)
 {
     const struct virtio_device *device = &net->device;
